@@ -1,0 +1,1 @@
+"""One file an engine kind; each holds a module constant ``DIALECT`` and nothing runs at import."""

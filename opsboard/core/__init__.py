@@ -1,0 +1,1 @@
+"""The vocabulary every room shares. No I/O here: stdlib and msgspec only."""

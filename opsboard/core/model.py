@@ -1,0 +1,289 @@
+"""Domain records: what was read, what an engine, a GPU, a host is. Frozen; SI units; missing is None, never 0.
+
+Words: an *engine* is a serving process group with one endpoint; a *life* is one start of an engine from spawn to exit; a *reading* is
+what one collection said, with its outcome; a *view* holds the canonical fields read from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+
+
+class Outcome(StrEnum):
+    """What became of one collection."""
+
+    OK = "OK"
+    NO_DATA = "NO_DATA"
+    """The source answered and has nothing for us (no engine series, no GPU)."""
+    FAILED = "FAILED"
+
+
+class EngineState(StrEnum):
+    """Where an engine is in its life. The words of CONTRACT."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    FAILED = "failed"
+    BACKING_OFF = "backing_off"
+    PARKED = "parked"
+    UNREACHABLE = "unreachable"
+    ASLEEP = "asleep"
+
+
+class Severity(StrEnum):
+    """How loud an event is."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Record(msgspec.Struct, frozen=True):
+    """Base of all domain records (msgspec inherits ``frozen`` but not ``kw_only``: say it in each)."""
+
+
+# --- engines -----------------------------------------------------------------------------------------------------------
+
+
+class Histogram(Record, kw_only=True):
+    """A cumulative Prometheus histogram as one page shows it.
+
+    ``bounds`` are the upper bounds, ascending, the last one +Inf; ``counts`` are cumulative and as long as ``bounds``; ``total`` is the
+    sum of all observations in the metric's unit, None when the page omits it.
+    """
+
+    bounds: tuple[float, ...]
+    counts: tuple[float, ...]
+    total: float | None = None
+
+    @property
+    def count(self) -> float:
+        """Number of observations."""
+        return self.counts[-1] if self.counts else 0.0
+
+
+class RankView(Record, kw_only=True):
+    """One data-parallel rank (the ``engine`` label of vLLM; "0" where the page has none)."""
+
+    rank: str
+    running: float | None = None
+    waiting: float | None = None
+    kv_usage: float | None = None
+    kv_capacity_tokens: float | None = None
+
+
+class EngineView(Record, kw_only=True):
+    """Canonical fields of one engine page. Gauges are of this moment; counters and histograms are cumulative since the process began.
+
+    ``counters`` uses the names of :data:`COUNTERS`, ``histograms`` those of :data:`HISTOGRAMS`; both are summed over ranks. A name that
+    the page does not have is absent. ``aliases`` says which series of the page stood for which canonical name, for renames.
+    """
+
+    kind: str
+    model: str | None = None
+    models: tuple[str, ...] = ()
+    version: str | None = None
+    ranks: tuple[RankView, ...] = ()
+    running: float | None = None
+    waiting: float | None = None
+    kv_usage: float | None = None
+    """0..1, weighted by capacity over ranks."""
+    kv_capacity_tokens: float | None = None
+    asleep: bool | None = None
+    process_start: float | None = None
+    """Unix seconds at which the serving process began, when the page tells."""
+    counters: Mapping[str, float] = {}
+    histograms: Mapping[str, Histogram] = {}
+    finished: Mapping[str, float] = {}
+    """Finished requests by reason (stop, length, abort, error, ...)."""
+    aliases: Mapping[str, str] = {}
+
+
+COUNTERS = (
+    "prompt_tokens",
+    "prompt_tokens_cached",
+    "generation_tokens",
+    "requests_finished",
+    "requests_failed",
+    "http_5xx",
+    "preemptions",
+    "prefix_queries",
+    "prefix_hits",
+    "iterations",
+    "spec_draft_tokens",
+    "spec_accepted_tokens",
+)
+"""Canonical cumulative counters. ``iterations`` is the progress heartbeat (engine steps that produced output)."""
+
+HISTOGRAMS = ("ttft", "itl", "tpot", "e2e", "queue", "prefill", "decode", "inference")
+"""Canonical latency histograms, all in seconds."""
+
+
+class ProcessView(Record, kw_only=True):
+    """One process of an engine, from /proc. Memory in bytes; ``cpu_ratio`` is cores used since the last look, None at the first."""
+
+    pid: int
+    started: float
+    """Unix seconds."""
+    name: str
+    role: str
+    """api_server, engine_core, worker, resource_tracker, shim or other."""
+    rss_bytes: int | None = None
+    rss_anon_bytes: int | None = None
+    swap_bytes: int | None = None
+    cpu_ratio: float | None = None
+
+
+class EngineReading(Record, kw_only=True):
+    """What one scrape of one engine said. ``page`` is kept only for recorders."""
+
+    engine: str
+    outcome: Outcome
+    view: EngineView | None = None
+    error: str | None = None
+    duration_s: float = 0.0
+    size_bytes: int = 0
+    page: bytes | None = None
+
+
+class ProcessReading(Record, kw_only=True):
+    """The processes of one engine, all of them or none."""
+
+    engine: str
+    outcome: Outcome
+    processes: tuple[ProcessView, ...] = ()
+    error: str | None = None
+
+
+# --- GPUs and host --------------------------------------------------------------------------------------------------------
+
+
+class GpuProcess(Record, kw_only=True):
+    """A process that holds memory of a GPU. ``memory_bytes`` is None where the driver cannot tell (foreign PID namespace)."""
+
+    pid: int
+    memory_bytes: int | None = None
+    engine: str | None = None
+
+
+class GpuView(Record, kw_only=True):
+    """One GPU, or one MIG instance of one (``mig`` then names it, e.g. "1g.10gb", and ``parent`` is the card's uuid).
+
+    Watts, bytes, degrees Celsius, MHz; ``utilization`` 0..1; ``ecc_uncorrected`` since the driver loaded; ``xid`` the last seen one.
+    ``lost`` is a state: the card fell off the bus and all else is None.
+    """
+
+    index: int
+    uuid: str
+    name: str | None = None
+    mig: str | None = None
+    parent: str | None = None
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    utilization: float | None = None
+    power_w: float | None = None
+    power_limit_w: float | None = None
+    temperature_c: float | None = None
+    sm_clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    throttle: tuple[str, ...] | None = None
+    """Reasons that slow the clocks now, by name; empty when none."""
+    ecc_corrected: int | None = None
+    ecc_uncorrected: int | None = None
+    xid: int | None = None
+    xid_time: float | None = None
+    lost: bool = False
+    processes: tuple[GpuProcess, ...] = ()
+
+
+class GpuReading(Record, kw_only=True):
+    """All GPUs of the host. NO_DATA with a one-line ``error`` on a machine without driver or card."""
+
+    outcome: Outcome
+    gpus: tuple[GpuView, ...] = ()
+    driver: str | None = None
+    error: str | None = None
+
+
+class HostView(Record, kw_only=True):
+    """The machine. Ratios 0..1 of all cores, bytes; disk is the one that holds the state directory."""
+
+    cpu_ratio: float | None = None
+    cpu_count: int | None = None
+    load1: float | None = None
+    memory_total_bytes: int | None = None
+    memory_available_bytes: int | None = None
+    swap_used_bytes: int | None = None
+    cgroup_limit_bytes: int | None = None
+    cgroup_used_bytes: int | None = None
+    disk_total_bytes: int | None = None
+    disk_free_bytes: int | None = None
+
+
+class HostReading(Record, kw_only=True):
+    """What the host said."""
+
+    outcome: Outcome
+    host: HostView | None = None
+    error: str | None = None
+
+
+# --- lives ------------------------------------------------------------------------------------------------------------------
+
+
+class Phase(Record, kw_only=True):
+    """One step of an engine's start-up. ``seconds`` so far (or in all), ``last_seconds`` what it took last time."""
+
+    name: str
+    started: float
+    seconds: float | None = None
+    last_seconds: float | None = None
+
+
+class LifeView(Record, kw_only=True):
+    """What supervision knows of an engine. Sent whenever it changes.
+
+    ``progress`` 0..1 of the start-up; ``message`` one line for people; ``exit_code`` of the last life (negative = signal, None = unknown).
+    """
+
+    engine: str
+    state: EngineState
+    since: float
+    supervised: bool
+    pid: int | None = None
+    pgid: int | None = None
+    started: float | None = None
+    restarts: int = 0
+    """Lives begun after the first one since the daemon's records began."""
+    phase: str | None = None
+    progress: float | None = None
+    phases: tuple[Phase, ...] = ()
+    message: str | None = None
+    exit_code: int | None = None
+
+
+# --- what the pipeline lets out ------------------------------------------------------------------------------------------------
+
+
+class Event(Record, kw_only=True):
+    """One line of a timeline: an engine's transition, a reload, a lost GPU."""
+
+    t: float
+    subject: str
+    """``engine/NAME``, ``gpu/UUID`` or ``host``."""
+    kind: str
+    text: str
+    severity: Severity = Severity.INFO
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """One number of one series at the time of the batch it travels in. Series are named ``kind/subject/field`` (see core/series.py)."""
+
+    series: str
+    value: float

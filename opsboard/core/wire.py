@@ -1,0 +1,236 @@
+"""The JSON of CONTRACT: what ``status --json`` and the control socket say. Fields may be added, never changed.
+
+SI: seconds, bytes, ratios 0..1, USD; unknown is null, never 0; latencies and rates are over the last 60 s.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from opsboard.core.model import GpuProcess, HostView, Phase, ProcessView, Record
+
+STATUS_SCHEMA = "opsboard.status/1"
+RECORDING_SCHEMA = "opsboard.recording/1"
+
+
+class ReadingInfo(Record, kw_only=True):
+    """The last scrape of an engine: outcome, age of the last good values, and what went wrong."""
+
+    outcome: str | None = None
+    age_s: float | None = None
+    error: str | None = None
+
+
+class Engine(Record, kw_only=True):
+    """One engine on the board."""
+
+    name: str
+    kind: str | None = None
+    model: str | None = None
+    version: str | None = None
+    supervised: bool = False
+    state: str = "unreachable"
+    state_since: float | None = None
+    phase: str | None = None
+    progress: float | None = None
+    pid: int | None = None
+    started: float | None = None
+    restarts: int = 0
+    reading: ReadingInfo = ReadingInfo()
+    running: float | None = None
+    waiting: float | None = None
+    kv_usage: float | None = None
+    kv_capacity_tokens: float | None = None
+    kv_unexplained_tokens: float | None = None
+    ttft_p50_s: float | None = None
+    ttft_p95_s: float | None = None
+    itl_p50_s: float | None = None
+    itl_p95_s: float | None = None
+    e2e_p95_s: float | None = None
+    queue_p95_s: float | None = None
+    prompt_tokens_per_s: float | None = None
+    generation_tokens_per_s: float | None = None
+    requests_per_s: float | None = None
+    errors_per_s: float | None = None
+    error_ratio: float | None = None
+    preemptions_per_s: float | None = None
+    prefix_hit_ratio: float | None = None
+    rss_bytes: int | None = None
+    gpu_memory_bytes: int | None = None
+    usd_per_hour: float | None = None
+    usd_per_million_tokens: float | None = None
+    # added beyond CONTRACT
+    url: str | None = None
+    message: str | None = None
+    restarted: bool = False
+    """True while rates are withheld because the process or its counters began anew."""
+    exit_code: int | None = None
+
+
+class Quantile(Record, kw_only=True):
+    """A quantile read from a histogram: ``value`` interpolated, truly between ``lower`` and ``upper`` (None: above the last bound)."""
+
+    value: float
+    lower: float
+    upper: float | None
+
+
+class Latency(Record, kw_only=True):
+    """One latency over one window."""
+
+    count: float
+    mean: float | None = None
+    p50: Quantile | None = None
+    p95: Quantile | None = None
+    p99: Quantile | None = None
+
+
+class EventInfo(Record, kw_only=True):
+    """One line of a timeline."""
+
+    t: float
+    subject: str
+    kind: str
+    text: str
+    severity: str = "info"
+
+
+class EngineDetail(Record, kw_only=True):
+    """``GET /v1/engines/NAME``: the board's line and what only the engine's own screen needs."""
+
+    engine: Engine
+    latencies: dict[str, dict[str, Latency]] = {}
+    """By histogram name, then by window ("10s", "1m", "5m")."""
+    phases: tuple[Phase, ...] = ()
+    processes: tuple[ProcessView, ...] = ()
+    finished: dict[str, float] = {}
+    aliases: dict[str, str] = {}
+    events: tuple[EventInfo, ...] = ()
+    command: tuple[str, ...] | None = None
+    log_path: str | None = None
+
+
+class Gpu(Record, kw_only=True):
+    """One GPU on the board."""
+
+    index: int
+    uuid: str
+    name: str | None = None
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    utilization: float | None = None
+    power_w: float | None = None
+    power_limit_w: float | None = None
+    temperature_c: float | None = None
+    sm_clock_mhz: float | None = None
+    throttle: tuple[str, ...] | None = None
+    ecc_uncorrected: int | None = None
+    xid: int | None = None
+    processes: tuple[GpuProcess, ...] = ()
+    # added beyond CONTRACT
+    mig: str | None = None
+    lost: bool = False
+
+
+class Incident(Record, kw_only=True):
+    """One incident; none are opened before the judging issue."""
+
+    id: int
+    uid: str
+    detector: str
+    subject: str
+    severity: str
+    state: str
+    opened: float
+    summary: str
+    acknowledged: float | None = None
+    resolved: float | None = None
+    evidence: dict[str, object] = {}
+    actions: tuple[dict[str, object], ...] = ()
+    cost_usd: float | None = None
+
+
+class DaemonInfo(Record, kw_only=True):
+    """How the daemon itself is doing. ``recorded`` is False while nothing can be written (the NOT RECORDED banner)."""
+
+    version: str
+    pid: int
+    started: float
+    cpu_ratio: float | None = None
+    rss_bytes: int | None = None
+    scrape_lag_s: float | None = None
+    dropped: int = 0
+    recorded: bool = True
+    # added beyond CONTRACT
+    message: str | None = None
+    """Why nothing is recorded, or what else a person must know of the daemon."""
+    interval_s: float = 1.0
+    read_only: bool = False
+    """True for a daemon that only looks (first run, ``--url``)."""
+
+
+class Status(Record, kw_only=True):
+    """``status --json`` and each line of ``GET /v1/events``."""
+
+    schema: str = STATUS_SCHEMA
+    time: float
+    host: str
+    daemon: DaemonInfo
+    engines: tuple[Engine, ...] = ()
+    gpus: tuple[Gpu, ...] = ()
+    incidents: tuple[Incident, ...] = ()
+    routes: tuple[dict[str, object], ...] = ()
+    # added beyond CONTRACT
+    system: HostView | None = None
+    gpu_message: str | None = None
+    """One line that says why there are no GPUs to see."""
+    events: tuple[EventInfo, ...] = ()
+    """The newest few, oldest first."""
+
+
+class ActionRequest(Record, kw_only=True, forbid_unknown_fields=True):
+    """Body of ``POST /v1/engines/NAME/actions``: kind is start, stop or restart."""
+
+    kind: str
+    reason: str | None = None
+    idempotency_key: str | None = None
+
+
+class ActionAccepted(Record, kw_only=True):
+    """202: the action was taken; its outcome shows in the engine's state and timeline."""
+
+    id: str
+    kind: str
+    engine: str
+
+
+class ErrorBody(Record, kw_only=True):
+    """What is inside ``{"error": ...}``."""
+
+    code: str
+    message: str
+    hint: str | None = None
+
+
+class ErrorReply(Record, kw_only=True):
+    """Every refusal of the control socket."""
+
+    error: ErrorBody
+
+
+class HistoryPoint(Record, kw_only=True):
+    """One step of a series: mean, extremes and number of samples; a step without samples is absent (a gap is a gap)."""
+
+    t: float
+    mean: float
+    min: float
+    max: float
+    count: int
+
+
+class History(Record, kw_only=True):
+    """``GET /v1/history``: ``step`` in seconds, ``points`` ascending by time."""
+
+    series: str
+    step: float
+    points: tuple[HistoryPoint, ...] = ()
