@@ -1,7 +1,7 @@
 """Write a tiny random Llama with its own tokenizer and chat template: `python tiny_model.py DIRECTORY`.
 
-Runs inside the environment of the real vLLM and downloads nothing. The weights are seeded, so greedy output is the same on
-every machine that rounds alike; 2 layers of 128 make a model of well under a megabyte.
+Runs inside the environment of the real vLLM and downloads nothing. The weights are seeded, so greedy output is the
+same on every machine that rounds alike.
 """
 
 import sys
@@ -17,7 +17,8 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-SPECIAL = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+END = "<|end|>"
+SPECIAL = [END, "<|system|>", "<|user|>", "<|assistant|>"]
 CORPUS = [
     "The engineer on call looks at the board and sees what every engine is doing.",
     "A request waits, is scheduled, fills its blocks, streams its tokens and frees its blocks.",
@@ -34,7 +35,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
         vocab_size=VOCABULARY, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
     bpe.train_from_iterator(CORPUS, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|end|>", pad_token="<|end|>")
+    fast = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=END, pad_token=END)
     fast.chat_template = CHAT_TEMPLATE
     return fast
 

@@ -1,0 +1,46 @@
+"""Every test runs away from the user's own configuration, state and terminal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# What the Makefile sets for a run of tests; everything else that opsboard would read is taken away.
+OF_THE_TEST_RUN = ("OPSBOARD_REAL_", "OPSBOARD_CRASH_ROUNDS")
+OF_SYSTEMD = ("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+OF_THE_TERMINAL = ("NO_COLOR", "COLORTERM", "COLUMNS", "LINES", "TEXTUAL", "TMUX", "STY", "SSH_CONNECTION", "SSH_TTY")
+
+
+@pytest.fixture(autouse=True)
+def away_from_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Point HOME, the XDG directories and the working directory at empty places of this test."""
+    for name in list(os.environ):
+        if name.startswith("OPSBOARD_") and not name.startswith(OF_THE_TEST_RUN):
+            monkeypatch.delenv(name)
+    for name in (*OF_SYSTEMD, *OF_THE_TERMINAL):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    home = tmp_path / "home"
+    for name, place in {
+        "HOME": home,
+        "XDG_CONFIG_HOME": home / ".config",
+        "XDG_STATE_HOME": home / ".local/state",
+        "XDG_CACHE_HOME": home / ".cache",
+    }.items():
+        place.mkdir(parents=True)
+        monkeypatch.setenv(name, str(place))
+    # Sockets live here and a socket's path has 107 bytes, so this one is not under the test's long name.
+    runtime = Path(tempfile.mkdtemp(prefix="ob-"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.chdir(home)
+    yield
+    shutil.rmtree(runtime, ignore_errors=True)
