@@ -17,7 +17,8 @@ OpsboardError
     ├── NotFound        no such engine, incident, ...
     └── Conflict        not possible in the present state
 
-Every error says what happened and where (``message``) and what to do (``hint``). ``permanent`` is False when trying again may help.
+Every error says what happened and where (``message``) and what to do (``hint``). ``permanent`` is False when trying
+again may help.
 """
 
 from __future__ import annotations

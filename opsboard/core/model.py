@@ -1,7 +1,7 @@
 """Domain records: what was read, what an engine, a GPU, a host is. Frozen; SI units; missing is None, never 0.
 
-Words: an *engine* is a serving process group with one endpoint; a *life* is one start of an engine from spawn to exit; a *reading* is
-what one collection said, with its outcome; a *view* holds the canonical fields read from it.
+Words: an *engine* is a serving process group with one endpoint; a *life* is one start of an engine from spawn to
+exit; a *reading* is what one collection said, with its outcome; a *view* holds the canonical fields read from it.
 """
 
 from __future__ import annotations
@@ -48,14 +48,15 @@ class Record(msgspec.Struct, frozen=True):
     """Base of all domain records (msgspec inherits ``frozen`` but not ``kw_only``: say it in each)."""
 
 
-# --- engines -----------------------------------------------------------------------------------------------------------
+# --- engines
+# -----------------------------------------------------------------------------------------------------------
 
 
-class Histogram(Record, kw_only=True):
+class Histogram(Record, frozen=True, kw_only=True):
     """A cumulative Prometheus histogram as one page shows it.
 
-    ``bounds`` are the upper bounds, ascending, the last one +Inf; ``counts`` are cumulative and as long as ``bounds``; ``total`` is the
-    sum of all observations in the metric's unit, None when the page omits it.
+    ``bounds`` are the upper bounds, ascending, the last one +Inf; ``counts`` are cumulative and as long as
+    ``bounds``; ``total`` is the sum of all observations in the metric's unit, None when the page omits it.
     """
 
     bounds: tuple[float, ...]
@@ -68,7 +69,7 @@ class Histogram(Record, kw_only=True):
         return self.counts[-1] if self.counts else 0.0
 
 
-class RankView(Record, kw_only=True):
+class RankView(Record, frozen=True, kw_only=True):
     """One data-parallel rank (the ``engine`` label of vLLM; "0" where the page has none)."""
 
     rank: str
@@ -78,11 +79,12 @@ class RankView(Record, kw_only=True):
     kv_capacity_tokens: float | None = None
 
 
-class EngineView(Record, kw_only=True):
-    """Canonical fields of one engine page. Gauges are of this moment; counters and histograms are cumulative since the process began.
+class EngineView(Record, frozen=True, kw_only=True):
+    """Canonical fields of one engine page.
 
-    ``counters`` uses the names of :data:`COUNTERS`, ``histograms`` those of :data:`HISTOGRAMS`; both are summed over ranks. A name that
-    the page does not have is absent. ``aliases`` says which series of the page stood for which canonical name, for renames.
+    Gauges are of this moment; counters and histograms are cumulative since the process began.     ``counters`` uses the names of :data:`COUNTERS`, ``histograms`` those of :data:`HISTOGRAMS`; both are summed over
+    ranks. A name that the page does not have is absent. ``aliases`` says which series of the page stood for which
+    canonical name, for renames.
     """
 
     kind: str
@@ -125,8 +127,11 @@ HISTOGRAMS = ("ttft", "itl", "tpot", "e2e", "queue", "prefill", "decode", "infer
 """Canonical latency histograms, all in seconds."""
 
 
-class ProcessView(Record, kw_only=True):
-    """One process of an engine, from /proc. Memory in bytes; ``cpu_ratio`` is cores used since the last look, None at the first."""
+class ProcessView(Record, frozen=True, kw_only=True):
+    """One process of an engine, from /proc.
+
+    Memory in bytes; ``cpu_ratio`` is cores used since the last look, None at the first.
+    """
 
     pid: int
     started: float
@@ -140,7 +145,7 @@ class ProcessView(Record, kw_only=True):
     cpu_ratio: float | None = None
 
 
-class EngineReading(Record, kw_only=True):
+class EngineReading(Record, frozen=True, kw_only=True):
     """What one scrape of one engine said. ``page`` is kept only for recorders."""
 
     engine: str
@@ -152,7 +157,7 @@ class EngineReading(Record, kw_only=True):
     page: bytes | None = None
 
 
-class ProcessReading(Record, kw_only=True):
+class ProcessReading(Record, frozen=True, kw_only=True):
     """The processes of one engine, all of them or none."""
 
     engine: str
@@ -161,22 +166,26 @@ class ProcessReading(Record, kw_only=True):
     error: str | None = None
 
 
-# --- GPUs and host --------------------------------------------------------------------------------------------------------
+# --- GPUs and host
+# --------------------------------------------------------------------------------------------------------
 
 
-class GpuProcess(Record, kw_only=True):
-    """A process that holds memory of a GPU. ``memory_bytes`` is None where the driver cannot tell (foreign PID namespace)."""
+class GpuProcess(Record, frozen=True, kw_only=True):
+    """A process that holds memory of a GPU.
+
+    ``memory_bytes`` is None where the driver cannot tell (foreign PID namespace).
+    """
 
     pid: int
     memory_bytes: int | None = None
     engine: str | None = None
 
 
-class GpuView(Record, kw_only=True):
+class GpuView(Record, frozen=True, kw_only=True):
     """One GPU, or one MIG instance of one (``mig`` then names it, e.g. "1g.10gb", and ``parent`` is the card's uuid).
 
-    Watts, bytes, degrees Celsius, MHz; ``utilization`` 0..1; ``ecc_uncorrected`` since the driver loaded; ``xid`` the last seen one.
-    ``lost`` is a state: the card fell off the bus and all else is None.
+    Watts, bytes, degrees Celsius, MHz; ``utilization`` 0..1; ``ecc_uncorrected`` since the driver loaded; ``xid`` the
+    last seen one. ``lost`` is a state: the card fell off the bus and all else is None.
     """
 
     index: int
@@ -202,7 +211,7 @@ class GpuView(Record, kw_only=True):
     processes: tuple[GpuProcess, ...] = ()
 
 
-class GpuReading(Record, kw_only=True):
+class GpuReading(Record, frozen=True, kw_only=True):
     """All GPUs of the host. NO_DATA with a one-line ``error`` on a machine without driver or card."""
 
     outcome: Outcome
@@ -211,7 +220,7 @@ class GpuReading(Record, kw_only=True):
     error: str | None = None
 
 
-class HostView(Record, kw_only=True):
+class HostView(Record, frozen=True, kw_only=True):
     """The machine. Ratios 0..1 of all cores, bytes; disk is the one that holds the state directory."""
 
     cpu_ratio: float | None = None
@@ -226,7 +235,7 @@ class HostView(Record, kw_only=True):
     disk_free_bytes: int | None = None
 
 
-class HostReading(Record, kw_only=True):
+class HostReading(Record, frozen=True, kw_only=True):
     """What the host said."""
 
     outcome: Outcome
@@ -234,10 +243,11 @@ class HostReading(Record, kw_only=True):
     error: str | None = None
 
 
-# --- lives ------------------------------------------------------------------------------------------------------------------
+# --- lives
+# ------------------------------------------------------------------------------------------------------------------
 
 
-class Phase(Record, kw_only=True):
+class Phase(Record, frozen=True, kw_only=True):
     """One step of an engine's start-up. ``seconds`` so far (or in all), ``last_seconds`` what it took last time."""
 
     name: str
@@ -246,10 +256,11 @@ class Phase(Record, kw_only=True):
     last_seconds: float | None = None
 
 
-class LifeView(Record, kw_only=True):
+class LifeView(Record, frozen=True, kw_only=True):
     """What supervision knows of an engine. Sent whenever it changes.
 
-    ``progress`` 0..1 of the start-up; ``message`` one line for people; ``exit_code`` of the last life (negative = signal, None = unknown).
+    ``progress`` 0..1 of the start-up; ``message`` one line for people; ``exit_code`` of the last life (negative =
+    signal, None = unknown).
     """
 
     engine: str
@@ -268,10 +279,11 @@ class LifeView(Record, kw_only=True):
     exit_code: int | None = None
 
 
-# --- what the pipeline lets out ------------------------------------------------------------------------------------------------
+# --- what the pipeline lets out
+# ------------------------------------------------------------------------------------------------
 
 
-class Event(Record, kw_only=True):
+class Event(Record, frozen=True, kw_only=True):
     """One line of a timeline: an engine's transition, a reload, a lost GPU."""
 
     t: float
@@ -283,7 +295,10 @@ class Event(Record, kw_only=True):
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One number of one series at the time of the batch it travels in. Series are named ``kind/subject/field`` (see core/series.py)."""
+    """One number of one series at the time of the batch it travels in.
+
+    Series are named ``kind/subject/field`` (see core/series.py).
+    """
 
     series: str
     value: float

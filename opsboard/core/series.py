@@ -1,4 +1,4 @@
-"""Names and units of everything that is recorded: the one list behind the store's views, the history endpoint and the docs.
+"""Names and units of all that is recorded: the one list behind the store's views, the history endpoint and the docs.
 
 A series is ``kind/subject/field``: ``engine/llama-a/kv_usage``, ``gpu/GPU-6f…/power_w``, ``host/gpu-a/cpu_ratio``,
 ``process/llama-a:engine_core/rss_anon_bytes`` (summed over the processes of a role).

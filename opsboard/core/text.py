@@ -1,7 +1,7 @@
 """Foreign text is made harmless here, once, at the boundary.
 
-Model output, log lines, metric labels, model names and error bodies are reachable by strangers. Terminal widgets pass raw
-escape sequences through, so control, C1, bidi and line separator characters are replaced before anything is kept.
+Model output, log lines, metric labels, model names and error bodies are reachable by strangers. Terminal widgets pass
+raw escape sequences through, so control, C1, bidi and line separator characters are replaced before anything is kept.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ LINE_LIMIT = 4096
 
 
 def sanitise(text: str, limit: int = LABEL_LIMIT) -> str:
-    """Return ``text`` as one safe line of at most ``limit`` characters: unsafe characters become U+FFFD, the cut shows as an ellipsis.
+    """Return ``text`` as one safe line of at most ``limit`` characters. Idempotent.
 
-    Tabs become one space. Idempotent.
+    Unsafe characters become U+FFFD, tabs one space; a cut shows as an ellipsis.
     """
     safe = _UNSAFE.sub("\ufffd", text).replace("\t", " ")
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
 
 
 def sanitise_line(text: str, limit: int = LINE_LIMIT) -> str:
-    """Return a log line without terminal escapes, safe to show: colour codes vanish, other unsafe characters become U+FFFD."""
+    """Return a log line without terminal escapes, safe to show.
+
+    Colour codes vanish, other unsafe characters become U+FFFD.
+    """
     return sanitise(_ESCAPES.sub("", text.rstrip("\r\n")), limit)

@@ -5,15 +5,13 @@ SI: seconds, bytes, ratios 0..1, USD; unknown is null, never 0; latencies and ra
 
 from __future__ import annotations
 
-import msgspec
-
 from opsboard.core.model import GpuProcess, HostView, Phase, ProcessView, Record
 
 STATUS_SCHEMA = "opsboard.status/1"
 RECORDING_SCHEMA = "opsboard.recording/1"
 
 
-class ReadingInfo(Record, kw_only=True):
+class ReadingInfo(Record, frozen=True, kw_only=True):
     """The last scrape of an engine: outcome, age of the last good values, and what went wrong."""
 
     outcome: str | None = None
@@ -21,7 +19,7 @@ class ReadingInfo(Record, kw_only=True):
     error: str | None = None
 
 
-class Engine(Record, kw_only=True):
+class Engine(Record, frozen=True, kw_only=True):
     """One engine on the board."""
 
     name: str
@@ -67,15 +65,18 @@ class Engine(Record, kw_only=True):
     exit_code: int | None = None
 
 
-class Quantile(Record, kw_only=True):
-    """A quantile read from a histogram: ``value`` interpolated, truly between ``lower`` and ``upper`` (None: above the last bound)."""
+class Quantile(Record, frozen=True, kw_only=True):
+    """A quantile read from a histogram.
+
+    ``value`` interpolated, truly between ``lower`` and ``upper`` (None: above the last bound).
+    """
 
     value: float
     lower: float
     upper: float | None
 
 
-class Latency(Record, kw_only=True):
+class Latency(Record, frozen=True, kw_only=True):
     """One latency over one window."""
 
     count: float
@@ -85,7 +86,7 @@ class Latency(Record, kw_only=True):
     p99: Quantile | None = None
 
 
-class EventInfo(Record, kw_only=True):
+class EventInfo(Record, frozen=True, kw_only=True):
     """One line of a timeline."""
 
     t: float
@@ -95,7 +96,7 @@ class EventInfo(Record, kw_only=True):
     severity: str = "info"
 
 
-class EngineDetail(Record, kw_only=True):
+class EngineDetail(Record, frozen=True, kw_only=True):
     """``GET /v1/engines/NAME``: the board's line and what only the engine's own screen needs."""
 
     engine: Engine
@@ -110,7 +111,7 @@ class EngineDetail(Record, kw_only=True):
     log_path: str | None = None
 
 
-class Gpu(Record, kw_only=True):
+class Gpu(Record, frozen=True, kw_only=True):
     """One GPU on the board."""
 
     index: int
@@ -132,7 +133,7 @@ class Gpu(Record, kw_only=True):
     lost: bool = False
 
 
-class Incident(Record, kw_only=True):
+class Incident(Record, frozen=True, kw_only=True):
     """One incident; none are opened before the judging issue."""
 
     id: int
@@ -150,7 +151,7 @@ class Incident(Record, kw_only=True):
     cost_usd: float | None = None
 
 
-class DaemonInfo(Record, kw_only=True):
+class DaemonInfo(Record, frozen=True, kw_only=True):
     """How the daemon itself is doing. ``recorded`` is False while nothing can be written (the NOT RECORDED banner)."""
 
     version: str
@@ -169,7 +170,7 @@ class DaemonInfo(Record, kw_only=True):
     """True for a daemon that only looks (first run, ``--url``)."""
 
 
-class Status(Record, kw_only=True):
+class Status(Record, frozen=True, kw_only=True):
     """``status --json`` and each line of ``GET /v1/events``."""
 
     schema: str = STATUS_SCHEMA
@@ -188,7 +189,7 @@ class Status(Record, kw_only=True):
     """The newest few, oldest first."""
 
 
-class ActionRequest(Record, kw_only=True, forbid_unknown_fields=True):
+class ActionRequest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of ``POST /v1/engines/NAME/actions``: kind is start, stop or restart."""
 
     kind: str
@@ -196,7 +197,7 @@ class ActionRequest(Record, kw_only=True, forbid_unknown_fields=True):
     idempotency_key: str | None = None
 
 
-class ActionAccepted(Record, kw_only=True):
+class ActionAccepted(Record, frozen=True, kw_only=True):
     """202: the action was taken; its outcome shows in the engine's state and timeline."""
 
     id: str
@@ -204,7 +205,7 @@ class ActionAccepted(Record, kw_only=True):
     engine: str
 
 
-class ErrorBody(Record, kw_only=True):
+class ErrorBody(Record, frozen=True, kw_only=True):
     """What is inside ``{"error": ...}``."""
 
     code: str
@@ -212,13 +213,13 @@ class ErrorBody(Record, kw_only=True):
     hint: str | None = None
 
 
-class ErrorReply(Record, kw_only=True):
+class ErrorReply(Record, frozen=True, kw_only=True):
     """Every refusal of the control socket."""
 
     error: ErrorBody
 
 
-class HistoryPoint(Record, kw_only=True):
+class HistoryPoint(Record, frozen=True, kw_only=True):
     """One step of a series: mean, extremes and number of samples; a step without samples is absent (a gap is a gap)."""
 
     t: float
@@ -228,7 +229,7 @@ class HistoryPoint(Record, kw_only=True):
     count: int
 
 
-class History(Record, kw_only=True):
+class History(Record, frozen=True, kw_only=True):
     """``GET /v1/history``: ``step`` in seconds, ``points`` ascending by time."""
 
     series: str

@@ -1,0 +1,1 @@
+"""The configuration file: what it may hold, how it is read, where things lie."""

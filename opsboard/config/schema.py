@@ -1,0 +1,97 @@
+"""What the configuration file may hold.
+
+Each field's description is its documentation (docs/configuration.md is made from it).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from opsboard.config.units import Bytes, Seconds
+from opsboard.core.secret import Secret
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all sections: unknown keys are errors."""
+
+
+class Host(Section, frozen=True, kw_only=True):
+    """`[host]`: this machine."""
+
+    name: Annotated[str | None, Meta(description="name on the board; default: the hostname")] = None
+    state_dir: Annotated[
+        str | None, Meta(description="where state.db, series.db and the engines' bundles lie; default: see below")
+    ] = None
+
+
+class Collect(Section, frozen=True, kw_only=True):
+    """`[collect]`: how often and how patiently engines, GPUs and the host are read."""
+
+    interval: Annotated[Seconds, Meta(description="time between two readings of a target; at least 200ms")] = Seconds(1)
+    timeout: Annotated[Seconds, Meta(description="deadline of one scrape")] = Seconds(3)
+
+
+class Store(Section, frozen=True, kw_only=True):
+    """`[store]`: how long numbers are kept. `max_bytes` always wins: raw samples go first, then rollups."""
+
+    raw: Annotated[Seconds, Meta(description="age of raw samples")] = Seconds(48 * 3600)
+    minute: Annotated[Seconds, Meta(description="age of 1 minute rollups")] = Seconds(30 * 86400)
+    hour: Annotated[Seconds, Meta(description="age of 1 hour rollups")] = Seconds(2 * 31536000)
+    max_bytes: Annotated[Bytes, Meta(description="size that series.db may reach")] = Bytes(4 * 2**30)
+
+
+class Control(Section, frozen=True, kw_only=True):
+    """`[control]`: the control socket. Without groups only the daemon's own user and root may connect."""
+
+    socket: Annotated[str | None, Meta(description="path of the control socket; default: see below")] = None
+    read_group: Annotated[str | None, Meta(description="Unix group whose members may read")] = None
+    operate_group: Annotated[str | None, Meta(description="Unix group whose members may read and operate")] = None
+
+
+class Exporter(Section, frozen=True, kw_only=True):
+    """`[exporter]`: Prometheus metrics of the board. No section, no exporter."""
+
+    listen: Annotated[str, Meta(description="HOST:PORT of `/metrics`; loopback unless you mean it")] = "127.0.0.1:9464"
+
+
+class Engine(Section, frozen=True, kw_only=True):
+    """`[[engine]]`: one inference server. With `command` it is supervised, without it is observed."""
+
+    name: Annotated[str, Meta(description="name on the board: letters, digits, `.`, `_`, `-`, at most 64")]
+    kind: Annotated[
+        str | None, Meta(description="engine kind, e.g. `vllm`; default: recognised from its metrics page")
+    ] = None
+    command: Annotated[tuple[str, ...] | None, Meta(description="argv of the server; no shell ever sees it")] = None
+    url: Annotated[
+        str | None, Meta(description="where it answers; default for a command: its `--port` on 127.0.0.1, else 8000")
+    ] = None
+    api_key: Annotated[
+        Secret | None, Meta(description="API key of the server; a supervised vLLM gets it as VLLM_API_KEY")
+    ] = None
+    gpus: Annotated[
+        tuple[int, ...] | None, Meta(description="GPUs by NVML order; becomes CUDA_VISIBLE_DEVICES by UUID")
+    ] = None
+    env: Annotated[dict[str, str], Meta(description="environment added for the engine")] = {}
+    user: Annotated[str | None, Meta(description="Unix user to run as, when the daemon is root")] = None
+    autostart: Annotated[bool, Meta(description="start with the daemon, unless an operator stopped it")] = False
+    ready_timeout: Annotated[Seconds, Meta(description="time a start may take until the engine serves")] = Seconds(900)
+    stop_timeout: Annotated[Seconds, Meta(description="time between TERM and KILL")] = Seconds(30)
+
+    @property
+    def supervised(self) -> bool:
+        """True when opsboard starts and stops this engine."""
+        return self.command is not None
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """The whole file."""
+
+    host: Host = Host()
+    collect: Collect = Collect()
+    store: Store = Store()
+    control: Control = Control()
+    exporter: Exporter | None = None
+    engine: tuple[Engine, ...] = ()

@@ -1,0 +1,211 @@
+"""The configuration file: what it accepts, and one clear sentence for everything it does not."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from opsboard.config import places
+from opsboard.config.explain import documented_keys, explain, print_toml
+from opsboard.config.load import configured_socket, load
+from opsboard.core.errors import ConfigError
+
+WHOLE = """
+[host]
+name = "gpu-a"
+state_dir = "/srv/opsboard"
+[collect]
+interval = "1500ms"
+timeout = "3s"
+[store]
+raw = "48h"
+minute = "30d"
+hour = "2y"
+max_bytes = "4GiB"
+[control]
+operate_group = "sre"
+[exporter]
+listen = "127.0.0.1:9464"
+[[engine]]
+name = "llama-a"
+kind = "vllm"
+command = ["vllm", "serve", "meta-llama/Llama-3.3-70B-Instruct", "--port", "8001"]
+api_key_file = "llama.key"
+gpus = [0, 1]
+env = { HF_HOME = "/models", HF_TOKEN = "hf_abc" }
+user = "vllm"
+autostart = true
+ready_timeout = "15m"
+stop_timeout = "30s"
+[[engine]]
+name = "llama-b"
+url = "http://127.0.0.1:8002"
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    (tmp_path / "llama.key").write_text("sekret\n")
+    path = tmp_path / "opsboard.toml"
+    path.write_text(WHOLE)
+    return path
+
+
+def test_a_whole_file_is_read(config_file: Path) -> None:
+    config = load(config_file, kinds=["vllm"]).config
+    first, second = config.engine
+    assert config.collect.interval == 1.5
+    assert config.store.max_bytes == 4 * 2**30
+    assert first.url == "http://127.0.0.1:8001"
+    assert first.api_key is not None
+    assert first.api_key.reveal() == "sekret"
+    assert first.supervised
+    assert not second.supervised
+
+
+def test_no_file_means_defaults() -> None:
+    assert load(None).config.collect.interval == 1.0
+
+
+def test_print_is_toml_and_hides_secrets(config_file: Path) -> None:
+    text = print_toml(load(config_file).config)
+    data = tomllib.loads(text)
+    assert data["engine"][0]["api_key"] == "***"
+    assert data["engine"][0]["env"] == {"HF_HOME": "/models", "HF_TOKEN": "***"}
+    assert "sekret" not in text
+
+
+def test_explain_tells_where_a_value_comes_from(config_file: Path) -> None:
+    lines = {line.key: line for line in explain(load(config_file))}
+    assert lines["collect.interval"].origin == "file"
+    assert lines["engine[0].api_key"].origin == "file"
+    assert lines["engine[0].api_key"].value == '"***"'
+    assert lines["engine[1].ready_timeout"].origin == "default"
+
+
+def test_every_key_is_documented() -> None:
+    assert all(doc.help for doc in documented_keys())
+
+
+ENGINE = '[[engine]]\nname = "a"\n'
+BAD = {
+    "unknown section": ('[hots]\nname = "a"', "`hots`", "did you mean `host`"),
+    "unknown key": (
+        ENGINE + 'url = "http://h:1"\nautostrat = true',
+        "`engine[0].autostrat`",
+        "did you mean `autostart`",
+    ),
+    "not TOML": ("name", "is not TOML", None),
+    "wrong type": ("[collect]\ninterval = 3", '`collect.interval`: expected a duration such as "1500ms"', None),
+    "wrong type of list": (
+        ENGINE + 'command = "vllm serve"',
+        "`engine[0].command`: expected a list, found 'vllm serve'",
+        None,
+    ),
+    "wrong unit": ('[store]\nmax_bytes = "4 parsecs"', "found '4 parsecs'", None),
+    "too fast": ('[collect]\ninterval = "10ms"', "at least 200ms", None),
+    "no age": ('[store]\nraw = "0s"', "`store.raw`: expected more than 0", None),
+    "no name": ('[[engine]]\nurl = "http://h:1"', "`engine[0]` needs `name`", None),
+    "no way to it": (ENGINE, "needs `command` (supervised) or `url` (observed)", None),
+    "empty command": (ENGINE + "command = []", "found none", None),
+    "bad url": (ENGINE + 'url = "h:1"', "expected \"http://HOST:PORT\", found 'h:1'", None),
+    "bad port": (ENGINE + 'url = "http://h:99999"', 'expected "http://HOST:PORT"', None),
+    "name with a path": ('[[engine]]\nname = "../a"\nurl = "http://h:1"', "found '../a'", None),
+    "unknown kind": (ENGINE + 'kind = "zllm"\nurl = "http://h:1"', "expected one of vllm, found 'zllm'", None),
+    "duplicate name": (
+        ENGINE + 'url = "http://h:1"\n' + ENGINE + 'url = "http://h:2"',
+        "already the name of `engine[0]`",
+        None,
+    ),
+    "duplicate port": (
+        ENGINE + 'url = "http://localhost:1"\n[[engine]]\nname = "b"\ncommand = ["x", "--port=1"]',
+        "'b' and 'a' both use 127.0.0.1:1",
+        None,
+    ),
+    "contradicting GPUs": (
+        ENGINE + 'command = ["x"]\ngpus = [0]\nenv = { CUDA_VISIBLE_DEVICES = "1" }',
+        "contradicts `engine[0].gpus`",
+        None,
+    ),
+    "unreadable secret": (
+        ENGINE + 'url = "http://h:1"\napi_key_file = "nowhere"',
+        "nowhere cannot be read: No such file",
+        None,
+    ),
+    "unset secret": (ENGINE + 'url = "http://h:1"\napi_key_env = "NOWHERE"', "variable NOWHERE is not set", None),
+    "two secrets": (
+        ENGINE + 'url = "http://h:1"\napi_key = "a"\napi_key_env = "B"',
+        "`api_key` and `api_key_env`",
+        None,
+    ),
+    "bad listen": ('[exporter]\nlisten = "9464"', 'expected "HOST:PORT"', None),
+    "no time to stop": (
+        ENGINE + 'url = "http://h:1"\nstop_timeout = "0s"',
+        "`engine[0].stop_timeout`: expected more than 0",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_gets_one_message(name: str, tmp_path: Path) -> None:
+    text, message, hint = BAD[name]
+    path = tmp_path / "opsboard.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(path, kinds=["vllm"], env={})
+    assert str(path) in caught.value.message
+    assert message in caught.value.message
+    assert "\n" not in caught.value.message
+    assert hint is None or hint in (caught.value.hint or "")
+    assert caught.value.exit_code == 2
+
+
+def test_a_secret_never_stands_in_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "opsboard.toml"
+    path.write_text(ENGINE + 'url = "http://h:1"\napi_key = ["hunter2"]')
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert "hunter2" not in caught.value.message
+
+
+def test_a_named_file_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="named by --config"):
+        places.config_path(str(tmp_path / "none.toml"), {})
+    with pytest.raises(ConfigError, match="named by OPSBOARD_CONFIG"):
+        places.config_path(None, {"OPSBOARD_CONFIG": str(tmp_path / "none.toml")})
+
+
+def test_places_follow_the_contract(tmp_path: Path) -> None:
+    env = {"XDG_STATE_HOME": "/x/state", "XDG_RUNTIME_DIR": "/x/run"}
+    assert places.state_dir(None, None, env, uid=1000) == Path("/x/state/opsboard")
+    assert places.state_dir(None, None, env, uid=0) == Path("/var/lib/opsboard")
+    assert places.state_dir(None, None, {"STATE_DIRECTORY": "/var/lib/o:/b"}, uid=0) == Path("/var/lib/o")
+    assert places.state_dir("/opt/o", "/c", env, uid=0) == Path("/opt/o")
+    assert places.socket_path(None, None, env, uid=1000) == Path("/x/run/opsboard/opsboard.sock")
+    assert places.socket_path(None, None, {"RUNTIME_DIRECTORY": "/run/o"}, uid=1000) == Path("/run/o/opsboard.sock")
+    with pytest.raises(ConfigError, match="107 bytes"):
+        places.socket_path("/" + "x" * 120)
+    own = places.client_sockets(None, None, {"RUNTIME_DIRECTORY": str(tmp_path)})
+    assert own == [tmp_path / "opsboard.sock", places.SYSTEM_SOCKET]
+
+
+def test_a_private_directory_is_private(tmp_path: Path) -> None:
+    made = places.private_dir(tmp_path / "a" / "b")
+    assert made.stat().st_mode & 0o777 == 0o700
+    made.chmod(0o777)
+    with pytest.raises(ConfigError, match="others may write"):
+        places.private_dir(made)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"File exists|expected a directory"):
+        places.private_dir(tmp_path / "file")
+
+
+def test_clients_find_the_socket_in_a_file_that_is_wrong_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "opsboard.toml"
+    path.write_text('[control]\nsocket = "/run/x.sock"\n[nonsense]\na = 1')
+    assert configured_socket(path) == "/run/x.sock"
+    path.write_text("[[[")
+    assert configured_socket(path) is None
