@@ -82,9 +82,9 @@ class RankView(Record, frozen=True, kw_only=True):
 class EngineView(Record, frozen=True, kw_only=True):
     """Canonical fields of one engine page.
 
-    Gauges are of this moment; counters and histograms are cumulative since the process began.     ``counters`` uses the names of :data:`COUNTERS`, ``histograms`` those of :data:`HISTOGRAMS`; both are summed over
-    ranks. A name that the page does not have is absent. ``aliases`` says which series of the page stood for which
-    canonical name, for renames.
+    Gauges are of this moment; counters and histograms are cumulative since the process began. ``counters`` uses the
+    names of :data:`COUNTERS`, ``histograms`` those of :data:`HISTOGRAMS`; both are summed over ranks. A name that the
+    page does not have is absent. ``aliases`` says which series of the page stood for which name, for renames.
     """
 
     kind: str

@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Plugins:
-    """Constants of one name found in the modules of a package, by the name each gives itself, and what failed to load."""
+    """Constants of one name found in the modules of a package, by the name each gives itself, and what failed."""
 
     def __init__(self, package: str, constant: str, group: str, key: Callable[[Any], str]) -> None:
         """Scan ``package`` and the entry point ``group``; ``key`` names a plug-in."""
