@@ -28,8 +28,7 @@ check: setup-dev ## what must hold before a push: lint, format, types, import co
 	$(PYTEST) -q tests/unit/test_docs.py tests/unit/test_import_hygiene.py
 
 test-real: setup-dev ## opsboard against a real vLLM (first time: 2 minutes and 3 GB, outside the checkout)
-	@real=$$(sh tools/real_vllm.sh) && \
-	OPSBOARD_REAL_VLLM_PYTHON=$$real/bin/python OPSBOARD_REAL_MODEL=$$real/tiny-model $(PYTEST) tests/real
+	sh tools/real_vllm.sh $(PYTEST) tests/real
 
 test-real-all: export OPSBOARD_REAL_FULL := 1
 test-real-all: test-real ## the same with full counts

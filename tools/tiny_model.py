@@ -40,11 +40,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def model(eos: int) -> LlamaForCausalLM:
-    """Return a Llama with seeded random weights in float32; `eos` is the id of the end token."""
+def model(made: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """Return a Llama with seeded random weights in float32 that speaks exactly the tokens of `made`."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=len(made),
         hidden_size=128,
         intermediate_size=256,
         num_hidden_layers=2,
@@ -52,8 +52,8 @@ def model(eos: int) -> LlamaForCausalLM:
         num_key_value_heads=2,
         max_position_embeddings=POSITIONS,
         bos_token_id=None,
-        eos_token_id=eos,
-        torch_dtype="float32",
+        eos_token_id=made.eos_token_id,
+        dtype="float32",
     )
     return LlamaForCausalLM(config)
 
@@ -62,7 +62,7 @@ def main(directory: Path) -> None:
     """Write model, tokenizer and chat template to `directory`, which is made when missing."""
     made = tokenizer()
     made.save_pretrained(directory)
-    model(made.eos_token_id).save_pretrained(directory)
+    model(made).save_pretrained(directory)
 
 
 if __name__ == "__main__":
