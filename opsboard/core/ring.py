@@ -14,6 +14,7 @@ GRACE = 0.5
 COVER = 0.05
 """Part of a window that readings must span before anything is said about it."""
 _COMPACT = 64
+"""Forgotten runs are cut off this many at a time."""
 
 
 class Span(NamedTuple, Generic[T]):
@@ -67,7 +68,7 @@ class Ring(Generic[T]):
         head, began = self._head, self._began
         while head + 1 < len(began) and (began[head + 1] <= edge or len(began) - head > self.limit):
             head += 1
-        if head > _COMPACT and head * 2 > len(began):
+        if head >= _COMPACT:
             del self._items[:head], self._began[:head], self._ended[:head]
             head = 0
         self._head = head
