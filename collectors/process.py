@@ -40,7 +40,7 @@ def identity(pid: int, proc_root: str = procfs.PROC) -> ProcessIdentity | None:
 
 
 def alive(known: ProcessIdentity, proc_root: str = procfs.PROC) -> bool:
-    """Tell whether exactly this process still runs; another one under its pid, or of an earlier boot, does not count."""
+    """Tell whether exactly this process still runs; another under its pid, or of an earlier boot, does not count."""
     return identity(known.pid, proc_root) == known
 
 
@@ -79,7 +79,7 @@ class ProcessReader:
         self._seen: dict[str, dict[int, _Seen]] = {}
 
     def read(self, engine: str, pids: int | Iterable[int], role_of: RoleOf) -> ProcessReading:
-        """Return the processes of ``engine``: an int is the root of their tree, an iterable names exactly those to read.
+        """Return the processes of ``engine``: an int is the root of their tree, an iterable names them all.
 
         NO_DATA when none of them lives, FAILED when /proc does not let us look; never raises for either.
         """

@@ -45,7 +45,7 @@ class Memory(Record, frozen=True):
 
 
 def read_bytes(path: str, limit: int = 1 << 16) -> bytes | None:
-    """Return the first ``limit`` bytes of a file of /proc, None when its process is gone. Raises OSError for the rest."""
+    """Return the first ``limit`` bytes of a file of /proc, None when its process is gone. Raises OSError."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except _GONE:
@@ -108,8 +108,8 @@ def boot_time(root: str = PROC) -> float:
 def descendants(pid: int, root: str = PROC) -> list[int]:
     """Return all processes below ``pid``, parents before children, without ``pid`` itself; zombies are among them.
 
-    Costs one small read a thread of the tree; on a kernel without ``children`` files (CONFIG_PROC_CHILDREN) one a process
-    of the machine.
+    Costs one small read a thread of the tree; a kernel without ``children`` files (CONFIG_PROC_CHILDREN) costs one a
+    process of the machine instead.
     """
     by_parent: dict[int, list[int]] | None = None
     found: list[int] = []
@@ -129,7 +129,7 @@ def descendants(pid: int, root: str = PROC) -> list[int]:
 
 
 def _children(pid: int, root: str) -> list[int] | None:
-    """Children of all threads of a process (a child belongs to the thread that forked it); None: not listed by this kernel."""
+    """Children of all threads (a child belongs to the thread that forked it); None: this kernel does not list them."""
     try:
         threads = os.listdir(f"{root}/{pid}/task")  # noqa: PTH208  names only
     except _GONE:
