@@ -1,0 +1,77 @@
+"""What verbs share: finding the daemon, loading the configuration, writing tables and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from opsboard.config import places
+
+if TYPE_CHECKING:
+    from opsboard.cli.main import Options
+    from opsboard.client.sync import Client
+    from opsboard.config.load import Loaded
+
+
+def client(options: Options, timeout: float = 10.0) -> Client:
+    """Return a client of the daemon that the options and the configuration name.
+
+    Raises NotReachable when used in vain.
+    """
+    from opsboard.client.sync import Client
+    from opsboard.config.load import configured_socket
+
+    configured = None if options.socket else configured_socket(places.config_path(options.config))
+    return Client(places.client_sockets(options.socket, configured), timeout=timeout)
+
+
+def loaded(options: Options) -> Loaded:
+    """Load the configuration that the options name. Raises ConfigError."""
+    from opsboard.config.load import load
+    from opsboard.core.registry import dialects
+
+    return load(places.config_path(options.config), kinds=dialects().found)
+
+
+def echo_json(value: Any) -> None:
+    """Write one JSON object on one line."""
+    click.echo(msgspec.json.encode(value).decode())
+
+
+def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a table with aligned columns, two spaces between them."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, *rows):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def shown(value: float | None, unit: str = "", scale: float = 1.0, digits: int = 0) -> str:
+    """Write a number, or ``--`` for unknown."""
+    return "--" if value is None else f"{value * scale:.{digits}f}{unit}"
+
+
+def shown_bytes(value: float | None) -> str:
+    """Write a size with three significant digits, or ``--``."""
+    if value is None:
+        return "--"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1024
+    return f"{value:.3g} TiB"
+
+
+def shown_age(seconds: float | None) -> str:
+    """Write an age coarsely: 42s, 12m, 3h10m, 2d4h; ``--`` for unknown."""
+    if seconds is None:
+        return "--"
+    whole = max(0, int(seconds))
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days}d{hours}h"
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{whole % 60:02d}s" if minutes else f"{whole}s"

@@ -1,0 +1,92 @@
+"""``opsboard config``: write, check, explain, print and reload the configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from opsboard.cli.common import client, echo_json, loaded
+from opsboard.core.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from opsboard.cli.main import Options
+
+
+@click.group()
+def config() -> None:
+    """Write, check and explain the configuration."""
+
+
+@config.command()
+@click.argument("path", type=click.Path(dir_okay=False, path_type=Path), default="opsboard.toml")
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+def init(path: Path, force: bool) -> None:
+    """Write a configuration from the engines and GPUs that are found on this machine (PATH `-` writes to the screen)."""
+    import asyncio
+
+    from opsboard.cli.found import look, render
+
+    if str(path) != "-" and path.exists() and not force:
+        raise ConfigError(f"{path}: is already there", hint="--force writes over it; `opsboard config check` reads it")
+    text = render(*asyncio.run(look()))
+    if str(path) == "-":
+        click.echo(text, nl=False)
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+    path.chmod(0o600)
+    click.echo(f"wrote {path}; now `opsboard config check` and `opsboard daemon`")
+
+
+@config.command()
+@click.pass_obj
+def check(options: Options) -> None:
+    """Read the configuration; say what was assumed. Exit 2 with one message if it is wrong."""
+    found = loaded(options)
+    if found.path is None:
+        raise ConfigError("no configuration file", hint="`opsboard config init` writes one from what runs here")
+    supervised = sum(item.supervised for item in found.config.engine)
+    click.echo(f"{found.path}: good: {len(found.config.engine)} engines, {supervised} of them supervised")
+    for line in found.assumed:
+        click.echo(f"  assumed: {line}")
+
+
+@config.command()
+@click.argument("key", default="")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_obj
+def explain(options: Options, key: str, as_json: bool) -> None:
+    """Say for every key (or those beginning with KEY) its value, where it comes from and what it means."""
+    from opsboard.config.explain import explain as explained
+
+    lines = list(explained(loaded(options), key))
+    if not lines:
+        raise UsageError(f"no key begins with {key!r}", hint="`opsboard config explain` lists them all")
+    for line in lines:
+        if as_json:
+            echo_json(line)
+        else:
+            value = "(unset)" if line.value is None else line.value
+            click.echo(f"{line.key} = {value}   [{line.origin}]\n    {line.help}")
+
+
+@config.command("print")
+@click.pass_obj
+def print_config(options: Options) -> None:
+    """Print the effective configuration as TOML. Secrets are redacted."""
+    from opsboard.config.explain import print_toml
+
+    click.echo(print_toml(loaded(options).config), nl=False)
+
+
+@config.command()
+@click.pass_obj
+def reload(options: Options) -> None:
+    """Let the daemon read its file again: all of it is applied, or nothing."""
+    client(options, timeout=30.0).reload()
+    click.echo("reloaded")

@@ -1,0 +1,122 @@
+"""``opsboard demo``: a daemon, three simulated engines under traffic and the board, on a machine with nothing.
+
+State lies in a temporary place and nothing is left behind: not a file, not a process, however the demo ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket as sockets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from opsboard.cli.common import echo_json
+from opsboard.cli.private import child_daemon, end, scratch
+from opsboard.client.sync import Client
+from opsboard.config.explain import to_toml
+from opsboard.core.errors import ControlError, UsageError
+
+_ENGINES = (
+    ("llama-70b", "llama-3.3-70b-instruct", "vllm-0.33"),
+    ("qwen-32b", "qwen3-32b", "vllm-0.32"),
+    ("coder-7b", "qwen2.5-coder-7b", "vllm-0.10.2"),
+)
+_RATES = ("2.0", "4.0", "6.0")
+_STARTUP_S = 3.0
+_READY_S = 30.0
+
+
+@click.command()
+@click.option("--headless", is_flag=True, help="No board; the last line of output is the `status --json` object.")
+@click.option("--seconds", type=click.FloatRange(min=1), help="End by itself after this long (headless: 20).")
+@click.option("--fault", metavar="NAME", help="Give the first engine a fault, e.g. leak, hang, slow_step.")
+@click.option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII characters only.")
+def demo(headless: bool, seconds: float | None, fault: str | None, ascii_only: bool) -> None:
+    """Show everything at once: a daemon, three simulated engines with traffic, the board."""
+    if not headless and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("the board needs a terminal, and standard input or output is none", hint="add --headless")
+    _end_on_signals()
+    with scratch("opsboard-demo-") as root:
+        config, urls = _write_config(root, fault)
+        with child_daemon(root, ["--stop-engines"], config) as socket, _traffic(urls):
+            code = _headless(socket, seconds or 20.0) if headless else _board(socket, seconds, ascii_only)
+    click.get_current_context().exit(code)
+
+
+def _end_on_signals() -> None:
+    def leave(number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
+
+
+def _write_config(root: Path, fault: str | None) -> tuple[Path, list[str]]:
+    ports = _free_ports(len(_ENGINES))
+    lines = ["[host]", 'name = "demo"', "[collect]", 'interval = "1s"']
+    for index, ((name, model, profile), port) in enumerate(zip(_ENGINES, ports, strict=True)):
+        command = [sys.executable, "-m", "opsboard", "sim", "--port", str(port), "--model", model]
+        command += ["--profile", profile, "--startup-seconds", str(_STARTUP_S), "--seed", str(index + 1)]
+        if fault and index == 0:
+            command += ["--fault", fault]
+        lines += ["[[engine]]", f"name = {to_toml(name)}", 'kind = "vllm"', f"command = {to_toml(command)}"]
+        lines += ["autostart = true", 'ready_timeout = "60s"', 'stop_timeout = "10s"']
+    path = root / "opsboard.toml"
+    path.write_text("\n".join(lines) + "\n")
+    return path, [f"http://127.0.0.1:{port}" for port in ports]
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(sockets.socket()) for _ in range(count)]
+        for one in held:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in held]
+
+
+@contextlib.contextmanager
+def _traffic(urls: Sequence[str]) -> Iterator[None]:
+    argv = [sys.executable, "-m", "opsboard.sim.traffic", "--seed", "7"]
+    for url, rate in zip(urls, _RATES, strict=True):
+        argv += ["--url", url, "--rate", rate]
+    process = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        end(process, 5.0)
+
+
+def _board(socket: Path, seconds: float | None, ascii_only: bool) -> int:
+    from opsboard.tui.app import run
+
+    if seconds:
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+    return run(socket, ascii=True if ascii_only else None)
+
+
+def _headless(socket: Path, seconds: float) -> int:
+    client = Client([socket])
+    began = time.monotonic()
+    ready = False
+    while (elapsed := time.monotonic() - began) < seconds or (not ready and elapsed < _READY_S):
+        status = client.status()
+        states = {engine.name: engine.state for engine in status.engines}
+        if not ready and states and set(states.values()) == {"ready"}:
+            ready = True
+            click.echo(f"{len(states)} engines ready after {elapsed:.1f} s", err=True)
+        time.sleep(0.25)
+    if not ready:
+        raise ControlError(f"not every engine became ready in {_READY_S:.0f} s: {states}")
+    echo_json(client.status())
+    return 0

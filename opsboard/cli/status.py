@@ -1,0 +1,107 @@
+"""``opsboard status``: one screen of truth, for people or as JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from opsboard.cli.common import client, echo_json, echo_table, shown, shown_age, shown_bytes
+from opsboard.core.clock import SystemClock
+
+if TYPE_CHECKING:
+    from opsboard.cli.main import Options
+    from opsboard.core.wire import Engine, Gpu, Status
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="The JSON of the contract, on one line.")
+@click.option("--watch", is_flag=True, help="Repeat every second until interrupted.")
+@click.pass_obj
+def status(options: Options, as_json: bool, watch: bool) -> None:
+    """Show every engine and GPU once. Exit 1 if a page-severity incident is open."""
+    source = client(options)
+    while True:
+        now = source.status()
+        if as_json:
+            echo_json(now)
+        else:
+            if watch:
+                click.clear()
+            _write(now)
+        if not watch:
+            break
+        _wait()
+    if any(incident.severity == "page" and incident.resolved is None for incident in now.incidents):
+        click.get_current_context().exit(1)
+
+
+def _wait() -> None:
+    import threading
+
+    threading.Event().wait(1.0)
+
+
+def _write(now: Status) -> None:
+    daemon = now.daemon
+    load = f"cpu {shown(daemon.cpu_ratio, '%', 100, 1)}  rss {shown_bytes(daemon.rss_bytes)}"
+    click.echo(f"{now.host}  opsboard {daemon.version} (pid {daemon.pid})  {load}  incidents {len(now.incidents)}")
+    if not daemon.recorded:
+        click.echo(f"NOT RECORDED: {daemon.message or 'nothing can be written'}")
+    click.echo()
+    if now.engines:
+        header = [
+            "ENGINE",
+            "STATE",
+            "MODEL",
+            "RUN",
+            "WAIT",
+            "KV",
+            "TTFT95",
+            "ITL95",
+            "TOK/S",
+            "ERR/S",
+            "MEMORY",
+            "UPTIME",
+        ]
+        echo_table(header, [_engine(engine) for engine in now.engines])
+        for engine in now.engines:
+            note = engine.message or engine.reading.error
+            if note:
+                click.echo(f"  {engine.name}: {note}")
+    else:
+        click.echo("no engines: name them in the configuration, or let `opsboard config init` find them")
+    click.echo()
+    if now.gpus:
+        echo_table(["GPU", "NAME", "UTIL", "MEMORY", "POWER", "TEMP"], [_gpu(gpu) for gpu in now.gpus])
+    elif now.gpu_message:
+        click.echo(f"GPUs: {now.gpu_message}")
+
+
+def _engine(engine: Engine) -> list[str]:
+    started = engine.started
+    state = engine.state if engine.progress is None else f"{engine.state} {engine.progress:.0%}"
+    if engine.reading.outcome == "FAILED" and engine.reading.age_s is not None:
+        state += f" (stale {shown_age(engine.reading.age_s)})"
+    return [
+        engine.name,
+        state,
+        engine.model or "--",
+        shown(engine.running),
+        shown(engine.waiting),
+        shown(engine.kv_usage, "%", 100),
+        shown(engine.ttft_p95_s, "ms", 1000),
+        shown(engine.itl_p95_s, "ms", 1000),
+        shown(engine.generation_tokens_per_s),
+        shown(engine.errors_per_s, digits=2),
+        shown_bytes(engine.gpu_memory_bytes if engine.gpu_memory_bytes is not None else engine.rss_bytes),
+        shown_age(None if started is None else SystemClock().now().wall - started),
+    ]
+
+
+def _gpu(gpu: Gpu) -> list[str]:
+    memory = f"{shown_bytes(gpu.memory_used_bytes)} / {shown_bytes(gpu.memory_total_bytes)}"
+    name = f"{gpu.name or '--'} {gpu.mig}" if gpu.mig else gpu.name or "--"
+    power = f"{shown(gpu.power_w, 'W')} / {shown(gpu.power_limit_w, 'W')}"
+    usage = "LOST" if gpu.lost else shown(gpu.utilization, "%", 100)
+    return [str(gpu.index), name, usage, memory, power, shown(gpu.temperature_c, "C")]
