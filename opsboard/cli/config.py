@@ -23,7 +23,7 @@ def config() -> None:
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path), default="opsboard.toml")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
 def init(path: Path, force: bool) -> None:
-    """Write a configuration from the engines and GPUs that are found on this machine (PATH `-` writes to the screen)."""
+    """Write a configuration from the engines and GPUs found on this machine (PATH `-` writes to the screen)."""
     import asyncio
 
     from opsboard.cli.found import look, render
