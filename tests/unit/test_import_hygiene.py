@@ -1,0 +1,80 @@
+"""What each way in imports, seen in ``sys.modules`` of a fresh process.
+
+Import contracts cannot prove that a deferred import stays deferred. New modules are found by scanning.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TERMINAL = {"rich", "textual"}
+HEAVY = {"httpx", "numpy", "uvloop"}
+# The shim lives as long as its engine, in <= 15 MB.
+TOO_BIG_FOR_THE_SHIM = TERMINAL | HEAVY | {"asyncio", "click", "h11", "msgspec", "psutil", "sqlite_utils"}
+LIST_MODULES = "import sys, {module}; print(*sorted(name.partition('.')[0] for name in sys.modules))"
+
+SHIM = "opsboard.supervise.shim"
+
+
+def modules_under(*folders: str) -> list[str]:
+    """Return the dotted names of all modules in these folders of the checkout."""
+    names = []
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if path.name == "__main__.py":
+                continue  # importing it would run it
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return names
+
+
+def imported_by(module: str) -> set[str]:
+    """Return the top-level names that a fresh interpreter has loaded after importing the module."""
+    ran = subprocess.run(
+        [sys.executable, "-c", LIST_MODULES.format(module=module)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=25,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return set(ran.stdout.split())
+
+
+VERBS = modules_under("opsboard/cli", "opsboard/client", "opsboard/core")
+HEADLESS = [
+    "opsboard.httpd",
+    *modules_under("opsboard/config", "opsboard/daemon", "opsboard/sim", "opsboard/store", "opsboard/supervise"),
+    *modules_under("collectors", "alerts"),
+]
+
+
+@pytest.mark.parametrize("module", VERBS)
+def test_verbs_import_nothing_heavy(module: str) -> None:
+    assert imported_by(module) & (TERMINAL | HEAVY) == set()
+
+
+def test_headless_modules_import_no_terminal() -> None:
+    # One process for all of them; only when that fails, one each, to name the guilty.
+    everything = imported_by(", ".join(HEADLESS))
+    guilty = [module for module in HEADLESS if imported_by(module) & TERMINAL] if everything & TERMINAL else []
+    assert guilty == []
+
+
+def test_the_shim_stands_on_the_standard_library() -> None:
+    assert imported_by(SHIM) & TOO_BIG_FOR_THE_SHIM == set()
+
+
+def test_the_roof_imports_nothing() -> None:
+    assert imported_by("opsboard") & {"asyncio", "click", "msgspec"} == set()
+
+
+def test_the_scan_finds_the_rooms() -> None:
+    assert {"opsboard.core.model", "collectors.base"} <= {*VERBS, *HEADLESS}
+    assert imported_by("json, msgspec") >= {"json", "msgspec"}
