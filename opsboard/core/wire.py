@@ -9,6 +9,9 @@ from opsboard.core.model import GpuProcess, HostView, Phase, ProcessView, Record
 
 STATUS_SCHEMA = "opsboard.status/1"
 RECORDING_SCHEMA = "opsboard.recording/1"
+PROTOCOL = "1"
+PROTOCOL_HEADER = "opsboard-protocol"
+"""The version handshake of the control socket: a header of requests and replies; a request without it is taken as this version."""
 
 
 class ReadingInfo(Record, frozen=True, kw_only=True):

@@ -1,0 +1,142 @@
+"""The synchronous client, for verbs: one connection a call."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from pathlib import Path
+
+import msgspec
+
+from opsboard.client.replies import HEADERS, MAX_REPLY_BYTES, check, decode, target, unreachable
+from opsboard.core.errors import ControlError, NotReachable
+from opsboard.core.wire import (
+    PROTOCOL_HEADER,
+    ActionAccepted,
+    ActionRequest,
+    Engine,
+    EngineDetail,
+    History,
+    Status,
+)
+
+_LINE_BYTES = 64 * 1024 * 1024
+
+
+class Client:
+    """Speaks with the first daemon that answers on ``sockets``.
+
+    Every call raises NotReachable (no daemon, or it went away), Denied, NotFound, Conflict, else ControlError.
+    """
+
+    def __init__(self, sockets: Path | Sequence[Path], timeout: float = 10.0) -> None:
+        """``timeout`` in seconds is for connecting and for each wait for a reply; streams may be silent for longer."""
+        self._sockets = [sockets] if isinstance(sockets, Path) else list(sockets)
+        self._timeout = timeout
+
+    def status(self) -> Status:
+        """Return the board."""
+        return decode(self._call("GET", "/v1/status"), Status)
+
+    def engines(self) -> list[Engine]:
+        """Return every engine's line."""
+        return decode(self._call("GET", "/v1/engines"), list[Engine])
+
+    def engine(self, name: str) -> EngineDetail:
+        """Return all that is known of one engine."""
+        return decode(self._call("GET", target("/v1/engines", name)), EngineDetail)
+
+    def action(
+        self, name: str, kind: str, reason: str | None = None, idempotency_key: str | None = None
+    ) -> ActionAccepted:
+        """Ask for ``start``, ``stop`` or ``restart``; returns as soon as the daemon took it on."""
+        body = ActionRequest(kind=kind, reason=reason, idempotency_key=idempotency_key)
+        return decode(
+            self._call("POST", target("/v1/engines", name, "actions"), msgspec.json.encode(body)), ActionAccepted
+        )
+
+    def history(
+        self, series: str, start: float | None = None, end: float | None = None, step: float | None = None
+    ) -> History:
+        """Return one series between two Unix times; the daemon chooses what is left out (last hour, ~300 points)."""
+        query: dict[str, str | int | float | None] = {"series": series, "from": start, "to": end, "step": step}
+        return decode(self._call("GET", target("/v1/history", query=query)), History)
+
+    def series(self) -> list[str]:
+        """Return the names of all recorded series."""
+        return decode(self._call("GET", "/v1/series"), list[str])
+
+    def logs(self, name: str, lines: int = 100, *, follow: bool = False) -> Iterator[str]:
+        """Yield an engine's last log lines, and with ``follow`` new ones until the daemon goes away."""
+        query: dict[str, str | int | float | None] = {"lines": lines, "follow": 1 if follow else None}
+        for line in self._lines(target("/v1/engines", name, "logs", query=query)):
+            yield line.decode("utf-8", "replace")
+
+    def record(self) -> Iterator[bytes]:
+        """Yield recording lines (without line ends) as the daemon collects them."""
+        yield from self._lines("/v1/record")
+
+    def reload(self) -> None:
+        """Let the daemon read its file again."""
+        self._call("POST", "/v1/reload")
+
+    # --- the wire ---------------------------------------------------------------------------------------------------
+
+    def _call(self, method: str, where: str, body: bytes | None = None) -> bytes:
+        with self._reply(method, where, body) as reply:
+            data = reply.read(MAX_REPLY_BYTES)
+            check(reply.status, reply.getheader(PROTOCOL_HEADER), data)
+            return data
+
+    def _lines(self, where: str) -> Iterator[bytes]:
+        with self._reply("GET", where, None, stream=True) as reply:
+            if reply.status != 200:
+                check(reply.status, reply.getheader(PROTOCOL_HEADER), reply.read(MAX_REPLY_BYTES))
+            while line := reply.readline(_LINE_BYTES):
+                yield line.rstrip(b"\n")
+
+    @contextmanager
+    def _reply(self, method: str, where: str, body: bytes | None, *, stream: bool = False) -> Iterator[HTTPResponse]:
+        connection = _UnixConnection(self._connect())
+        try:
+            headers = {**HEADERS, "Content-Type": "application/json"} if body else HEADERS
+            connection.request(method, where, body, headers)
+            reply = connection.getresponse()
+            if stream:
+                connection.sock.settimeout(None)
+            yield reply
+        except TimeoutError as error:
+            raise NotReachable(f"the daemon did not answer within {self._timeout:.0f} s") from error
+        except ConnectionError as error:
+            raise NotReachable("the daemon closed the connection", hint="it may be restarting: try again") from error
+        except HTTPException as error:
+            raise ControlError(f"what answers on the socket is no daemon of ours: {error!r}") from error
+        finally:
+            connection.close()
+
+    def _connect(self) -> socket.socket:
+        failures: list[tuple[Path, OSError]] = []
+        for path in self._sockets:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.settimeout(self._timeout)
+                sock.connect(str(path))
+            except OSError as error:
+                sock.close()
+                failures.append((path, error))
+            else:
+                return sock
+        raise unreachable(failures)
+
+
+class _UnixConnection(HTTPConnection):
+    """An HTTP connection over a socket that is already connected."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__("opsboard")
+        self.sock = sock
+
+    def connect(self) -> None:
+        """Do nothing: it is connected."""
