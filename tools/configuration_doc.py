@@ -16,8 +16,15 @@ def tables() -> str:
     """Return one Markdown table a section."""
     out: list[str] = []
     for section, keys in itertools.groupby(documented_keys(), key=lambda doc: doc.section):
-        about = (getattr(schema, section.strip("[]").capitalize()).__doc__ or "").strip()
-        out += [f"### `{section}`", "", about.partition(": ")[2], "", "| key | default | meaning |", "|---|---|---|"]
+        about = (getattr(schema, section.strip("[]").capitalize()).__doc__ or "").strip().partition(": ")[2]
+        out += [
+            f"### `{section}`",
+            "",
+            about[:1].upper() + about[1:],
+            "",
+            "| key | default | meaning |",
+            "|---|---|---|",
+        ]
         for doc in keys:
             name = f"`{doc.key}`" + (f", `{doc.key}_file`, `{doc.key}_env`" if doc.secret else "")
             default = f"`{doc.default}`" if doc.default not in {"", "required"} else doc.default
