@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import importlib
 import os
 import platform
@@ -49,7 +49,7 @@ def main() -> int:
     print(text)
     if options.write:
         head, _, rest = DOC.read_text().partition(BEGIN)
-        when = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+        when = dt.datetime.now(tz=dt.UTC).date().isoformat()
         said = f"\n`make bench`, opsboard {__version__}, {when}, {machine()}.\n\n"
         DOC.write_text(head + BEGIN + said + text + "\n" + END + rest.partition(END)[2])
     return 0 if all(row.ok for row in rows) else 1
