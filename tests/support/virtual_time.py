@@ -57,6 +57,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._virtual.elapsed
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        # Threads end in real time: a virtual timeout would be over before they could.
+        await super().shutdown_default_executor()
+
 
 class LoopClock:
     """A ``Clock`` on the running loop: ``mono`` is the loop's time, ``wall`` starts at ``wall_start``."""
