@@ -17,6 +17,14 @@ HEAVY = {"httpx", "numpy", "uvloop"}
 # The shim lives as long as its engine, in <= 15 MB.
 TOO_BIG_FOR_THE_SHIM = TERMINAL | HEAVY | {"asyncio", "click", "h11", "msgspec", "psutil", "sqlite_utils"}
 LIST_MODULES = "import sys, {module}; print(*sorted(name.partition('.')[0] for name in sys.modules))"
+RUN_VERB = """
+import sys
+from opsboard.cli.main import main
+try:
+    main({argv!r})
+finally:
+    print("LOADED", *sorted(name.partition('.')[0] for name in sys.modules), file=sys.stderr)
+"""
 
 SHIM = "opsboard.supervise.shim"
 
@@ -49,15 +57,36 @@ def imported_by(module: str) -> set[str]:
 
 VERBS = modules_under("opsboard/cli", "opsboard/client", "opsboard/core")
 HEADLESS = [
-    "opsboard.httpd",
-    *modules_under("opsboard/config", "opsboard/daemon", "opsboard/sim", "opsboard/store", "opsboard/supervise"),
-    *modules_under("collectors", "alerts"),
+    *modules_under("opsboard/config", "opsboard/daemon", "opsboard/httpd", "opsboard/sim", "opsboard/store"),
+    *modules_under("opsboard/supervise", "collectors", "alerts"),
 ]
 
 
 @pytest.mark.parametrize("module", VERBS)
 def test_verbs_import_nothing_heavy(module: str) -> None:
     assert imported_by(module) & (TERMINAL | HEAVY) == set()
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["--version"], 0),
+        (["--help"], 0),
+        (["status", "--json"], 3),
+        (["engine", "list"], 3),
+        (["engine", "stop", "llama-a"], 3),
+        (["config", "explain"], 0),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_verbs_load_nothing_heavy_while_they_run(argv: list[str], code: int) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", RUN_VERB.format(argv=argv)], capture_output=True, text=True, timeout=25, check=False
+    )
+    assert ran.returncode == code, ran.stderr
+    loaded = ran.stderr.rpartition("LOADED")[2].split()
+    assert "click" in loaded
+    assert set(loaded) & (TERMINAL | HEAVY) == set()
 
 
 def test_headless_modules_import_no_terminal() -> None:
