@@ -70,14 +70,13 @@ def test_every_command_and_option_is_documented() -> None:
     missing = []
     for words, command in [("opsboard", root), *commands(root, "opsboard")]:
         verb = " ".join(words.split()[:2])
-        section = "" if command is not root else text
-        section += "".join(body for heading, body in by_verb.items() if f"`{verb}" in heading)
+        section = "".join(body for heading, body in by_verb.items() if f"`{verb}" in heading)
         if words not in text:
             missing.append(words)
         for parameter in command.params:
             if isinstance(parameter, click.Option) and not parameter.hidden:
                 option = max(parameter.opts, key=len)
-                if not re.search(rf"{re.escape(option)}(?![\w-])", section):
+                if not re.search(rf"{re.escape(option)}(?![\w-])", text if command is root else section):
                     missing.append(f"{words} {option}")
     assert missing == []
 
