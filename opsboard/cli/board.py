@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from opsboard.cli.common import client
+from opsboard.cli.common import control_sockets
+from opsboard.client.sync import Client
 from opsboard.core.errors import NotReachable, UsageError
 
 if TYPE_CHECKING:
@@ -25,14 +26,9 @@ def show(options: Options, *, urls: Sequence[str], readonly: bool, ascii_only: b
             hint="`opsboard status --json` is for programs, `opsboard daemon` runs headless",
         )
     if not urls:
-        source = client(options)
-        try:
-            source.status()
-        except NotReachable:
-            if options.socket:
-                raise  # a daemon was named: anything else would be a surprise
-        else:
-            return _run(source.socket, readonly, ascii_only, mouse)
+        socket = _live_socket(options)
+        if socket is not None:
+            return _run(socket, readonly, ascii_only, mouse)
     from opsboard.cli.private import child_daemon, scratch
 
     arguments = ["--private"]
@@ -41,6 +37,19 @@ def show(options: Options, *, urls: Sequence[str], readonly: bool, ascii_only: b
     config = None if urls else _config_for_private(options)
     with scratch("opsboard-look-") as root, child_daemon(root, arguments, config) as socket:
         return _run(socket, readonly, ascii_only, mouse)
+
+
+def _live_socket(options: Options) -> Path | None:
+    """Return the socket on which a daemon answers; a socket that was named must."""
+    for path in control_sockets(options):
+        try:
+            Client(path).status()
+        except NotReachable:
+            if options.socket:
+                raise
+        else:
+            return path
+    return None
 
 
 def _config_for_private(options: Options) -> Path | None:
@@ -52,7 +61,7 @@ def _config_for_private(options: Options) -> Path | None:
     return path
 
 
-def _run(socket: Path | None, readonly: bool, ascii_only: bool, mouse: bool) -> int:
+def _run(socket: Path, readonly: bool, ascii_only: bool, mouse: bool) -> int:
     from opsboard.tui.app import run
 
     return run(socket, readonly=readonly, ascii=True if ascii_only else None, mouse=mouse)

@@ -11,6 +11,8 @@ import msgspec
 from opsboard.config import places
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from opsboard.cli.main import Options
     from opsboard.client.sync import Client
     from opsboard.config.load import Loaded
