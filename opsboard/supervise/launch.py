@@ -1,0 +1,221 @@
+"""A launch: what is to run, in which environment, as whom; and the shim that will be its parent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import pwd
+import sys
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from opsboard.core.errors import SuperviseError
+from opsboard.core.model import Record
+from opsboard.core.secret import Secret
+from opsboard.core.text import sanitise
+from opsboard.supervise import bundle, ports
+from opsboard.supervise.processes import TAG
+from opsboard.supervise.shim_socket import PATH_BYTES
+
+SHIM = Path(__file__).with_name("shim.py")
+START_S = 15.0
+"""Deadline for the shim's answer: it takes 0.05 s, more on a cold disk or a host that swaps."""
+INHERITED = (
+    *("PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "HOME", "USER", "LOGNAME", "SHELL", "VIRTUAL_ENV", "LD_LIBRARY_PATH"),
+    *("CUDA_HOME", "CUDA_PATH", "XDG_CACHE_HOME", "HF_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+)
+"""What an engine gets of the daemon's environment, with ``LC_*``. Nothing else: tokens stay where they are."""
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_ROOT = 0
+
+
+class LaunchSpec(Record, frozen=True, kw_only=True):
+    """One supervised engine as the configuration wants it. Seconds, bytes; ``gpus`` are uuids, None leaves all visible."""
+
+    name: str
+    command: tuple[str, ...]
+    url: str
+    env: Mapping[str, str | Secret] = {}
+    cwd: str | None = None
+    """Working directory; None is the daemon's."""
+    user: str | None = None
+    gpus: tuple[str, ...] | None = None
+    autostart: bool = False
+    ready_timeout_s: float = 900.0
+    stop_timeout_s: float = 30.0
+    log_bytes: int = 50_000_000
+    """A log is rotated when it has passed this size ..."""
+    log_files: int = 5
+    """... and so many older ones are kept."""
+
+
+class Launched(Record, frozen=True, kw_only=True):
+    """A life that has begun. ``started`` is Unix seconds; ``log_offset`` the byte of the log where it begins."""
+
+    instance: str
+    life: int
+    pid: int
+    start_ticks: int | None
+    started: float
+    log_offset: int
+
+
+def socket_path(directory: Path, runtime_dir: Path) -> Path:
+    """Return where the shim of a bundle listens: a short name, socket paths have 107 bytes. Raises SuperviseError."""
+    path = runtime_dir / f"shim-{hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:10]}.sock"
+    if len(os.fsencode(path)) > PATH_BYTES:
+        raise SuperviseError(
+            f"{path}: a socket path may have {PATH_BYTES} bytes", hint="use a shorter runtime directory"
+        )
+    return path
+
+
+def environment(spec: LaunchSpec, instance: str, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return the engine's whole environment: a few of ``inherited``, its GPUs, its own, its mark.
+
+    Raises:
+        SuperviseError: no such user, or ``env`` and ``gpus`` contradict each other.
+    """
+    env = {name: value for name, value in inherited.items() if name in INHERITED or name.startswith("LC_")}
+    env.setdefault("PATH", _DEFAULT_PATH)
+    if spec.user is not None:
+        account = _account(spec.user)
+        env |= {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
+    own = {name: value.reveal() if isinstance(value, Secret) else value for name, value in spec.env.items()}
+    if spec.gpus is not None:
+        visible = ",".join(spec.gpus)
+        if own.get("CUDA_VISIBLE_DEVICES", visible) != visible:
+            found = own["CUDA_VISIBLE_DEVICES"]
+            raise SuperviseError(
+                f"engine {spec.name}: env sets CUDA_VISIBLE_DEVICES={found}, but gpus means {visible}",
+                hint="keep one of the two",
+            )
+        env["CUDA_VISIBLE_DEVICES"] = visible
+    return env | own | {TAG: instance}
+
+
+async def launch(
+    spec: LaunchSpec, directory: Path, runtime_dir: Path, *, life: int, inherited: Mapping[str, str] = os.environ
+) -> Launched:
+    """Start ``spec`` under a new shim. The caller knows that nothing of the last life runs; the shim looks again.
+
+    Raises:
+        SuperviseError: nothing was started, and why.
+    """
+    await _free_port(spec)
+    record = _record(spec, directory, runtime_dir, life, inherited)
+    try:
+        for folder in (directory.parent, directory, runtime_dir):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        bundle.write(str(directory), bundle.LAUNCH, record)
+    except OSError as error:
+        raise SuperviseError(f"{directory}: cannot be written: {error.strerror}", permanent=False) from error
+    reply = await _start_shim(directory)
+    if not reply.get("ok"):
+        raise SuperviseError(sanitise(str(reply.get("error", "the shim said nothing"))))
+    process = reply["process"]
+    return Launched(
+        instance=reply["instance"],
+        life=life,
+        pid=process["pid"],
+        start_ticks=process["start_ticks"],
+        started=reply["started"],
+        log_offset=reply["log_offset"],
+    )
+
+
+async def _free_port(spec: LaunchSpec) -> None:
+    port = ports.port_of(spec.url)
+    if port is None:
+        return
+    holder = await asyncio.to_thread(ports.taken_by, port)
+    if holder is not None:
+        raise SuperviseError(f"port {port} is taken by {holder}", hint="stop it, or give the engine another port")
+
+
+def _record(
+    spec: LaunchSpec, directory: Path, runtime_dir: Path, life: int, inherited: Mapping[str, str]
+) -> dict[str, Any]:
+    instance = str(uuid.uuid4())
+    return {
+        "protocol": bundle.PROTOCOL,
+        "engine": spec.name,
+        "instance": instance,
+        "life": life,
+        "argv": list(spec.command),
+        "argv_sha256": hashlib.sha256("\0".join(spec.command).encode("utf-8", "surrogateescape")).hexdigest(),
+        "env": environment(spec, instance, inherited),
+        "cwd": spec.cwd,
+        **_identity_of(spec),
+        "url": spec.url,
+        "socket": str(socket_path(directory, runtime_dir)),
+        "stop_timeout_s": spec.stop_timeout_s,
+        "log_bytes": spec.log_bytes,
+        "log_files": spec.log_files,
+    }
+
+
+def _identity_of(spec: LaunchSpec) -> dict[str, Any]:
+    """Return uid, gid and groups to change to, all None where the daemon's own are kept."""
+    own: dict[str, Any] = {"uid": None, "gid": None, "groups": None}
+    if spec.user is None:
+        return own
+    account = _account(spec.user)
+    if os.geteuid() != _ROOT:
+        if account.pw_uid == os.geteuid():
+            return own
+        raise SuperviseError(
+            f"engine {spec.name}: cannot run as user {spec.user}: the daemon is not root",
+            hint="run the daemon as root, or drop `user`",
+        )
+    groups = os.getgrouplist(account.pw_name, account.pw_gid)
+    return {"uid": account.pw_uid, "gid": account.pw_gid, "groups": groups}
+
+
+def _account(user: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(user)
+    except KeyError:
+        raise SuperviseError(f"no such user: {user}", hint="create it, or correct `user`") from None
+
+
+async def _start_shim(directory: Path) -> dict[str, Any]:
+    """Run the shim and return its one line. What we start forks and ends at once, so the shim is nobody's child."""
+    errors = os.open(directory / bundle.SHIM_LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-I", "-S", "-X", "utf8", str(SHIM), str(directory)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=errors,
+            env={},
+            start_new_session=True,
+        )
+    finally:
+        os.close(errors)
+    assert process.stdout is not None  # noqa: S101  asked for above
+    try:
+        async with asyncio.timeout(START_S):
+            line = await process.stdout.readline()
+            await process.wait()
+    except TimeoutError:
+        raise SuperviseError(f"the shim did not answer within {START_S:g} s", permanent=False) from None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            if process.returncode is None:
+                process.kill()
+    try:
+        reply = json.loads(line)
+    except ValueError:
+        reply = None
+    if not isinstance(reply, dict):
+        last = (directory / bundle.SHIM_LOG).read_text(errors="replace").strip().rpartition("\n")[2]
+        raise SuperviseError(f"the shim did not start: {sanitise(last) or 'no word from it'}")
+    return reply
