@@ -1,1 +1,1 @@
-"""The client of the control socket: standard library, msgspec, vocabulary. ``sync`` for verbs, ``stream`` for the board."""
+"""The client of the control socket: stdlib, msgspec, vocabulary. ``sync`` for verbs, ``stream`` for the board."""

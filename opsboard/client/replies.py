@@ -37,7 +37,8 @@ def target(path: str, *parts: str, query: dict[str, str | int | float | None] | 
 
 def check(status: int, protocol: str | None, body: bytes) -> None:
     """Raise what a refusal means: Denied, NotFound, Conflict, or ControlError for all else."""
-    if protocol != PROTOCOL:
+    # What the server itself refuses, before it knows who asks, carries no version.
+    if protocol != PROTOCOL and not (protocol is None and status >= _OK):
         said = "no opsboard protocol" if protocol is None else f"protocol {sanitise(protocol, 16)}"
         raise ControlError(
             f"what answers on the socket speaks {said}, this opsboard speaks {PROTOCOL}",

@@ -1,0 +1,140 @@
+"""What operators ask for: taken on at once, carried out behind, told on the timeline, kept for audit."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from opsboard.core.clock import Clock
+from opsboard.core.errors import Conflict, Denied, NotFound, OpsboardError, UsageError
+from opsboard.core.model import Event, Record, Severity
+from opsboard.core.text import sanitise
+from opsboard.core.wire import ActionAccepted, ActionRequest
+from opsboard.daemon.pipeline import EngineSpec
+from opsboard.httpd import Peer
+
+KINDS = ("start", "stop", "restart")
+REASON_CHARS = 500
+KEYS_REMEMBERED = 1000
+
+
+class Hands(Protocol):
+    """What can start and stop engines: the supervisor."""
+
+    async def start(self, name: str, reason: str) -> None:
+        """Start an engine; returns when it was begun."""
+
+    async def stop(self, name: str, reason: str) -> None:
+        """Stop an engine; returns when no process of it is left."""
+
+    async def restart(self, name: str, reason: str) -> None:
+        """Stop, then start."""
+
+
+class Asked(Record, frozen=True, kw_only=True):
+    """One accepted action, for the audit table. Unix seconds; ``uid`` and ``pid`` of who asked, None if unknown."""
+
+    t: float
+    id: str
+    engine: str
+    kind: str
+    reason: str | None
+    uid: int | None
+    pid: int | None
+
+
+class Actions:
+    """Takes actions on and carries them out, each in a task of its own."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        find: Callable[[str], EngineSpec | None],
+        hands: Hands | None,
+        on_event: Callable[[Event], None],
+        audit: Callable[[Asked], None],
+    ) -> None:
+        """``hands`` None: a daemon that only looks."""
+        self._clock = clock
+        self._find = find
+        self._hands = hands
+        self._on_event = on_event
+        self._audit = audit
+        self._keys: OrderedDict[str, ActionAccepted] = OrderedDict()
+        self._running: set[asyncio.Task[None]] = set()
+
+    def ask(self, name: str, request: ActionRequest, peer: Peer | None) -> ActionAccepted:
+        """Take an action on. Raises UsageError, NotFound, Denied, Conflict.
+
+        The same ``idempotency_key`` again returns the first answer and does nothing.
+        """
+        if request.kind not in KINDS:
+            raise UsageError(f"no action is called {sanitise(request.kind, 40)!r}", hint=f"one of {', '.join(KINDS)}")
+        spec = self._find(name)
+        if spec is None:
+            raise NotFound(f"no engine is called {sanitise(name, 80)!r}", hint="`opsboard engine list` shows them")
+        if self._hands is None:
+            raise Denied("this daemon only looks", hint="run `opsboard daemon` with a configuration to operate engines")
+        if not spec.supervised:
+            hint = "give it a `command` in the configuration, or use what started it"
+            raise Conflict(f"{name} is observed: opsboard did not start it and cannot {request.kind} it", hint=hint)
+        known = self._keys.get(request.idempotency_key) if request.idempotency_key else None
+        if known is not None:
+            if (known.engine, known.kind) != (name, request.kind):
+                raise Conflict(f"the idempotency key was used for {known.kind} of {known.engine}", hint="use a new key")
+            return known
+        accepted = ActionAccepted(id=uuid.uuid4().hex, kind=request.kind, engine=name)
+        self._remember(request.idempotency_key, accepted)
+        self._begin(self._hands, accepted, request, peer)
+        return accepted
+
+    async def close(self) -> None:
+        """Stop waiting for what is still being carried out; the shims go on with it."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _remember(self, key: str | None, accepted: ActionAccepted) -> None:
+        if key:
+            self._keys[key] = accepted
+            if len(self._keys) > KEYS_REMEMBERED:
+                self._keys.popitem(last=False)
+
+    def _begin(self, hands: Hands, accepted: ActionAccepted, request: ActionRequest, peer: Peer | None) -> None:
+        reason = None if request.reason is None else sanitise(request.reason, REASON_CHARS)
+        uid, pid = (None, None) if peer is None else (peer.uid, peer.pid)
+        now = self._clock.now().wall
+        self._audit(
+            Asked(t=now, id=accepted.id, engine=accepted.engine, kind=accepted.kind, reason=reason, uid=uid, pid=pid)
+        )
+        why = f": {reason}" if reason else ""
+        self._tell(accepted, f"{accepted.kind} asked by uid {uid} (pid {pid}){why}", Severity.INFO)
+        work = {"start": hands.start, "stop": hands.stop, "restart": hands.restart}[accepted.kind]
+        task = asyncio.get_running_loop().create_task(self._carry_out(work, accepted, reason or "asked by hand"))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _carry_out(
+        self, work: Callable[[str, str], Awaitable[None]], accepted: ActionAccepted, reason: str
+    ) -> None:
+        try:
+            await work(accepted.engine, reason)
+        except OpsboardError as error:
+            hint = f" ({error.hint})" if error.hint else ""
+            self._tell(accepted, f"{accepted.kind} failed: {error.message}{hint}", Severity.ERROR)
+        except Exception as error:  # noqa: BLE001  whatever the supervisor does, the operator is told
+            self._tell(accepted, f"{accepted.kind} failed: {sanitise(repr(error))}", Severity.ERROR)
+
+    def _tell(self, accepted: ActionAccepted, text: str, severity: Severity) -> None:
+        self._on_event(
+            Event(
+                t=self._clock.now().wall,
+                subject=f"engine/{accepted.engine}",
+                kind="action",
+                text=sanitise(text),
+                severity=severity,
+            )
+        )

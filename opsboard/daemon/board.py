@@ -1,0 +1,135 @@
+"""What the board shows: pure functions from the pipeline's state to the JSON of the control socket."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from opsboard.core.clock import Now
+from opsboard.core.errors import NotFound
+from opsboard.core.histogram import latency
+from opsboard.core.model import EngineState, Event, GpuView
+from opsboard.core.rates import WINDOWS
+from opsboard.core.wire import (
+    DaemonInfo,
+    Engine,
+    EngineDetail,
+    EventInfo,
+    Gpu,
+    Latency,
+    ReadingInfo,
+    Status,
+)
+from opsboard.daemon.engine_track import NO_FIGURES, EngineTrack, Figures
+from opsboard.daemon.pipeline import PipelineState
+from opsboard.daemon.samples import total
+
+BOARD_EVENTS = 16
+_FIGURE_NAMES = Figures.__struct_fields__
+_GPU_NAMES = tuple(name for name in Gpu.__struct_fields__ if name in GpuView.__struct_fields__)
+
+
+def status(state: PipelineState, daemon: DaemonInfo, now: Now) -> Status:
+    """Return the whole board at ``now``."""
+    newest = list(islice(reversed(state.events), BOARD_EVENTS))
+    gpus = () if state.gpus is None else state.gpus.gpus
+    return Status(
+        time=now.wall,
+        host=state.host,
+        daemon=daemon,
+        engines=tuple(engine(track, now) for track in state.engines.values()),
+        gpus=tuple(Gpu(**{name: getattr(gpu, name) for name in _GPU_NAMES}) for gpu in gpus),
+        system=state.system,
+        gpu_message=None if state.gpus is None else state.gpus.error,
+        events=tuple(event_info(event) for event in reversed(newest)),
+    )
+
+
+def engine(track: EngineTrack, now: Now) -> Engine:
+    """Return one engine's line. Values that cannot be read any more are kept, with their age, for ``KEEP_S``."""
+    life, last, view = track.life, track.last, track.fresh_view(now)
+    figures = track.figures if view is not None else NO_FIGURES
+    state = track.state or (life.state if life is not None else EngineState.UNREACHABLE)
+    return Engine(
+        name=track.name,
+        kind=track.kind or (None if track.view is None else track.view.kind),
+        model=None if track.view is None else track.view.model,
+        version=None if track.view is None else track.view.version,
+        supervised=track.supervised,
+        state=state.value,
+        state_since=track.state_since,
+        phase=None if life is None else life.phase,
+        progress=None if life is None else life.progress,
+        pid=_pid(track),
+        started=_started(track),
+        restarts=track.restarts if life is None else life.restarts,
+        reading=ReadingInfo(
+            outcome=None if last is None else last.outcome.value,
+            age_s=track.age_s(now),
+            error=None if last is None else last.error,
+        ),
+        running=None if view is None else view.running,
+        waiting=None if view is None else view.waiting,
+        kv_usage=None if view is None else view.kv_usage,
+        kv_capacity_tokens=None if view is None else view.kv_capacity_tokens,
+        rss_bytes=_whole(total(process.rss_bytes for process in track.processes)),
+        gpu_memory_bytes=track.gpu_memory_bytes,
+        url=track.url,
+        message=track.message if last is not None or life is not None else "not read yet",
+        restarted=track.restarted,
+        exit_code=None if life is None else life.exit_code,
+        **{name: getattr(figures, name) for name in _FIGURE_NAMES},
+    )
+
+
+def detail(state: PipelineState, name: str, now: Now) -> EngineDetail:
+    """Return all that is known of one engine. Raises NotFound."""
+    track = find(state, name)
+    view = track.fresh_view(now)
+    return EngineDetail(
+        engine=engine(track, now),
+        latencies={} if view is None else _latencies(track),
+        phases=() if track.life is None else track.life.phases,
+        processes=track.processes,
+        finished={} if view is None else dict(view.finished),
+        aliases={} if view is None else dict(view.aliases),
+        events=tuple(event_info(event) for event in state.events if event.subject == f"engine/{name}"),
+        command=state.specs[name].command,
+    )
+
+
+def find(state: PipelineState, name: str) -> EngineTrack:
+    """Return an engine's memory. Raises NotFound, naming the engines there are."""
+    track = state.engines.get(name)
+    if track is None:
+        known = ", ".join(state.engines) or "none"
+        raise NotFound(f"no engine is called {name!r}", hint=f"engines here: {known}")
+    return track
+
+
+def event_info(event: Event) -> EventInfo:
+    """Return an event as JSON shows it."""
+    return EventInfo(t=event.t, subject=event.subject, kind=event.kind, text=event.text, severity=event.severity.value)
+
+
+def _latencies(track: EngineTrack) -> dict[str, dict[str, Latency]]:
+    found: dict[str, dict[str, Latency]] = {}
+    for label, window_s in WINDOWS.items():
+        for name, histogram in track.latencies(window_s).items():
+            found.setdefault(name, {})[label] = latency(histogram)
+    return found
+
+
+def _pid(track: EngineTrack) -> int | None:
+    if track.life is not None and track.life.pid is not None:
+        return track.life.pid
+    return track.processes[0].pid if track.processes else None
+
+
+def _started(track: EngineTrack) -> float | None:
+    if track.life is not None:
+        return track.life.started
+    return None if track.view is None else track.view.process_start
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)

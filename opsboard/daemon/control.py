@@ -1,0 +1,222 @@
+"""The control socket: HTTP/1.1 and JSON over a unix socket. What each route says is in docs/control-api.md."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from collectors.logs import LogFollower, tail
+from opsboard.core.clock import Clock
+from opsboard.core.errors import Conflict, Denied, NotFound, OpsboardError, UsageError
+from opsboard.core.model import Event
+from opsboard.core.text import sanitise
+from opsboard.core.wire import (
+    PROTOCOL,
+    PROTOCOL_HEADER,
+    ActionAccepted,
+    ActionRequest,
+    EngineDetail,
+    History,
+    Status,
+)
+from opsboard.daemon import board
+from opsboard.daemon.pipeline import PipelineState
+from opsboard.daemon.recording import Recorders
+from opsboard.daemon.rights import Right
+from opsboard.daemon.subscribers import Newest
+from opsboard.httpd import Peer, Request, Response, StreamResponse, error_response, json_response
+
+NDJSON = "application/x-ndjson"
+TEXT = "text/plain; charset=utf-8"
+LOG_LINES, MAX_LOG_LINES = 100, 100_000
+LOG_LOOK_S = 0.25
+HISTORY_S, HISTORY_POINTS, MAX_HISTORY_POINTS = 3600.0, 300, 20_000
+DETAIL_EVENTS = 50
+
+
+class Past(Protocol):
+    """What is asked of the store."""
+
+    async def history(self, series: str, start: float, end: float, step: float) -> History:
+        """Return one series."""
+
+    async def series(self) -> list[str]:
+        """Return the names of all series."""
+
+    async def events(self, subject: str | None = None, limit: int = 100) -> list[Event]:
+        """Return the newest events, oldest first."""
+
+
+class Control:
+    """The handler of the control socket."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        state: PipelineState,
+        status: Callable[[], Status],
+        past: Past,
+        newest: Newest,
+        recorders: Recorders,
+        act: Callable[[str, ActionRequest, Peer | None], ActionAccepted],
+        log_path: Callable[[str], Path | None],
+        reload: Callable[[], Awaitable[None]],
+        healthy: Callable[[], bool],
+        rights: Callable[[Peer | None], Right],
+    ) -> None:
+        """Everything it says comes from what is handed in here."""
+        self._clock = clock
+        self._state = state
+        self._status = status
+        self._past = past
+        self._newest = newest
+        self._recorders = recorders
+        self._act = act
+        self._log_path = log_path
+        self._reload = reload
+        self._healthy = healthy
+        self._rights = rights
+
+    async def handle(self, request: Request) -> Response | StreamResponse:
+        """Answer one request; every answer carries the protocol's version."""
+        try:
+            self._check_version(request)
+            self._check_right(request)
+            reply = await self._route(request)
+        except OpsboardError as error:
+            reply = error_response(error)
+        return msgspec.structs.replace(reply, headers=(*reply.headers, (PROTOCOL_HEADER, PROTOCOL)))
+
+    def _check_version(self, request: Request) -> None:
+        said = request.headers.get(PROTOCOL_HEADER, PROTOCOL)
+        if said != PROTOCOL:
+            raise UsageError(
+                f"the client speaks protocol {sanitise(said, 16)}, this daemon speaks {PROTOCOL}",
+                hint="use the same version of opsboard on both sides",
+            )
+
+    def _check_right(self, request: Request) -> None:
+        needed = Right.READ if request.method in {"GET", "HEAD"} else Right.OPERATE
+        if needed not in self._rights(request.peer):
+            what = "look" if needed is Right.READ else "operate"
+            group = "read_group or operate_group" if needed is Right.READ else "operate_group"
+            who = "a stranger" if request.peer is None else f"uid {request.peer.uid}"
+            raise Denied(f"{who} may not {what} here", hint=f"members of [control] {group} may")
+
+    async def _route(self, request: Request) -> Response | StreamResponse:
+        parts = request.path.removeprefix("/").split("/")
+        reply = await (self._get(parts, request) if request.method == "GET" else self._post(parts, request))
+        if reply is None:
+            hint = "docs/control-api.md lists the routes"
+            raise NotFound(f"there is no {request.method} {sanitise(request.path, 200)}", hint=hint)
+        return reply
+
+    async def _get(self, parts: list[str], request: Request) -> Response | StreamResponse | None:
+        match parts:
+            case ["healthz"]:
+                ok = self._healthy()
+                return json_response({"status": "ok" if ok else "nothing is collected"}, 200 if ok else 503)
+            case ["v1", "status"]:
+                return json_response(self._status())
+            case ["v1", "events"]:
+                return StreamResponse(200, NDJSON, self._newest.stream())
+            case ["v1", "engines", *rest]:
+                return await self._engines(rest, request)
+            case ["v1", "history"]:
+                return json_response(await self._history(request))
+            case ["v1", "series"]:
+                return json_response(await self._past.series())
+            case ["v1", "record"]:
+                return StreamResponse(200, NDJSON, self._recorders.stream())
+        return None
+
+    async def _engines(self, rest: list[str], request: Request) -> Response | StreamResponse | None:
+        match rest:
+            case []:
+                return json_response(self._status().engines)
+            case [name]:
+                return json_response(await self._detail(name))
+            case [name, "logs"]:
+                return await self._logs(name, request)
+        return None
+
+    async def _post(self, parts: list[str], request: Request) -> Response | None:
+        match (request.method, parts):
+            case ("POST", ["v1", "engines", name, "actions"]):
+                return json_response(self._act(name, request.json(ActionRequest), request.peer), 202)
+            case ("POST", ["v1", "reload"]):
+                await self._reload()
+                return json_response({"reloaded": True})
+        return None
+
+    async def _detail(self, name: str) -> EngineDetail:
+        detail = board.detail(self._state, name, self._clock.now())
+        events = await self._past.events(subject=f"engine/{name}", limit=DETAIL_EVENTS)
+        path = self._log_path(name)
+        return msgspec.structs.replace(
+            detail,
+            events=tuple(board.event_info(event) for event in events) or detail.events,
+            log_path=None if path is None else str(path),
+        )
+
+    async def _history(self, request: Request) -> History:
+        series = request.query.get("series")
+        if not series:
+            raise UsageError("history needs `series`", hint="GET /v1/series lists them")
+        end = _number(request, "to", self._clock.now().wall)
+        start = _number(request, "from", end - HISTORY_S)
+        step = _number(request, "step", max(1.0, (end - start) / HISTORY_POINTS))
+        if end <= start or step <= 0 or (end - start) / step > MAX_HISTORY_POINTS:
+            raise UsageError(
+                f"expected `from` < `to` and at most {MAX_HISTORY_POINTS} steps between them",
+                hint="Unix seconds, and seconds for `step`",
+            )
+        return await self._past.history(series, start, end, step)
+
+    async def _logs(self, name: str, request: Request) -> StreamResponse:
+        board.find(self._state, name)
+        path = self._log_path(name)
+        if path is None:
+            raise Conflict(f"opsboard did not start {name} and has no log of it", hint="look where it was started")
+        lines = int(_number(request, "lines", LOG_LINES))
+        if not 0 <= lines <= MAX_LOG_LINES:
+            raise UsageError(f"expected `lines` between 0 and {MAX_LOG_LINES}, found {lines}")
+        follow = request.query.get("follow", "0") not in {"0", "", "false"}
+        return StreamResponse(200, TEXT, log_stream(path, lines, follow=follow))
+
+
+async def log_stream(path: Path, lines: int, *, follow: bool) -> AsyncIterator[bytes]:
+    """Yield the last lines of a log and with ``follow`` what is added, looking every ``LOG_LOOK_S``; safe to show."""
+    follower = LogFollower(path, from_end=True) if follow else None
+    try:
+        with suppress(FileNotFoundError):  # an engine that never started has no log yet
+            yield _text(await asyncio.to_thread(tail, path, lines))
+        while follower is not None:
+            yield _text(await asyncio.to_thread(follower.read_new))
+            await asyncio.sleep(LOG_LOOK_S)
+    finally:
+        if follower is not None:
+            follower.close()
+
+
+def _text(lines: list[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _number(request: Request, name: str, default: float) -> float:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not abs(value) < float("inf"):
+        raise UsageError(f"expected a number for `{name}`, found {sanitise(text, 40)!r}")
+    return value

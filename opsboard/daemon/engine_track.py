@@ -1,0 +1,222 @@
+"""What the daemon remembers of one engine between readings: last good view, trackers, and the state derived from them.
+
+No I/O and no clock: the instant is handed in with each reading.
+"""
+
+from __future__ import annotations
+
+from opsboard.core.clock import Now
+from opsboard.core.histogram import quantile
+from opsboard.core.model import (
+    EngineReading,
+    EngineState,
+    EngineView,
+    Histogram,
+    LifeView,
+    Outcome,
+    ProcessReading,
+    ProcessView,
+    Record,
+)
+from opsboard.core.rates import WINDOWS, CounterTrack, HistogramTrack
+
+SHORT_S, WINDOW_S, HORIZON_S = WINDOWS["10s"], WINDOWS["1m"], WINDOWS["5m"]
+"""Windows in seconds: of the recorded token rates, of the board, and the longest one kept."""
+
+KEEP_S = 300.0
+"""Values of an engine that cannot be read stay on the board, with their age, this long; after that they are unknown."""
+
+PROCESS_START_SLACK_S = 2.0
+"""``process_start_time_seconds`` moves a little when the wall clock is slewed; a restart moves it by more."""
+
+SERVING = frozenset({EngineState.READY, EngineState.DRAINING, EngineState.STOPPING})
+"""Life states in which an engine has a page worth reading."""
+
+
+class Figures(Record, frozen=True, kw_only=True):
+    """Computed from the trackers at one reading: rates a second, latencies in s, ratios 0..1, over ``WINDOW_S``."""
+
+    ttft_p50_s: float | None = None
+    ttft_p95_s: float | None = None
+    itl_p50_s: float | None = None
+    itl_p95_s: float | None = None
+    e2e_p95_s: float | None = None
+    queue_p95_s: float | None = None
+    prompt_tokens_per_s: float | None = None
+    generation_tokens_per_s: float | None = None
+    requests_per_s: float | None = None
+    errors_per_s: float | None = None
+    error_ratio: float | None = None
+    preemptions_per_s: float | None = None
+    prefix_hit_ratio: float | None = None
+
+
+NO_FIGURES = Figures()
+
+_LATENCIES = (("ttft", (0.5, 0.95)), ("itl", (0.5, 0.95)), ("e2e", (0.95,)), ("queue", (0.95,)))
+
+
+class EngineTrack:
+    """The memory of one engine. Changed only by ``read``, ``look`` and ``live``; everything else asks."""
+
+    def __init__(self, name: str, *, kind: str | None = None, url: str | None = None, supervised: bool = False) -> None:
+        """``kind`` is the configured one; None means it is recognised from the page."""
+        self.name = name
+        self.kind = kind
+        self.url = url
+        self.supervised = supervised
+        self.life: LifeView | None = None
+        self.last: EngineReading | None = None
+        self.last_wall: float | None = None
+        self.view: EngineView | None = None
+        self.good_mono: float | None = None
+        self.figures = NO_FIGURES
+        self.processes: tuple[ProcessView, ...] = ()
+        self.gpu_memory_bytes: int | None = None
+        self.restarts = 0
+        self.restarted = False
+        self.state: EngineState | None = None
+        self.state_since: float | None = None
+        self._counters: dict[str, CounterTrack] = {}
+        self._histograms: dict[str, HistogramTrack] = {}
+
+    # --- readings ---------------------------------------------------------------------------------------------------
+
+    def read(self, reading: EngineReading, now: Now) -> bool:
+        """Take in one scrape; return whether the serving process began anew since the last good one."""
+        self.last, self.last_wall = reading, now.wall
+        if reading.outcome is not Outcome.OK or reading.view is None:
+            return False
+        old, self.view, self.good_mono = self.view, reading.view, now.mono
+        began_anew = old is not None and _other_process(old, reading.view)
+        if began_anew or self._add(reading.view, now.mono):
+            began_anew = began_anew or old is not None
+            self._counters, self._histograms = {}, {}
+            self._add(reading.view, now.mono)
+        if began_anew:
+            self.restarts += 1
+            self.restarted = True
+        self.figures = self._figures(now.mono)
+        if self.restarted and self._rates_known(now.mono):
+            self.restarted = False
+        return began_anew
+
+    def look(self, reading: ProcessReading) -> None:
+        """Take in the engine's processes; a failed look leaves none, because old ones may be gone."""
+        self.processes = reading.processes if reading.outcome is Outcome.OK else ()
+
+    def live(self, life: LifeView) -> None:
+        """Take in what supervision knows; a new or ended life makes the old one's numbers unknown."""
+        old, self.life = self.life, life
+        if life.state not in SERVING or (old is not None and old.started != life.started):
+            self._forget()
+
+    def _forget(self) -> None:
+        self.last = self.view = self.good_mono = self.last_wall = None
+        self.figures, self.processes, self.gpu_memory_bytes, self.restarted = NO_FIGURES, (), None, False
+        self._counters, self._histograms = {}, {}
+
+    def _add(self, view: EngineView, mono: float) -> bool:
+        """Add to every tracker; return whether any counter went backwards."""
+        reset = False
+        for name, value in view.counters.items():
+            counter = self._counters.get(name)
+            if counter is None:
+                counter = self._counters[name] = CounterTrack(HORIZON_S)
+            reset = counter.add(mono, value) or reset
+        for name, value_h in view.histograms.items():
+            track = self._histograms.get(name)
+            if track is None:
+                track = self._histograms[name] = HistogramTrack(HORIZON_S)
+            reset = track.add(mono, value_h) or reset
+        return reset
+
+    # --- numbers ----------------------------------------------------------------------------------------------------
+
+    def rate(self, counter: str, window_s: float) -> float | None:
+        """Return a counter's rate over the window that ended at the last good reading."""
+        track = self._counters.get(counter)
+        return None if track is None or self.good_mono is None else track.rate(window_s, self.good_mono)
+
+    def latencies(self, window_s: float) -> dict[str, Histogram]:
+        """Return the histograms of the window that ended at the last good reading, those that are known."""
+        if self.good_mono is None:
+            return {}
+        windows = {name: track.window(window_s, self.good_mono) for name, track in self._histograms.items()}
+        return {name: window for name, window in windows.items() if window is not None}
+
+    def age_s(self, now: Now) -> float | None:
+        """Return how old the last good values are."""
+        return None if self.good_mono is None else now.mono - self.good_mono
+
+    def fresh_view(self, now: Now) -> EngineView | None:
+        """Return the last good view, None when it is older than ``KEEP_S``."""
+        age = self.age_s(now)
+        return None if age is None or age > KEEP_S else self.view
+
+    def _rates_known(self, mono: float) -> bool:
+        return any(track.rate(WINDOW_S, mono) is not None for track in self._counters.values())
+
+    def _figures(self, mono: float) -> Figures:
+        found: dict[str, float | None] = {}
+        for name, quantiles in _LATENCIES:
+            track = self._histograms.get(name)
+            window = None if track is None else track.window(WINDOW_S, mono)
+            for q in quantiles:
+                at = None if window is None else quantile(window, q)
+                found[f"{name}_p{q * 100:.0f}_s"] = None if at is None else at.value
+        finished, failed = self.rate("requests_finished", WINDOW_S), self.rate("requests_failed", WINDOW_S)
+        return Figures(
+            prompt_tokens_per_s=self.rate("prompt_tokens", WINDOW_S),
+            generation_tokens_per_s=self.rate("generation_tokens", WINDOW_S),
+            requests_per_s=finished,
+            errors_per_s=failed,
+            error_ratio=None if finished is None or failed is None else _ratio(failed, finished + failed),
+            preemptions_per_s=self.rate("preemptions", WINDOW_S),
+            prefix_hit_ratio=_ratio(self.rate("prefix_hits", WINDOW_S), self.rate("prefix_queries", WINDOW_S)),
+            **found,
+        )
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    def derive(self, now: Now) -> tuple[EngineState | None, EngineState] | None:
+        """Settle the state after a change; return ``(old, new)`` when it moved, None when not or still unknown."""
+        new = self._state()
+        if new is None or new is self.state:
+            return None
+        old, self.state = self.state, new
+        self.state_since = self.life.since if self.life is not None and new is self.life.state else now.wall
+        return old, new
+
+    def _state(self) -> EngineState | None:
+        if self.life is None:
+            return None if self.supervised or self.last is None else self._observed(self.last)
+        if self.life.state is not EngineState.READY or self.last is None or self.last_wall is None:
+            return self.life.state
+        # A scrape of before the engine said it was ready proves nothing.
+        return self._observed(self.last) if self.last_wall >= self.life.since else EngineState.READY
+
+    def _observed(self, reading: EngineReading) -> EngineState:
+        if reading.outcome is Outcome.FAILED:
+            return EngineState.UNREACHABLE
+        if reading.outcome is Outcome.NO_DATA:
+            # It answers. Whether it is an engine at all is known only from the configuration or from an earlier page.
+            return EngineState.READY if self.kind or self.supervised or self.view else EngineState.UNREACHABLE
+        return EngineState.ASLEEP if reading.view is not None and reading.view.asleep else EngineState.READY
+
+    @property
+    def message(self) -> str | None:
+        """One line for people: what supervision says, else why the page cannot be read."""
+        if self.life is not None and self.life.message:
+            return self.life.message
+        return None if self.last is None else self.last.error
+
+
+def _other_process(old: EngineView, new: EngineView) -> bool:
+    if old.process_start is None or new.process_start is None:
+        return False
+    return abs(new.process_start - old.process_start) > PROCESS_START_SLACK_S
+
+
+def _ratio(part: float | None, whole: float | None) -> float | None:
+    return None if part is None or not whole else min(1.0, max(0.0, part / whole))

@@ -1,0 +1,230 @@
+"""The straight line from a reading to its effects. Synchronous, no I/O, time handed in."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import assert_never
+
+from collectors.nvml import join
+from opsboard.core.clock import Now
+from opsboard.core.model import (
+    EngineReading,
+    EngineState,
+    Event,
+    GpuReading,
+    GpuView,
+    HostReading,
+    HostView,
+    LifeView,
+    Outcome,
+    ProcessReading,
+    Record,
+    Sample,
+    Severity,
+)
+from opsboard.daemon.engine_track import EngineTrack
+from opsboard.daemon.samples import (
+    engine_samples,
+    gpu_memory_samples,
+    gpu_samples,
+    host_samples,
+    process_samples,
+    self_samples,
+    total,
+)
+
+EVENTS_KEPT = 256
+_GPU_IDENTITY = ("index", "uuid", "name", "mig", "parent", "lost", "xid", "xid_time")
+
+
+class SelfReading(Record, frozen=True, kw_only=True):
+    """What the daemon uses itself: cores and bytes; ``loop_gap_s`` is the longest its event loop was away lately."""
+
+    cpu_ratio: float | None = None
+    rss_bytes: int | None = None
+    loop_gap_s: float | None = None
+
+
+class EngineSpec(Record, frozen=True, kw_only=True):
+    """What the configuration says of an engine, as far as the pipeline cares."""
+
+    name: str
+    kind: str | None = None
+    url: str | None = None
+    supervised: bool = False
+    command: tuple[str, ...] | None = None
+
+
+Reading = EngineReading | ProcessReading | GpuReading | HostReading | LifeView | SelfReading
+
+
+class Effects(Record, frozen=True):
+    """What a reading leads to: numbers to record and lines for the timeline."""
+
+    samples: Sequence[Sample] = ()
+    events: Sequence[Event] = ()
+
+
+class PipelineState:
+    """All that the daemon knows now. Changed only by :func:`feed` and :meth:`configure`."""
+
+    def __init__(self, host: str, specs: Iterable[EngineSpec] = ()) -> None:
+        """Begin with nothing read. ``host`` is the machine's name on the board."""
+        self.host = host
+        self.specs: dict[str, EngineSpec] = {}
+        self.engines: dict[str, EngineTrack] = {}
+        self.gpus: GpuReading | None = None
+        self.system: HostView | None = None
+        self.itself = SelfReading()
+        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self.configure(specs)
+
+    def configure(self, specs: Iterable[EngineSpec]) -> None:
+        """Take the engines of a new configuration, in its order; what is known of unchanged ones is kept."""
+        old_specs, old = self.specs, self.engines
+        self.specs = {spec.name: spec for spec in specs}
+        self.engines = {}
+        for name, spec in self.specs.items():
+            before = old_specs.get(name)
+            same = before is not None and (before.kind, before.url, before.supervised) == (
+                spec.kind, spec.url, spec.supervised,
+            )  # fmt: skip
+            self.engines[name] = (
+                old[name] if same else EngineTrack(name, kind=spec.kind, url=spec.url, supervised=spec.supervised)
+            )
+
+    def pids_by_engine(self) -> dict[str, list[int]]:
+        """Return the processes of each engine as last seen."""
+        return {name: [process.pid for process in track.processes] for name, track in self.engines.items()}
+
+
+def feed(state: PipelineState, reading: Reading, now: Now) -> Effects:
+    """Take one reading into ``state`` and return what follows. One of an engine that is not configured is nothing."""
+    match reading:
+        case EngineReading():
+            effects = _engine(state, reading, now)
+        case ProcessReading():
+            effects = _processes(state, reading)
+        case LifeView():
+            effects = _life(state, reading, now)
+        case GpuReading():
+            effects = _gpus(state, reading, now)
+        case HostReading():
+            effects = _host(state, reading)
+        case SelfReading():
+            state.itself = reading
+            effects = Effects(self_samples(state.host, reading.cpu_ratio, reading.rss_bytes))
+        case _:
+            assert_never(reading)
+    state.events.extend(effects.events)
+    return effects
+
+
+# --- engines ----------------------------------------------------------------------------------------------------
+
+_SEVERITIES = {
+    EngineState.FAILED: Severity.ERROR,
+    EngineState.PARKED: Severity.ERROR,
+    EngineState.UNREACHABLE: Severity.WARNING,
+    EngineState.BACKING_OFF: Severity.WARNING,
+}
+
+
+def _engine(state: PipelineState, reading: EngineReading, now: Now) -> Effects:
+    track = state.engines.get(reading.engine)
+    if track is None:
+        return Effects()
+    began_anew = track.read(reading, now)
+    events = list(_transition(track, now))
+    if began_anew and track.life is None:
+        text = "the serving process began anew; rates are withheld until it was read twice"
+        events.append(_event(now, f"engine/{track.name}", "restarted", text, Severity.WARNING))
+    return Effects(engine_samples(track, reading), events)
+
+
+def _processes(state: PipelineState, reading: ProcessReading) -> Effects:
+    track = state.engines.get(reading.engine)
+    if track is None:
+        return Effects()
+    track.look(reading)
+    return Effects(process_samples(track))
+
+
+def _life(state: PipelineState, life: LifeView, now: Now) -> Effects:
+    track = state.engines.get(life.engine)
+    if track is None:
+        return Effects()
+    track.live(life)
+    return Effects(events=list(_transition(track, now)))
+
+
+def _transition(track: EngineTrack, now: Now) -> Iterable[Event]:
+    moved = track.derive(now)
+    if moved is None:
+        return
+    old, new = moved
+    if old is None and new not in _SEVERITIES:
+        return  # what a daemon finds in order when it starts is no news
+    why = f": {track.message}" if track.message else ""
+    text = f"{new}{why}" if old is None else f"{old} → {new}{why}"
+    yield _event(now, f"engine/{track.name}", new.value, text, _SEVERITIES.get(new, Severity.INFO))
+
+
+# --- GPUs and host ----------------------------------------------------------------------------------------------
+
+
+def _gpus(state: PipelineState, reading: GpuReading, now: Now) -> Effects:
+    before = state.gpus
+    if reading.outcome is Outcome.FAILED and before is not None:
+        # The cards are still there; what they said is not true any more.
+        silent = tuple(GpuView(**{name: getattr(gpu, name) for name in _GPU_IDENTITY}) for gpu in before.gpus)
+        reading = GpuReading(outcome=reading.outcome, gpus=silent, driver=before.driver, error=reading.error)
+    gpus = join(reading.gpus, state.pids_by_engine())
+    state.gpus = GpuReading(outcome=reading.outcome, gpus=gpus, driver=reading.driver, error=reading.error)
+    for track in state.engines.values():
+        track.gpu_memory_bytes = _memory_of(track.name, gpus)
+    events = list(_gpu_events(before, state.gpus, now))
+    return Effects([*gpu_samples(gpus), *gpu_memory_samples(state.engines.values())], events)
+
+
+def _memory_of(engine: str, gpus: Iterable[GpuView]) -> int | None:
+    """Return the bytes an engine holds on all GPUs; None when it holds none or the driver cannot tell for one."""
+    held = [process.memory_bytes for gpu in gpus for process in gpu.processes if process.engine == engine]
+    known = total(held)
+    return None if known is None or None in held else int(known)
+
+
+def _gpu_events(before: GpuReading | None, after: GpuReading, now: Now) -> Iterable[Event]:
+    failed = after.outcome is Outcome.FAILED
+    if failed != (before is not None and before.outcome is Outcome.FAILED):
+        text = after.error or "the GPU driver does not answer" if failed else "the GPU driver answers again"
+        yield _event(now, "host", "gpu_driver", text, Severity.ERROR if failed else Severity.INFO)
+    if failed:
+        return
+    old = {} if before is None else {gpu.uuid: gpu for gpu in before.gpus}
+    for gpu in after.gpus:
+        was = old.pop(gpu.uuid, None)
+        subject = f"gpu/{gpu.uuid}"
+        if gpu.lost != (was is not None and was.lost):
+            text = f"GPU {gpu.index} is lost: it fell off the bus" if gpu.lost else f"GPU {gpu.index} is back"
+            yield _event(now, subject, "lost" if gpu.lost else "back", text, _gpu_severity(lost=gpu.lost))
+        if gpu.xid is not None and (was is None or (gpu.xid, gpu.xid_time) != (was.xid, was.xid_time)):
+            yield _event(now, subject, "xid", f"GPU {gpu.index}: Xid {gpu.xid}", Severity.ERROR)
+    for gone in old.values():
+        yield _event(now, f"gpu/{gone.uuid}", "lost", f"GPU {gone.index} is not listed any more", Severity.ERROR)
+
+
+def _gpu_severity(*, lost: bool) -> Severity:
+    return Severity.ERROR if lost else Severity.INFO
+
+
+def _host(state: PipelineState, reading: HostReading) -> Effects:
+    if reading.host is None:
+        return Effects()
+    state.system = reading.host
+    return Effects(host_samples(state.host, reading.host))
+
+
+def _event(now: Now, subject: str, kind: str, text: str, severity: Severity) -> Event:
+    return Event(t=now.wall, subject=subject, kind=kind, text=text, severity=severity)
