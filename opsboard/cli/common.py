@@ -19,15 +19,18 @@ if TYPE_CHECKING:
 
 
 def client(options: Options, timeout: float = 10.0) -> Client:
-    """Return a client of the daemon that the options and the configuration name.
-
-    Raises NotReachable when used in vain.
-    """
+    """Return a client of the daemon that the options and the configuration name. It raises NotReachable when used."""
     from opsboard.client.sync import Client
+
+    return Client(control_sockets(options), timeout=timeout)
+
+
+def control_sockets(options: Options) -> list[Path]:
+    """Return the sockets to try, in order."""
     from opsboard.config.load import configured_socket
 
     configured = None if options.socket else configured_socket(places.config_path(options.config))
-    return Client(places.client_sockets(options.socket, configured), timeout=timeout)
+    return places.client_sockets(options.socket, configured)
 
 
 def loaded(options: Options) -> Loaded:

@@ -109,6 +109,7 @@ def _headless(socket: Path, seconds: float) -> int:
     client = Client([socket])
     began = time.monotonic()
     ready = False
+    states: dict[str, str] = {}
     while (elapsed := time.monotonic() - began) < seconds or (not ready and elapsed < _READY_S):
         status = client.status()
         states = {engine.name: engine.state for engine in status.engines}

@@ -7,7 +7,7 @@ import gzip
 import lzma
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import click
 import msgspec
@@ -40,14 +40,14 @@ def record(options: Options, out: Path, seconds: float | None, force: bool) -> N
     click.echo(f"{out}: {lines} readings in {time.monotonic() - started:.0f} s")
 
 
-def _open(path: Path, force: bool) -> IO[bytes]:
+def _open(path: Path, force: bool) -> BinaryIO:
     if path.exists() and not force:
         raise UsageError(f"{path}: is already there", hint="--force writes over it")
     try:
         if path.suffix == ".gz":
-            return gzip.open(path, "wb")
+            return cast("BinaryIO", gzip.open(path, "wb"))
         if path.suffix == ".xz":
-            return lzma.open(path, "wb")
+            return cast("BinaryIO", lzma.open(path, "wb"))
         return path.open("wb")
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
