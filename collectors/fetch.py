@@ -1,0 +1,191 @@
+"""Bounded HTTP reads: in bytes on the wire, bytes after decompression, and time.
+
+A body is whole or the read fails; redirects are not followed. Connections are kept, for one scrape a second is all one
+conversation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import re
+import ssl
+import zlib
+from collections.abc import Mapping
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+import h11
+
+from collectors.connection import Answer, Connection, Limits, Place
+from opsboard.core.errors import FetchError
+from opsboard.core.model import Record
+from opsboard.core.text import sanitise
+
+__all__ = ["Body", "Fetcher", "Limits"]
+
+
+class Body(Record, frozen=True, kw_only=True):
+    """A whole answer with a 2xx status. ``body`` is decompressed; ``connect_s`` is None on a connection that was kept.
+
+    ``delimited`` is False where the server just closed the connection at the end: a cut cannot be told from the end.
+    """
+
+    status: int
+    body: bytes
+    content_type: str | None
+    duration_s: float
+    connect_s: float | None
+    wire_bytes: int
+    delimited: bool
+
+
+class Fetcher:
+    """GETs for one event loop, many at a time. Close it when done."""
+
+    def __init__(self, limits: Limits | None = None, tls: ssl.SSLContext | None = None) -> None:
+        """Open nothing yet; ``tls`` replaces the system's certificates."""
+        self._limits = limits or Limits()
+        self._tls = tls
+        self._idle: dict[Place, Connection] = {}
+
+    async def get(self, url: str, *, headers: Mapping[str, str] | None = None) -> Body:
+        """Return the answer of ``url``; any status but 2xx is a FetchError with reason ``status``.
+
+        Raises FetchError: refused, unreachable, timeout, protocol, too_large, truncated, encoding or status. Its
+        message names host and port but no query, and what the server said is made harmless.
+        """
+        place, target = _parse(url)
+        request = _request(place, target, headers)
+        clock = asyncio.get_running_loop().time
+        started, connected = clock(), None
+        connection = self._idle.pop(place, None)
+        try:
+            async with asyncio.timeout(self._limits.total_s):
+                answer = await self._ask(connection, request) if connection is not None else None
+                if answer is None:
+                    connection = await self._connect(place)
+                    connected = clock() - started
+                    answer = await self._ask(connection, request)
+        except TimeoutError:
+            got = f"{connection.received} bytes" if connection is not None and connection.received else "nothing"
+            message = f"{place}: {got} came within {self._limits.total_s:g} s"
+            raise FetchError(message, reason="timeout") from None
+        if answer is None:
+            raise FetchError(f"{place} closed the connection without an answer", reason="unreachable")
+        if not 200 <= answer.status < 300:
+            raise _refusal(place, answer)
+        data = _inflate(place, answer, self._limits)
+        return Body(
+            status=answer.status,
+            body=data,
+            content_type=answer.fields.get(b"content-type"),
+            duration_s=clock() - started,
+            connect_s=connected,
+            wire_bytes=len(answer.body),
+            delimited=b"content-length" in answer.fields or b"transfer-encoding" in answer.fields,
+        )
+
+    async def _ask(self, connection: Connection, request: h11.Request) -> Answer | None:
+        try:
+            answer = await connection.ask(request)
+        finally:
+            if connection.reusable and len(self._idle) < self._limits.idle_connections:
+                replaced = self._idle.pop(connection.place, None)
+                self._idle[connection.place] = connection
+            else:
+                replaced = connection
+            if replaced is not None:
+                replaced.close()
+        return answer
+
+    async def _connect(self, place: Place) -> Connection:
+        tls = None
+        if place.tls:
+            tls = self._tls = self._tls or ssl.create_default_context()
+        try:
+            async with asyncio.timeout(self._limits.connect_s):
+                reader, writer = await asyncio.open_connection(place.host, place.port, ssl=tls)
+        except TimeoutError:
+            raise FetchError(f"{place}: no connection within {self._limits.connect_s:g} s", reason="timeout") from None
+        except ssl.SSLError as error:
+            raise FetchError(f"{place}: TLS: {sanitise(str(error), 200)}", reason="protocol") from None
+        except (OSError, UnicodeError) as error:
+            refused = errno.ECONNREFUSED in _errnos(error)
+            what = "nothing listens there" if refused else sanitise(str(error), 200)
+            raise FetchError(f"{place}: {what}", reason="refused" if refused else "unreachable") from None
+        return Connection(place, reader, writer, self._limits)
+
+    async def close(self) -> None:
+        """Close the connections that were kept."""
+        for connection in self._idle.values():
+            connection.close()
+        self._idle.clear()
+        await asyncio.sleep(0)  # lets the transports go
+
+
+@lru_cache(maxsize=1024)
+def _parse(url: str) -> tuple[Place, str]:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise FetchError(f"not a URL: {sanitise(str(error), 200)}", reason="protocol") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise FetchError("not an http:// or https:// URL with a host", reason="protocol")
+    if parts.username is not None:
+        raise FetchError(
+            "a URL must not hold a user or a password", reason="protocol", hint="Use the engine's api_key settings."
+        )
+    tls = parts.scheme == "https"
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Place(host, port or (443 if tls else 80), tls), target
+
+
+def _request(place: Place, target: str, headers: Mapping[str, str] | None) -> h11.Request:
+    fields = {
+        "Host": str(place),
+        "User-Agent": "opsboard",
+        "Accept": "text/plain;version=0.0.4, */*;q=0.5",
+        "Accept-Encoding": "identity",
+        **(headers or {}),
+    }
+    try:
+        return h11.Request(method="GET", target=target, headers=list(fields.items()))
+    except (h11.LocalProtocolError, UnicodeError) as error:
+        raise FetchError(f"not a request: {sanitise(str(error), 200)}", reason="protocol") from None
+
+
+def _inflate(place: Place, answer: Answer, limits: Limits) -> bytes:
+    """Return the decompressed body. Never holds more than the limit, however well it was packed."""
+    encoding = answer.fields.get(b"content-encoding", "identity").strip().lower()
+    if encoding in ("identity", "") or not answer.body:
+        return answer.body
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        message = f"{place} answers in {sanitise(encoding, 40)!r} although identity was asked for"
+        raise FetchError(message, reason="encoding")
+    inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: gzip or zlib by its first bytes
+    try:
+        data = inflater.decompress(answer.body, limits.body_bytes + 1)
+    except zlib.error as error:
+        raise FetchError(f"{place}: {encoding} body: {error}", reason="encoding") from None
+    if len(data) > limits.body_bytes:
+        message = f"{place} answers with {encoding} that grows beyond {limits.body_bytes} bytes"
+        raise FetchError(message, reason="too_large")
+    if not inflater.eof or inflater.unused_data:
+        raise FetchError(f"{place}: the {encoding} body does not end where it should", reason="truncated")
+    return data
+
+
+def _refusal(place: Place, answer: Answer) -> FetchError:
+    said = sanitise(" ".join(answer.body.decode("utf-8", "replace").split()), 200)
+    if 300 <= answer.status < 400:
+        said = f"redirects are not followed: to {sanitise(answer.fields.get(b'location', 'nowhere'), 200)}"
+    message = f"{place} answered {answer.status}" + (f": {said}" if said else "")
+    return FetchError(message, reason="status", status=answer.status)
+
+
+def _errnos(error: Exception) -> set[int]:
+    """Return the errnos of a failed connect; asyncio tells those of several addresses only in its message."""
+    own = getattr(error, "errno", None)
+    return {own} if own else {int(number) for number in re.findall(r"\[Errno (\d+)\]", str(error))}
