@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 async def look() -> tuple[list[FoundEngine], GpuReading]:
     """Find the engines that answer here and read the GPUs once."""
     from collectors.discover import find_engines
-    from collectors.fetch import Fetcher, Limits
+
+    from collectors.connection import Limits
+    from collectors.fetch import Fetcher
     from collectors.nvml import GpuReader
 
     fetcher, gpus = Fetcher(Limits()), GpuReader()

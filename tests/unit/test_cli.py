@@ -1,0 +1,145 @@
+"""Verbs without a daemon: what they print and how they exit."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from opsboard.cli import common
+from opsboard.cli.found import render
+from opsboard.cli.main import VERBS, main
+from opsboard.client.sync import Client
+from opsboard.config.load import load
+from opsboard.core.model import GpuReading, GpuView, Outcome
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(list(words))
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path) -> str:
+    return str(tmp_path / "none.sock")
+
+
+@pytest.mark.parametrize("verb", [["status"], ["status", "--json"], ["engine", "list"], ["engine", "start", "a"]])
+def test_no_daemon_is_exit_3(verb: list[str], nowhere: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--socket", nowhere, *verb) == 3
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert nowhere in said.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"],
+        ["status", "--nonsense"],
+        ["engine", "stop"],
+        ["engine", "stop", "a", "--all"],
+        ["config", "check"],
+        ["config", "explain", "nonsense"],
+        ["demo"],
+        [],
+    ],
+    ids=" ".join,
+)
+def test_bad_usage_is_exit_2(words: list[str], nowhere: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--socket", nowhere, *words) == 2
+    assert capsys.readouterr().err
+
+
+def test_a_bad_configuration_is_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "opsboard.toml"
+    path.write_text("[colect]\n")
+    assert run("--config", str(path), "config", "check") == 2
+    said = capsys.readouterr().err
+    assert str(path) in said
+    assert "did you mean `collect`?" in said
+
+
+def test_config_verbs_read_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "opsboard.toml"
+    path.write_text('[[engine]]\nname = "a"\nurl = "http://127.0.0.1:8000"\napi_key = "hunter2"\n')
+    assert run("--config", str(path), "config", "check") == 0
+    assert "good: 1 engines, 0 of them supervised" in capsys.readouterr().out
+    assert run("--config", str(path), "config", "print") == 0
+    assert 'api_key = "***"' in capsys.readouterr().out
+    assert run("--config", str(path), "config", "explain", "--json", "engine[0].api_key") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "key": "engine[0].api_key",
+        "value": '"***"',
+        "origin": "file",
+        "help": "API key of the server; a supervised vLLM gets it as VLLM_API_KEY",
+    }
+
+
+def test_what_was_found_is_a_configuration(tmp_path: Path) -> None:
+    gpus = GpuReading(outcome=Outcome.OK, gpus=(GpuView(index=0, uuid="GPU-1", name="H200"),))
+    path = tmp_path / "opsboard.toml"
+    path.write_text(render([], gpus))
+    assert "# GPU 0: H200 GPU-1" in path.read_text()
+    assert load(path).config.engine == ()
+
+
+def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in VERBS:
+        assert run(verb, "--help") == 0
+        assert "Usage: opsboard" in capsys.readouterr().out
+
+
+def test_the_list_of_verbs_hides_the_internal_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    said = capsys.readouterr().out
+    assert "status" in said
+    assert "shim" not in said
+
+
+def test_doctor_says_what_is_missing_and_bundles_it(
+    tmp_path: Path, nowhere: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "opsboard.toml"
+    config.write_text('[[engine]]\nname = "a"\ncommand = ["no-such-command-here"]\napi_key = "hunter2"\n')
+    bundle = tmp_path / "bundle.tar.gz"
+    assert run("--config", str(config), "--socket", nowhere, "doctor", "--json", "--bundle", str(bundle)) == 1
+    findings = {line["check"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert findings["engine-command"]["level"] == "fail"
+    assert "no-such-command-here" in findings["engine-command"]["text"]
+    assert findings["daemon"]["level"] == "warn"
+    assert bundle.stat().st_mode & 0o077 == 0
+    with tarfile.open(bundle) as archive:
+        texts = {member.name: archive.extractfile(member) for member in archive}
+        words = b"".join(file.read() for file in texts.values() if file)
+    assert b"hunter2" not in words
+    assert {"opsboard-bundle/doctor.jsonl", "opsboard-bundle/opsboard.toml"} <= texts.keys()
+
+
+def test_record_writes_what_the_daemon_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lines(_self: Client) -> Iterator[bytes]:
+        yield b'{"t":1.0,"engine":"a","kind":"vllm","metrics":""}'
+
+    monkeypatch.setattr(Client, "record", lines)
+    out = tmp_path / "out.jsonl.xz"
+    assert run("record", str(out)) == 0
+    assert lzma.decompress(out.read_bytes()).splitlines()[0] == b'{"schema":"opsboard.recording/1"}'
+    assert "1 readings" in capsys.readouterr().out
+    assert run("record", str(out)) == 2
+    assert "is already there" in capsys.readouterr().err
+
+
+def test_numbers_for_people() -> None:
+    assert common.shown(None) == "--"
+    assert common.shown(0.5, "%", 100) == "50%"
+    assert common.shown_bytes(None) == "--"
+    assert common.shown_bytes(80 * 2**30) == "80 GiB"
+    assert [common.shown_age(age) for age in (None, 5, 75, 3700, 90_000)] == ["--", "5s", "1m15s", "1h01m", "1d1h"]
