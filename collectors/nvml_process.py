@@ -55,8 +55,10 @@ def open_driver(proc_root: str) -> Callable[[], GpuReading]:
     except pynvml.NVMLError as error:
         if error.value == pynvml.NVML_ERROR_DRIVER_NOT_LOADED:
             return _always(Outcome.NO_DATA, f"the NVIDIA driver is not loaded ({LIBRARY} is here)")
-        hint = "; reboot, or reload the driver" if error.value == pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH else ""
-        return _always(Outcome.FAILED, f"the NVIDIA driver does not start: {error}{hint}")
+        if error.value == pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
+            remedy = "library and kernel module are of different versions: reboot, or reload the driver"
+            return _always(Outcome.FAILED, f"the NVIDIA driver does not start: {remedy}")
+        return _always(Outcome.FAILED, f"the NVIDIA driver does not start: {error}")
     return read
 
 
