@@ -37,7 +37,7 @@ def status(state: PipelineState, daemon: DaemonInfo, now: Now) -> Status:
         host=state.host,
         daemon=daemon,
         engines=tuple(engine(track, now) for track in state.engines.values()),
-        gpus=tuple(Gpu(**{name: getattr(gpu, name) for name in _GPU_NAMES}) for gpu in gpus),
+        gpus=tuple(map(gpu_line, gpus)),
         system=state.system,
         gpu_message=None if state.gpus is None else state.gpus.error,
         events=tuple(event_info(event) for event in reversed(newest)),
@@ -79,6 +79,11 @@ def engine(track: EngineTrack, now: Now) -> Engine:
         exit_code=None if life is None else life.exit_code,
         **{name: getattr(figures, name) for name in _FIGURE_NAMES},
     )
+
+
+def gpu_line(gpu: GpuView) -> Gpu:
+    """Return one GPU's line."""
+    return Gpu(**{name: getattr(gpu, name) for name in _GPU_NAMES})
 
 
 def detail(state: PipelineState, name: str, now: Now) -> EngineDetail:

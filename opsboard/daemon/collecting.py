@@ -1,0 +1,158 @@
+"""The tasks that read: one an engine, one for the GPUs, one for the host. A slow one delays only itself."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Protocol
+
+from collectors.process import ProcessReader, RoleOf
+from opsboard.core.clock import Clock
+from opsboard.core.model import EngineReading, EngineState, GpuReading, HostReading, LifeView
+from opsboard.core.wire import Gpu
+from opsboard.daemon.board import gpu_line
+from opsboard.daemon.engine_track import SERVING
+from opsboard.daemon.health import Health
+from opsboard.daemon.pipeline import PipelineState, Reading
+from opsboard.daemon.recording import Recorders, recording_line
+from opsboard.daemon.tasks import Lag, on_grid
+
+PROCESSES_EVERY_S = 5.0
+"""Memory leaks by the hour and /proc is dear: read this often, and at every scrape while somebody records."""
+
+Factory = Callable[[], Awaitable[None]]
+
+
+class Scraper(Protocol):
+    """Reads one engine's page."""
+
+    async def scrape(self, *, keep_page: bool = False) -> EngineReading:
+        """Return what the page says; never raises for foreign reasons."""
+
+
+class Gpus(Protocol):
+    """Reads all GPUs."""
+
+    async def read(self) -> GpuReading:
+        """Return what the driver says; never raises."""
+
+
+class Host(Protocol):
+    """Reads the machine."""
+
+    def read(self) -> HostReading:
+        """Return what the machine says; never raises."""
+
+
+class EngineTarget:
+    """Reads one engine: its page every interval, its processes every few seconds."""
+
+    def __init__(
+        self,
+        name: str,
+        scraper: Scraper,
+        *,
+        pids: Callable[[], Awaitable[int | Sequence[int] | None]],
+        role_of: RoleOf,
+        life: Callable[[], LifeView | None],
+    ) -> None:
+        """``pids`` finds the engine's processes (a root pid, or all of them); None when that is not known."""
+        self.name = name
+        self.scraper = scraper
+        self.pids = pids
+        self.role_of = role_of
+        self.life = life
+        self.looked = -math.inf
+
+    @property
+    def serves(self) -> bool:
+        """Whether there can be a page: a supervised engine that is not up is not asked."""
+        life = self.life()
+        return life is None or life.state in SERVING
+
+    @property
+    def lives(self) -> bool:
+        """Whether there can be processes."""
+        life = self.life()
+        return life is None or life.state in SERVING or life.state is EngineState.STARTING
+
+
+class Collecting:
+    """Makes the tasks. ``feed`` takes every reading at once."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        state: PipelineState,
+        feed: Callable[[Reading], None],
+        recorders: Recorders,
+        health: Health,
+        interval_s: float,
+    ) -> None:
+        """``interval_s`` is the grid of all targets; ``lag`` measures how late their wakes come."""
+        self.lag = Lag()
+        self._clock = clock
+        self._state = state
+        self._feed = feed
+        self._recorders = recorders
+        self._health = health
+        self._interval_s = interval_s
+        self._processes = ProcessReader(clock=clock)
+
+    def tasks(self, targets: Iterable[EngineTarget], gpus: Gpus, host: Host) -> dict[str, Factory]:
+        """Return a factory a target, spread evenly over the interval so that they do not all wake at once."""
+        engines = list(targets)
+        named: dict[str, Callable[[], Awaitable[None]]] = {
+            "collect:host": lambda: self._host(host),
+            "collect:gpus": lambda: self._gpus(gpus),
+            **{f"collect:engine/{target.name}": self._engine(target) for target in engines},
+        }
+        return {name: self._grid(tick, index / len(named)) for index, (name, tick) in enumerate(named.items())}
+
+    def _grid(self, tick: Callable[[], Awaitable[None]], phase: float) -> Factory:
+        return lambda: on_grid(self._interval_s, tick, phase=phase, lag=self.lag)
+
+    def _engine(self, target: EngineTarget) -> Callable[[], Awaitable[None]]:
+        async def tick() -> None:
+            mono = self._clock.now().mono
+            due = self._recorders.active or mono - target.looked >= PROCESSES_EVERY_S
+            if due and target.lives:
+                target.looked = mono
+                await self._look(target)
+            if target.serves:
+                reading = await target.scraper.scrape(keep_page=self._recorders.active)
+                self._feed(reading)
+                if self._recorders.active:
+                    self._record(reading)
+
+        return tick
+
+    async def _look(self, target: EngineTarget) -> None:
+        pids = await target.pids()
+        if pids is None:
+            return
+        self._feed(self._processes.read(target.name, pids, target.role_of))
+
+    def _record(self, reading: EngineReading) -> None:
+        track = self._state.engines.get(reading.engine)
+        gpus: tuple[Gpu, ...] = () if self._state.gpus is None else tuple(map(gpu_line, self._state.gpus.gpus))
+        self._recorders.offer(
+            recording_line(
+                reading,
+                self._clock.now(),
+                processes=() if track is None else track.processes,
+                gpus=gpus,
+                host=self._state.system,
+                kind=None if reading.view is None else reading.view.kind,
+            )
+        )
+
+    async def _gpus(self, gpus: Gpus) -> None:
+        self._feed(await gpus.read())
+
+    async def _host(self, host: Host) -> None:
+        # statvfs of a dead network file system may hang: not in the loop.
+        self._feed(await asyncio.to_thread(host.read))
+        self._feed(self._health.read(self._clock.now()))
