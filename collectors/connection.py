@@ -14,7 +14,6 @@ from opsboard.core.errors import FetchError
 from opsboard.core.model import Record
 from opsboard.core.text import sanitise
 
-
 _READ = 128 * 1024
 
 
