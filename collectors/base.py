@@ -36,3 +36,5 @@ class Dialect(Record, frozen=True, kw_only=True):
     health_path: str = "/health"
     version_path: str | None = "/version"
     default_port: int = 8000
+    no_series: str | None = None
+    """Why a page of this kind may have none of its series: a flag, in a few words for people."""
