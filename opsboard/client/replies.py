@@ -16,7 +16,7 @@ from opsboard.core.wire import PROTOCOL, PROTOCOL_HEADER, ErrorReply
 
 T = TypeVar("T")
 
-HEADERS = {PROTOCOL_HEADER: PROTOCOL, "Host": "opsboard", "Connection": "close"}
+HEADERS = {PROTOCOL_HEADER: PROTOCOL, "Host": "opsboard"}
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 """A reply larger than this is no reply of a daemon of ours."""
 _OK = 300

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -63,16 +63,18 @@ class AsyncClient:
         query: dict[str, str | int | float | None] = {"series": series, "from": start, "to": end, "step": step}
         return decode(await self._call("GET", target("/v1/history", query=query)), History)
 
-    async def logs(self, name: str, lines: int = 100, *, follow: bool = False) -> AsyncIterator[str]:
+    async def logs(self, name: str, lines: int = 100, *, follow: bool = False) -> AsyncGenerator[str, None]:
         """Yield an engine's last log lines, and with ``follow`` new ones until the daemon goes away."""
         query: dict[str, str | int | float | None] = {"lines": lines, "follow": 1 if follow else None}
-        async for line in self._lines(target("/v1/engines", name, "logs", query=query), None):
-            yield line.decode("utf-8", "replace")
+        async with aclosing(self._lines(target("/v1/engines", name, "logs", query=query), None)) as lines:
+            async for line in lines:
+                yield line.decode("utf-8", "replace")
 
-    async def events(self, silence_s: float | None = SILENCE_S) -> AsyncIterator[Status]:
+    async def events(self, silence_s: float | None = SILENCE_S) -> AsyncGenerator[Status, None]:
         """Yield the board whenever it changes, the newest state only; NotReachable when the daemon goes away."""
-        async for line in self._lines("/v1/events", silence_s):
-            yield decode(line, Status)
+        async with aclosing(self._lines("/v1/events", silence_s)) as lines:
+            async for line in lines:
+                yield decode(line, Status)
         raise NotReachable("the daemon ended the stream", hint="it may be restarting")
 
     # --- the wire ---------------------------------------------------------------------------------------------------
@@ -84,7 +86,7 @@ class AsyncClient:
         except TimeoutError as error:
             raise NotReachable(f"the daemon did not answer within {self._timeout:.0f} s") from error
 
-    async def _lines(self, where: str, silence_s: float | None) -> AsyncIterator[bytes]:
+    async def _lines(self, where: str, silence_s: float | None) -> AsyncGenerator[bytes, None]:
         async with self._request("GET", where, b"") as (reader, head):
             if head.status != 200:
                 await _whole_body(reader, head)
@@ -184,17 +186,18 @@ async def _chunk(reader: asyncio.StreamReader) -> bytes:
 
 async def watch(
     sockets: Sockets, *, timeout: float = 10.0, silence_s: float = SILENCE_S
-) -> AsyncIterator[Status | Disconnected]:
+) -> AsyncGenerator[Status | Disconnected, None]:
     """Yield the board for ever: each newest state, and in between why there is none. Reconnects by itself."""
     client = AsyncClient(sockets, timeout)
     loop = asyncio.get_running_loop()
     lost, retry_s = loop.time(), FIRST_RETRY_S
     while True:
         try:
-            async for status in client.events(silence_s):
-                retry_s = FIRST_RETRY_S
-                yield status
-                lost = loop.time()
+            async with aclosing(client.events(silence_s)) as states:
+                async for status in states:
+                    retry_s = FIRST_RETRY_S
+                    yield status
+                    lost = loop.time()
         except ControlError as error:
             yield Disconnected(
                 message=error.message,

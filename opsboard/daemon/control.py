@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -191,7 +191,7 @@ class Control:
         return StreamResponse(200, TEXT, log_stream(path, lines, follow=follow))
 
 
-async def log_stream(path: Path, lines: int, *, follow: bool) -> AsyncIterator[bytes]:
+async def log_stream(path: Path, lines: int, *, follow: bool) -> AsyncGenerator[bytes, None]:
     """Yield the last lines of a log and with ``follow`` what is added, looking every ``LOG_LOOK_S``; safe to show."""
     follower = LogFollower(path, from_end=True) if follow else None
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import msgspec
 
@@ -90,7 +90,7 @@ class Recorders:
                 queue.put_nowait(msgspec.structs.replace(line, dropped=dropped) if dropped else line)
                 self._queues[queue] = 0
 
-    async def stream(self) -> AsyncIterator[bytes]:
+    async def stream(self) -> AsyncGenerator[bytes, None]:
         """Yield lines until the caller stops. ``dropped`` in a line says how many are missing before it."""
         queue: asyncio.Queue[_Line] = asyncio.Queue(QUEUE_LINES)
         self._queues[queue] = 0

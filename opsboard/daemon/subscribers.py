@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 MIN_GAP_S = 0.1
 """Changes closer together than this travel as one."""
@@ -46,7 +46,7 @@ class Newest:
         self._pending = None
         self.publish()
 
-    async def stream(self) -> AsyncIterator[bytes]:
+    async def stream(self) -> AsyncGenerator[bytes, None]:
         """Yield the present state, then each newest one, until the caller stops."""
         self.count += 1
         try:
