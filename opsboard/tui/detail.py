@@ -1,0 +1,151 @@
+"""One engine's own screen: who it is, and one of four looks at it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from opsboard.core.model import Record
+from opsboard.core.wire import Engine, EngineDetail
+from opsboard.tui import format as fmt
+from opsboard.tui.anatomy import anatomy
+from opsboard.tui.bars import bar
+from opsboard.tui.charts import CHARTS, chart
+from opsboard.tui.columns import kv_style, state_key
+from opsboard.tui.focus import title, trouble
+from opsboard.tui.header import STATE_STYLES
+from opsboard.tui.history import RECENT, Range
+from opsboard.tui.latency import latencies, rows
+from opsboard.tui.logview import LogWindow, log
+from opsboard.tui.spans import Line, Span, clip, dimmed, fit, split_ends
+from opsboard.tui.timeline import event_line
+from opsboard.tui.view import Size, View, reading_is_old
+
+LOOKS = ("overview", "anatomy", "log", "events")
+
+
+class EngineView(Record, frozen=True, kw_only=True):
+    """The state of an engine's screen. ``detail`` is None until the daemon has told it; ``top`` is the first shown line."""
+
+    name: str
+    look: str = "overview"
+    detail: EngineDetail | None = None
+    span: Range = RECENT
+    mode: str = "all"
+    top: int = 0
+    log: Sequence[str] = ()
+    window: LogWindow = LogWindow()
+    problem: str | None = None
+
+
+def engine_screen(view: View, own: EngineView, room: Size) -> list[Line]:
+    """Return the lines between header and footer."""
+    engine = next((e for e in view.status.engines if e.name == own.name), None) if view.status else None
+    if engine is None:
+        return [
+            clip(line, room.width)
+            for line in ((), (Span(f" {fit(own.name, 40).strip()} is not on the board", "warn"),))
+        ]
+    head = [_who(engine, view, room.width), _doing(engine, view, room.width), _tabs(own, room.width)]
+    said = trouble(engine, view)
+    if said:
+        head.append(clip((Span(" " + fit(said, room.width - 2), "warn"),), room.width))
+    body = Size(room.width, room.height - len(head))
+    lines = _look(engine, view, own, body)
+    old = view.stale or engine.state == "unreachable" or _old(engine, view)
+    return head + ([dimmed(line) for line in lines] if old and own.look == "overview" else lines)
+
+
+def _old(engine: Engine, view: View) -> bool:
+    return reading_is_old(engine, view.status.daemon.interval_s if view.status else 1.0)
+
+
+def _who(engine: Engine, view: View, width: int) -> Line:
+    key = state_key(engine, view)
+    shape = view.glyphs.states.get(key, "?")
+    word = f"stale {fmt.age(engine.reading.age_s)}" if key == "stale" else fmt.state_word(key, short=False)
+    return clip((Span(f" {shape} {word}  ", STATE_STYLES.get(key, "")), *title(engine, view)), width)
+
+
+def _doing(engine: Engine, view: View, width: int) -> Line:
+    """Return what it does in one line: the progress of a start, else its load."""
+    if engine.state == "starting" and view.status is not None:
+        filled, empty = bar(engine.progress, 24, view.glyphs, "info")
+        since = view.status.time - engine.state_since if engine.state_since is not None else None
+        words = f" {fmt.percent(engine.progress)}  {engine.phase or 'starting'}  for {fmt.age(since)}"
+        return clip((Span(" "), filled, empty, Span(fit(words, width - 30))), width)
+    filled, empty = bar(engine.kv_usage, 10, view.glyphs, kv_style(engine.kv_usage))
+    up = view.status.time - engine.started if view.status and engine.started is not None else None
+    spans = [
+        Span(" running ", "dim"),
+        Span(fit(fmt.whole(engine.running), 4)),
+        Span(" waiting ", "dim"),
+        Span(fit(fmt.whole(engine.waiting), 4), "warn" if engine.waiting else ""),
+        Span(" kv ", "dim"),
+        filled,
+        empty,
+        Span(fit(fmt.percent(engine.kv_usage), 5, ">")),
+        Span("  tok/s ", "dim"),
+        Span(fit(fmt.count(engine.generation_tokens_per_s), 5), "strong"),
+        Span("  up ", "dim"),
+        Span(fit(fmt.age(up), 5)),
+        Span(" restarts ", "dim"),
+        Span(fmt.whole(engine.restarts)),
+    ]
+    return clip(spans, width)
+
+
+def _tabs(own: EngineView, width: int) -> Line:
+    left: list[Span] = []
+    for number, look in enumerate(LOOKS, start=1):
+        here = look == own.look
+        left += [Span(" "), Span(f" {number} {look} ", "select" if here else "dim")]
+    right = [Span(f"{own.span.label} ", "dim")] if own.look == "overview" else []
+    return split_ends(left, right, width)
+
+
+def _look(engine: Engine, view: View, own: EngineView, room: Size) -> list[Line]:
+    if own.look == "log":
+        problem = [clip((Span(" " + fit(own.problem, room.width - 2), "warn"),), room.width)] if own.problem else []
+        return problem + log(own.log, own.window, view, room.width, room.height - len(problem))
+    if own.detail is None:
+        return [clip((Span(" " + fit(own.problem or "asking the daemon", room.width - 2), "dim"),), room.width)]
+    if own.look == "overview":
+        return _overview(engine, own.detail, view, own, room)
+    lines = (
+        anatomy(own.detail, view, room.width)
+        if own.look == "anatomy"
+        else [event_line(event, view, room.width) for event in reversed(own.detail.events)]
+    )
+    if not lines:
+        lines = [clip((Span(" no events of this engine yet", "dim"),), room.width)]
+    return scrolled(lines, own.top, room)
+
+
+def scrolled(lines: Sequence[Line], top: int, room: Size) -> list[Line]:
+    """Return the part of ``lines`` that fits, from ``top`` on, with a last line that says when there is more."""
+    if len(lines) <= room.height:
+        return list(lines)
+    first = max(0, min(top, len(lines) - room.height + 1))
+    shown = list(lines[first : first + room.height - 1])
+    last = first + room.height - 1
+    note = f" lines {first + 1}-{last} of {len(lines)}; j and k scroll"
+    return [*shown, clip((Span(fit(note, room.width), "dim"),), room.width)]
+
+
+def _overview(engine: Engine, detail: EngineDetail, view: View, own: EngineView, room: Size) -> list[Line]:
+    names = rows(detail, max(2, min(8, room.height - 10)))
+    lines = latencies(detail, own.mode, room.width, len(names))
+    if room.width >= 180 and own.mode == "all":
+        beside = latencies(detail, "1m", room.width - 80, len(names))
+        lines = [clip((*clip(a, 79), Span(" "), *b), room.width) for a, b in zip(lines, beside, strict=True)]
+    left = room.height - len(lines)
+    columns = 3 if room.width >= 114 else 2
+    high = max(2, left // (-(-len(CHARTS) // columns)))
+    cell = room.width // columns
+    for first in range(0, len(CHARTS), columns):
+        if left < high or high < 3:
+            break
+        blocks = [chart(one, engine, view, own.span, Size(cell - 1, high)) for one in CHARTS[first : first + columns]]
+        lines += [clip([s for block in blocks for s in (*block[row], Span(" "))], room.width) for row in range(high)]
+        left -= high
+    return lines
