@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from math import inf, isfinite
+from operator import lt
 
 from collectors.base import Page
 from opsboard.core import histogram as histograms
@@ -62,7 +63,7 @@ def histogram(page: Page, name: str, ranks: tuple[str, ...]) -> Histogram | None
     for buckets in groups.values():
         buckets.sort()
         bounds, counts = zip(*buckets, strict=True)
-        if bounds[-1] != inf or len(set(bounds)) != len(bounds) or not histograms.is_cumulative(counts):
+        if bounds[-1] != inf or not all(map(lt, bounds, bounds[1:])) or not histograms.is_cumulative(counts):
             return None
         parts.append(Histogram(bounds=bounds, counts=counts))
     merged = histograms.merge(parts)

@@ -120,11 +120,14 @@ def _counters(page: Page, finished: dict[str, float], aliases: dict[str, str]) -
         aliases["requests_finished"] = SUCCESS
         counters["requests_finished"] = sum(count for why, count in finished.items() if why not in NOT_WELL)
     # Before 0.14 there is no reason "error" and before 0.33 no rejection: then nobody counted, which is not 0.
-    failures = [finished.get("error"), families.total(page, REJECTIONS)]
-    if any(failure is not None for failure in failures):
-        counters["requests_failed"] = sum(failure for failure in failures if failure is not None)
+    failed = {SUCCESS: finished.get("error"), REJECTIONS: families.total(page, REJECTIONS)}
+    counted = {name: count for name, count in failed.items() if count is not None}
+    if counted:
+        aliases["requests_failed"] = " + ".join(counted)
+        counters["requests_failed"] = sum(counted.values())
     # Children appear with the first request of their status; a family without one has counted none.
     if HTTP in page.samples or HTTP in page.types or HTTP.removesuffix("_total") in page.types:
+        aliases["http_5xx"] = HTTP
         served = families.total(page, HTTP, lambda labels: labels.get("status", "").startswith("5"))
         counters["http_5xx"] = served or 0.0
     return {field: count for field, count in counters.items() if count is not None}

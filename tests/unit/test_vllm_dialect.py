@@ -1,0 +1,174 @@
+"""What the tables of vLLM's metrics mean, case by case; whole pages are in tests/golden."""
+
+from __future__ import annotations
+
+import pytest
+
+from collectors.engines.vllm import DIALECT
+from collectors.exposition import Parser
+from opsboard.core.model import EngineView
+
+CACHE = "vllm:cache_config_info"
+
+
+def read(*lines: str) -> EngineView:
+    return DIALECT.read(Parser().parse("".join(f"{line}\n" for line in lines).encode()))
+
+
+def test_what_the_page_does_not_tell_is_none_or_absent() -> None:
+    view = read('vllm:num_requests_running{model_name="m"} 0')
+    assert (view.running, view.waiting, view.kv_usage, view.kv_capacity_tokens) == (0.0, None, None, None)
+    assert (view.asleep, view.process_start, view.version) == (None, None, None)
+    assert (dict(view.counters), dict(view.histograms), dict(view.finished)) == ({}, {}, {})
+    assert view.aliases == {"running": "vllm:num_requests_running"}
+
+
+def test_the_newest_name_wins_and_is_told() -> None:
+    view = read('vllm:gpu_cache_usage_perc{engine="0"} 0.5', 'vllm:kv_cache_usage_perc{engine="0"} 0.25')
+    assert (view.kv_usage, view.aliases["kv_usage"]) == (0.25, "vllm:kv_cache_usage_perc")
+
+
+def test_failures_are_unknown_where_the_engine_does_not_count_them() -> None:
+    before = read('vllm:request_success_total{finished_reason="stop"} 5')
+    assert "requests_failed" not in before.counters
+    since = read(
+        'vllm:request_success_total{finished_reason="stop"} 5',
+        'vllm:request_success_total{finished_reason="abort"} 2',
+        'vllm:request_success_total{finished_reason="error"} 1',
+        'vllm:admission_rejections_total{reason="max_num_queued_reqs"} 3',
+    )
+    assert (since.counters["requests_finished"], since.counters["requests_failed"]) == (5, 4)
+    assert since.finished == {"stop": 5, "abort": 2, "error": 1}
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (('http_requests_total{status="2xx"} 5',), 0),
+        (('http_requests_total{status="2xx"} 5', 'http_requests_total{status="5xx"} 2'), 2),
+        (('http_requests_total{status="503"} 2', 'http_requests_total{status="500"} 1'), 3),
+        (("# TYPE http_requests_total counter",), 0),
+        (("# TYPE http_requests counter",), 0),
+        ((), None),
+    ],
+)
+def test_server_errors_are_zero_only_where_somebody_counts(lines: tuple[str, ...], expected: float | None) -> None:
+    assert read("vllm:num_requests_running 1", *lines).counters.get("http_5xx") == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "tokens"),
+    [
+        ('kv_cache_size_tokens="2048",num_gpu_blocks="7",block_size="16"', 2048),
+        ('kv_cache_size_tokens="None",num_gpu_blocks="101",block_size="16"', 1600),
+        ('num_gpu_blocks="101",block_size="16",effective_attention_block_size="32"', 3200),
+        ('num_gpu_blocks="101",block_size="16",effective_attention_block_size="None"', 1600),
+        ('num_gpu_blocks="None",block_size="16"', None),
+        ('num_gpu_blocks="101",block_size="None"', None),
+        ('num_gpu_blocks="1",block_size="16"', None),
+        ('num_gpu_blocks="nan",block_size="inf"', None),
+        ("", None),
+    ],
+)
+def test_capacity_comes_from_labels_that_may_be_none(labels: str, tokens: float | None) -> None:
+    view = read("vllm:num_requests_running 1", f"{CACHE}{{{labels}}} 1")
+    assert view.kv_capacity_tokens == tokens
+
+
+def test_each_rank_of_an_older_front_end_shows_the_blocks_of_all() -> None:
+    ranks = [f'{CACHE}{{engine="{rank}",num_gpu_blocks="202",block_size="16"}} 1' for rank in range(2)]
+    view = read(*ranks)
+    assert [rank.kv_capacity_tokens for rank in view.ranks] == [1600, 1600]
+    assert view.kv_capacity_tokens == 3200
+
+
+def test_capacity_without_a_rank_is_that_of_all_ranks_together() -> None:
+    gauges = [f'vllm:num_requests_running{{engine="{rank}"}} 1' for rank in range(2)]
+    view = read(*gauges, f'{CACHE}{{num_gpu_blocks="202",block_size="16"}} 1')
+    assert [rank.kv_capacity_tokens for rank in view.ranks] == [1600, 1600]
+
+
+def test_usage_is_weighted_by_capacity_or_by_nothing() -> None:
+    usage = ['vllm:kv_cache_usage_perc{engine="0"} 0.9', 'vllm:kv_cache_usage_perc{engine="1"} 0.1']
+    sizes = [f'{CACHE}{{engine="{rank}",kv_cache_size_tokens="{size}"}} 1' for rank, size in ((0, 300), (1, 100))]
+    assert read(*usage, *sizes).kv_usage == pytest.approx(0.7)
+    assert read(*usage).kv_usage == pytest.approx(0.5)
+    assert read(*usage, sizes[0]).kv_usage == pytest.approx(0.5)
+
+
+def test_a_sum_over_ranks_of_which_one_is_unknown_is_unknown() -> None:
+    view = read(
+        'vllm:num_requests_running{engine="0"} 3',
+        'vllm:num_requests_running{engine="1"} NaN',
+        'vllm:num_requests_waiting{engine="1"} 1',
+    )
+    assert (view.running, view.waiting) == (None, None)
+
+
+def test_ranks_are_in_order_of_number() -> None:
+    lines = [f'vllm:num_requests_running{{engine="{rank}"}} 1' for rank in (10, 9, "x", 0)]
+    assert [rank.rank for rank in read(*lines).ranks] == ["0", "9", "10", "x"]
+
+
+def test_sleep_is_told_by_awake() -> None:
+    states = 'vllm:engine_sleep_state{{sleep_state="awake"}} {}'
+    assert read(states.format(1)).asleep is False
+    assert read(states.format(0)).asleep is True
+
+
+@pytest.mark.parametrize(
+    "buckets",
+    [
+        {"0.1": 1, "1.0": 2},
+        {"0.1": 3, "1.0": 2, "+Inf": 3},
+        {"0.1": 1, "1.0": float("nan"), "+Inf": 3},
+        {"0.1": 1, "zero": 2, "+Inf": 3},
+        {"0.1": -1, "+Inf": 3},
+        {"0.1": 1, "0.10": 1, "+Inf": 3},
+    ],
+)
+def test_what_cannot_be_a_histogram_is_absent(buckets: dict[str, float]) -> None:
+    lines = [f'vllm:time_to_first_token_seconds_bucket{{le="{le}"}} {count}' for le, count in buckets.items()]
+    assert read(*lines).histograms == {}
+
+
+def test_buckets_in_any_order_and_without_a_sum_are_a_histogram() -> None:
+    lines = [f'vllm:time_to_first_token_seconds_bucket{{le="{le}"}} {n}' for le, n in (("+Inf", 3), ("1.0", 2))]
+    ttft = read(*lines).histograms["ttft"]
+    assert (ttft.counts, ttft.total, ttft.count) == ((2, 3), None, 3)
+
+
+def test_model_names_are_harmless_and_all_told() -> None:
+    view = read('vllm:num_requests_running{model_name="a\x1b[31m"} 1', 'vllm:num_requests_running{model_name="b"} 1')
+    assert view.models == ("a\ufffd[31m", "b")
+    assert view.model == view.models[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "argv", "role"),
+    [
+        ("VLLM::EngineCor", ["VLLM::EngineCore"], "engine_core"),
+        ("VLLM::EngineCor", ["VLLM::EngineCore_DP0", "", ""], "engine_core"),
+        ("VLLM::EngineCor", [], "engine_core"),
+        ("VLLM::Worker_TP", ["VLLM::Worker_TP0"], "worker"),
+        ("VLLM::Worker", ["VLLM::Worker"], "worker"),
+        ("VLLM::DPCoordin", ["VLLM::DPCoordinator"], "dp_coordinator"),
+        ("VLLM::ApiServer", ["VLLM::ApiServer_0"], "api_server"),
+        ("VLLM::APIServer", ["VLLM::APIServer_1"], "api_server"),
+        ("my-long-prefix:", ["my-long-prefix::EngineCore_DP1"], "engine_core"),
+        ("python3", ["/v/bin/python3", "/v/bin/vllm", "serve", "m"], "api_server"),
+        ("vllm", ["/v/bin/vllm", "serve", "m"], "api_server"),
+        ("python3.11", ["python3.11", "-u", "-m", "vllm.entrypoints.openai.api_server", "--model", "m"], "api_server"),
+        ("python", ["python", "/s/vllm/entrypoints/openai/api_server.py"], "api_server"),
+        ("python", ["python", "-c", "from multiprocessing.resource_tracker import main;main(9)"], "resource_tracker"),
+        ("python", ["python", "-c", "from multiprocessing.spawn import spawn_main; spawn_main()"], "other"),
+        ("python", ["python", "train.py", "vllm", "serve"], None),
+        ("vllm", ["/v/bin/vllm", "bench", "serve"], None),
+        ("opsboard", ["/v/bin/python", "-m", "opsboard", "shim", "--", "vllm", "serve", "m"], None),
+        ("bash", ["bash", "-c", "vllm serve m"], None),
+        ("kworker/0:1", [], None),
+        ("python", ["python"], None),
+    ],
+)
+def test_processes_have_roles(name: str, argv: list[str], role: str | None) -> None:
+    assert DIALECT.process_role(name, argv) == role
