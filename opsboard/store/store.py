@@ -1,0 +1,200 @@
+"""The store's face: what the daemon calls. Writes return at once, writer threads do them; reads are awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from opsboard.core.clock import Clock
+from opsboard.core.errors import StoreError
+from opsboard.core.model import Event, LifeView, Sample, Severity
+from opsboard.core.wire import History
+from opsboard.store import state
+from opsboard.store.retention import StoreLimits
+from opsboard.store.series_file import SeriesFile
+from opsboard.store.state import AuditEntry, Wish
+from opsboard.store.state_file import StateFile
+from opsboard.store.statedir import Lock, size_of
+
+T = TypeVar("T")
+
+READ_S = 15.0
+CLOSE_S = 10.0
+START_S = 2.0
+"""How long opening waits for the check of series.db; after that it goes on behind, and samples wait in memory."""
+OWN_WRITES_S = 0.5
+"""How long a read waits for changes asked for before it."""
+STUCK_S = 10.0
+
+
+class StoreHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """How recording is doing. Bytes are of the files as they are now; ``lag_s`` is the age of what waits for the disk.
+
+    ``recorded`` is False while something cannot be written; ``message`` says why, or what became of a damaged file.
+    """
+
+    recorded: bool
+    message: str | None = None
+    dropped: int = 0
+    """Samples and events given up since the start."""
+    lag_s: float = 0.0
+    series: int = 0
+    series_bytes: int = 0
+    wal_bytes: int = 0
+    state_bytes: int = 0
+
+
+class Store:
+    """``state.db`` and ``series.db`` of one state directory. Make one with :meth:`open`."""
+
+    def __init__(self, lock: Lock, state_file: StateFile, series_file: SeriesFile, clock: Clock) -> None:
+        """Join the parts; :meth:`open` builds them."""
+        self._lock = lock
+        self._state = state_file
+        self._series = series_file
+        self._clock = clock
+        self._lives = state.LifeLog()
+        self._last: Future[None] | None = None
+
+    @classmethod
+    def open(
+        cls, state_dir: Path, clock: Clock, limits: StoreLimits | None = None, *, host: str | None = None
+    ) -> Store:
+        """Open both files, mending what an unclean end left; ``host`` names this machine in the views.
+
+        Blocks: call it before the loop runs or in a thread. Raises StateDirLocked, NewerSchema, DiskFull, StoreError.
+        """
+        limits = limits or StoreLimits()
+        lock = Lock(state_dir)
+        with contextlib.ExitStack() as undo:
+            undo.callback(lock.release)
+            state_file = StateFile(state_dir / "state.db", clock, keep_s=limits.hour_s)
+            undo.callback(state_file.close, CLOSE_S)
+
+            def say(kind: str, text: str) -> None:
+                event = Event(t=clock.now().wall, subject="host", kind=kind, text=text, severity=Severity.ERROR)
+                state_file.submit(lambda connection: state.add_event(connection, event))
+
+            if state_file.notice:
+                say("state_damaged", state_file.notice)
+            series_file = SeriesFile(
+                state_dir / "series.db",
+                clock,
+                limits,
+                host=host or os.uname().nodename,
+                check=state_file.unclean,
+                say=say,
+            )
+            undo.pop_all()
+        series_file.ready.wait(START_S)
+        return cls(lock, state_file, series_file, clock)
+
+    def apply(self, limits: StoreLimits) -> None:
+        """Use other limits from now on (a reloaded configuration)."""
+        self._series.limits = limits
+        self._state.keep_s = limits.hour_s
+
+    # --- samples ------------------------------------------------------------------------------------------------------
+
+    def append(self, wall: float, samples: Sequence[Sample]) -> None:
+        """Record samples of one moment (Unix seconds). Never blocks; ``health().dropped`` counts what is not kept."""
+        self._series.append(wall, samples)
+
+    async def history(self, series: str, start: float, end: float, step: float) -> History:
+        """Return ``[start, end)`` in steps of ``step`` seconds, or more where points would be too many.
+
+        Empty for a series that is not known. Raises StoreError; TimeoutError when the disk does not answer.
+        """
+        return await _in_thread(lambda: self._series.history(series, start, end, step))
+
+    async def series(self) -> list[str]:
+        """Return the names of all series that were ever recorded."""
+        return await _in_thread(self._series.log.names)
+
+    # --- timelines and decisions --------------------------------------------------------------------------------------
+
+    def event(self, event: Event) -> Future[None]:
+        """Record an event. The future (``await asyncio.wrap_future(...)``, or ignore it) is done when it is on disk."""
+        return self._change(lambda connection: state.add_event(connection, event))
+
+    async def events(self, subject: str | None = None, limit: int = 100) -> list[Event]:
+        """Return the newest events, oldest first. Raises StoreError."""
+        return await self._ask(lambda connection: state.read_events(connection, subject, limit))
+
+    def life(self, life: LifeView) -> None:
+        """Record what supervision says of an engine; views that change nothing durable cost nothing."""
+        if self._lives.changed(life):
+            self._change(lambda connection: state.write_life(connection, life))
+
+    async def phase_seconds(self, engine: str) -> dict[str, float]:
+        """Return the seconds each phase took in the last start that became ready. Raises StoreError."""
+        return await self._ask(lambda connection: state.read_phase_seconds(connection, engine))
+
+    def wish(self, engine: str, wish: Wish) -> Future[None]:
+        """Remember what the operator wants; done when it is on disk."""
+        t = self._clock.now().wall
+        return self._change(lambda connection: state.set_wish(connection, engine, wish, t))
+
+    async def wishes(self) -> dict[str, Wish]:
+        """Return the last wish for each engine. Raises StoreError."""
+        return await self._ask(state.read_wishes)
+
+    def audit(self, entry: AuditEntry) -> Future[None]:
+        """Remember who asked for what; done when it is on disk."""
+        return self._change(lambda connection: state.add_audit(connection, entry))
+
+    async def audits(self, limit: int = 100) -> list[AuditEntry]:
+        """Return the newest audit entries, oldest first. Raises StoreError."""
+        return await self._ask(lambda connection: state.read_audit(connection, limit))
+
+    # --- the store itself ---------------------------------------------------------------------------------------------
+
+    def health(self) -> StoreHealth:
+        """Return how recording is doing; cheap enough for every tick."""
+        series, kept = self._series, self._state
+        lag = max(series.lag_s(), kept.writer.lag_s())
+        trouble = kept.writer.trouble or series.writer.trouble
+        message = trouble.message if trouble else None
+        if trouble is None and lag > STUCK_S:
+            message = f"{series.path.parent}: the disk has not taken a write for {lag:.0f} s"
+        return StoreHealth(
+            recorded=message is None,
+            message=message or kept.notice or series.notice,
+            dropped=series.log.dropped + series.log.refused + kept.writer.dropped,
+            lag_s=lag,
+            series=series.log.count,
+            series_bytes=size_of(series.path),
+            wal_bytes=size_of(series.path.with_name("series.db-wal")),
+            state_bytes=size_of(kept.path),
+        )
+
+    async def close(self) -> None:
+        """Write what is there, note the clean end, let go of the directory.
+
+        Raises StoreError when the disk is stuck.
+        """
+        ended = await asyncio.to_thread(lambda: (self._series.close(CLOSE_S), self._state.close(CLOSE_S)))
+        self._lock.release()
+        if not all(ended):
+            raise StoreError(f"{self._state.path.parent}: the disk did not take the last writes within {CLOSE_S:g} s")
+
+    def _change(self, work: Callable[..., None]) -> Future[None]:
+        self._last = self._state.submit(work)
+        return self._last
+
+    async def _ask(self, work: Callable[..., T]) -> T:
+        if self._last is not None and not self._last.done():
+            await asyncio.wait([asyncio.wrap_future(self._last)], timeout=OWN_WRITES_S)
+        return await _in_thread(lambda: self._state.read(work))
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    async with asyncio.timeout(READ_S):
+        return await asyncio.to_thread(work)
