@@ -66,8 +66,8 @@ class AsyncClient:
     async def logs(self, name: str, lines: int = 100, *, follow: bool = False) -> AsyncGenerator[str, None]:
         """Yield an engine's last log lines, and with ``follow`` new ones until the daemon goes away."""
         query: dict[str, str | int | float | None] = {"lines": lines, "follow": 1 if follow else None}
-        async with aclosing(self._lines(target("/v1/engines", name, "logs", query=query), None)) as lines:
-            async for line in lines:
+        async with aclosing(self._lines(target("/v1/engines", name, "logs", query=query), None)) as stream:
+            async for line in stream:
                 yield line.decode("utf-8", "replace")
 
     async def events(self, silence_s: float | None = SILENCE_S) -> AsyncGenerator[Status, None]:

@@ -10,11 +10,12 @@ from typing import Protocol
 
 from opsboard.core.clock import Clock
 from opsboard.core.errors import Conflict, Denied, NotFound, OpsboardError, UsageError
-from opsboard.core.model import Event, Record, Severity
+from opsboard.core.model import Event, Severity
 from opsboard.core.text import sanitise
 from opsboard.core.wire import ActionAccepted, ActionRequest
 from opsboard.daemon.pipeline import EngineSpec
 from opsboard.httpd import Peer
+from opsboard.store.state import AuditEntry
 
 KINDS = ("start", "stop", "restart")
 REASON_CHARS = 500
@@ -34,18 +35,6 @@ class Hands(Protocol):
         """Stop, then start."""
 
 
-class Asked(Record, frozen=True, kw_only=True):
-    """One accepted action, for the audit table. Unix seconds; ``uid`` and ``pid`` of who asked, None if unknown."""
-
-    t: float
-    id: str
-    engine: str
-    kind: str
-    reason: str | None
-    uid: int | None
-    pid: int | None
-
-
 class Actions:
     """Takes actions on and carries them out, each in a task of its own."""
 
@@ -54,8 +43,8 @@ class Actions:
         clock: Clock,
         find: Callable[[str], EngineSpec | None],
         hands: Hands | None,
-        on_event: Callable[[Event], None],
-        audit: Callable[[Asked], None],
+        on_event: Callable[[Event], object],
+        audit: Callable[[AuditEntry], object],
     ) -> None:
         """``hands`` None: a daemon that only looks."""
         self._clock = clock
@@ -107,9 +96,8 @@ class Actions:
         reason = None if request.reason is None else sanitise(request.reason, REASON_CHARS)
         uid, pid = (None, None) if peer is None else (peer.uid, peer.pid)
         now = self._clock.now().wall
-        self._audit(
-            Asked(t=now, id=accepted.id, engine=accepted.engine, kind=accepted.kind, reason=reason, uid=uid, pid=pid)
-        )
+        subject = f"engine/{accepted.engine}"
+        self._audit(AuditEntry(t=now, action=accepted.kind, subject=subject, uid=uid, pid=pid, reason=reason))
         why = f": {reason}" if reason else ""
         self._tell(accepted, f"{accepted.kind} asked by uid {uid} (pid {pid}){why}", Severity.INFO)
         work = {"start": hands.start, "stop": hands.stop, "restart": hands.restart}[accepted.kind]

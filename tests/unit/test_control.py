@@ -20,7 +20,7 @@ from opsboard.core.clock import ManualClock
 from opsboard.core.errors import Conflict, ControlError, Denied, NotFound, NotReachable, StateDirLocked
 from opsboard.core.model import EngineReading, EngineView, Event, Outcome
 from opsboard.core.wire import DaemonInfo, History, HistoryPoint, Status
-from opsboard.daemon.actions import Actions, Asked
+from opsboard.daemon.actions import Actions
 from opsboard.daemon.board import status
 from opsboard.daemon.control import Control
 from opsboard.daemon.pipeline import EngineSpec, PipelineState, feed
@@ -28,6 +28,7 @@ from opsboard.daemon.recording import Recorders, recording_line
 from opsboard.daemon.rights import Right
 from opsboard.daemon.subscribers import Newest
 from opsboard.httpd import Limits, serve
+from opsboard.store.state import AuditEntry
 
 T = TypeVar("T")
 ALL = Right.READ | Right.OPERATE
@@ -84,7 +85,7 @@ class Daemon:
         )
         self.hands = FakeHands()
         self.events: list[Event] = []
-        self.asked: list[Asked] = []
+        self.asked: list[AuditEntry] = []
         self.log = path.with_name("engine.log")
         self.reload_error: ControlError | None = None
         self.recorders = Recorders()
@@ -349,7 +350,7 @@ def test_an_action_is_taken_on_carried_out_and_told(path: Path) -> None:
             await asyncio.sleep(0.01)
         assert daemon.hands.done == [("restart", "a", "leak\N{REPLACEMENT CHARACTER}[31m")]
         (asked,) = daemon.asked
-        assert (asked.id, asked.uid, asked.pid) == (accepted.id, os.getuid(), os.getpid())
+        assert (asked.action, asked.subject, asked.uid, asked.pid) == ("restart", "engine/a", os.getuid(), os.getpid())
         (event,) = daemon.events
         assert event.subject == "engine/a"
         assert event.text.startswith(f"restart asked by uid {os.getuid()} (pid {os.getpid()}): leak")

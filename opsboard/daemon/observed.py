@@ -1,0 +1,60 @@
+"""Who serves an engine that somebody else started: the process that listens on its port."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from collectors import procfs, sockets
+from collectors.process import ProcessIdentity, alive, identity
+from opsboard.core.clock import Clock
+
+SEARCH_EVERY_S = 30.0
+"""A search reads the descriptors of every process, so an engine that is not found is not searched for at every look."""
+
+
+class Owner:
+    """Finds the serving process of one URL, and keeps to it as long as it lives."""
+
+    def __init__(self, url: str, is_engine: Callable[[int], bool], clock: Clock, proc_root: str = procfs.PROC) -> None:
+        """``is_engine`` tells engines from what merely forwards the port (a container's proxy)."""
+        self._port = local_port(url)
+        self._is_engine = is_engine
+        self._clock = clock
+        self._proc = proc_root
+        self._known: ProcessIdentity | None = None
+        self._searched = -math.inf
+
+    async def pid(self) -> int | None:
+        """Return the root of the engine's process tree; None when it is not on this machine or not to be seen."""
+        if self._known is not None and alive(self._known, self._proc):
+            return self._known.pid
+        self._known = None
+        mono = self._clock.now().mono
+        if self._port is None or mono - self._searched < SEARCH_EVERY_S:
+            return None
+        self._searched = mono
+        self._known = await asyncio.to_thread(self._search, self._port)
+        return None if self._known is None else self._known.pid
+
+    def _search(self, port: int) -> ProcessIdentity | None:
+        wanted = {listener.inode for listener in sockets.listeners(self._proc) if listener.port == port}
+        pids = procfs.pids(self._proc) if wanted else ()
+        holders = (pid for pid in pids if wanted & (sockets.inodes_of(pid, self._proc) or set()))
+        found = [known for pid in holders if self._is_engine(pid) and (known := identity(pid, self._proc))]
+        # Further API servers share the socket of the first one, and are its children.
+        return min(found, key=lambda known: (known.start_ticks, known.pid), default=None)
+
+
+def local_port(url: str) -> int | None:
+    """Return the port of a URL that leads to this machine, None for any other."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        local = host == "localhost" or ip_address(host).is_loopback or ip_address(host).is_unspecified
+    except ValueError:
+        local = False
+    return (parts.port or (443 if parts.scheme == "https" else 80)) if local else None

@@ -1,0 +1,67 @@
+"""From the configuration (or from what was found) to what the pipeline and the supervisor are told of engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
+
+from collectors.discover import FoundEngine
+from opsboard.config.schema import Config, Engine
+from opsboard.core.model import GpuReading
+from opsboard.core.secret import Secret
+from opsboard.core.text import sanitise
+from opsboard.daemon.pipeline import EngineSpec
+from opsboard.supervise.launch import LaunchSpec
+
+
+def engine_specs(config: Config) -> list[EngineSpec]:
+    """Return every configured engine, in the order of the file."""
+    return [
+        EngineSpec(name=e.name, kind=e.kind, url=e.url, supervised=e.supervised, command=e.command)
+        for e in config.engine
+    ]
+
+
+def url_specs(urls: Iterable[str]) -> list[EngineSpec]:
+    """Return engines named by their addresses (``opsboard --url``)."""
+    return [EngineSpec(name=sanitise(urlsplit(url).netloc.rpartition("@")[2] or url, 64), url=url) for url in urls]
+
+
+def found_specs(found: Iterable[FoundEngine]) -> list[EngineSpec]:
+    """Return engines that were found running."""
+    return [EngineSpec(name=engine.name, kind=engine.kind, url=engine.url) for engine in found]
+
+
+def launch_specs(config: Config, gpus: GpuReading | None) -> list[LaunchSpec]:
+    """Return what the supervisor starts. ``gpus`` turns configured numbers into uuids; None when the driver is silent."""
+    uuids = {} if gpus is None else {gpu.index: gpu.uuid for gpu in gpus.gpus if gpu.mig is None}
+    return [_launch_spec(engine, uuids) for engine in config.engine if engine.command is not None and engine.url]
+
+
+def _launch_spec(engine: Engine, uuids: Mapping[int, str]) -> LaunchSpec:
+    env: dict[str, str | Secret] = dict(engine.env)
+    visible: tuple[str, ...] | None = None
+    if engine.gpus is not None:
+        visible = tuple(uuids.get(index, str(index)) for index in engine.gpus)
+        if not set(engine.gpus) <= uuids.keys():
+            # CUDA counts cards by speed unless told to count as NVML does, and as the configuration does.
+            env.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+            visible = tuple(map(str, engine.gpus))
+    if engine.api_key is not None and engine.kind in {None, "vllm"}:
+        env.setdefault("VLLM_API_KEY", engine.api_key)
+    return LaunchSpec(
+        name=engine.name,
+        command=engine.command or (),
+        url=engine.url or "",
+        env=env,
+        user=engine.user,
+        gpus=visible,
+        autostart=engine.autostart,
+        ready_timeout_s=engine.ready_timeout,
+        stop_timeout_s=engine.stop_timeout,
+    )
+
+
+def secrets_of(config: Config) -> list[str]:
+    """Return every secret text of a configuration, for the log's blacking out."""
+    return [engine.api_key.reveal() for engine in config.engine if engine.api_key is not None]
