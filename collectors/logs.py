@@ -54,8 +54,13 @@ def tail(path: str | Path, lines: int, *, end: int | None = None, limit: int = T
 class LogFollower:
     """Hands out the lines that were added to a file since the last look. Poll it; it never blocks and never grows."""
 
-    def __init__(self, path: str | Path, *, from_end: bool = False, read_bytes: int = READ_BYTES) -> None:
-        """Follow ``path``, which need not exist yet; ``from_end`` begins at its present end."""
+    def __init__(
+        self, path: str | Path, *, from_end: bool = False, start: int = 0, read_bytes: int = READ_BYTES
+    ) -> None:
+        """Follow ``path``, which need not exist yet; ``from_end`` begins at its present end, ``start`` at that byte.
+
+        A file that is shorter than ``start`` was rotated since and is read from its beginning.
+        """
         self.path = Path(path)
         self.skipped_bytes = 0
         """Bytes never looked at because the file grew faster than it was read."""
@@ -66,9 +71,10 @@ class LogFollower:
         self._mark = b""
         self._partial = b""
         self._dropping = False
-        if from_end and self._open():
+        if (from_end or start) and self._open():
             assert self._fd is not None  # noqa: S101  _open said so
-            self.position = os.fstat(self._fd).st_size
+            size = os.fstat(self._fd).st_size
+            self.position = size if from_end else start if start <= size else 0
             self._remember()
 
     def read_new(self) -> list[str]:

@@ -24,7 +24,7 @@ from opsboard.supervise.shim_socket import PATH_BYTES
 
 SHIM = Path(__file__).with_name("shim.py")
 START_S = 15.0
-"""Deadline for the shim's answer: it takes 0.05 s, more on a cold disk or a host that swaps."""
+"""Deadline for the shim's answer: 0.05 s, more on a busy host."""
 INHERITED = (
     *("PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "HOME", "USER", "LOGNAME", "SHELL", "VIRTUAL_ENV", "LD_LIBRARY_PATH"),
     *("CUDA_HOME", "CUDA_PATH", "XDG_CACHE_HOME", "HF_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
@@ -36,7 +36,7 @@ _ROOT = 0
 
 
 class LaunchSpec(Record, frozen=True, kw_only=True):
-    """One supervised engine as the configuration wants it. Seconds, bytes; ``gpus`` are uuids, None leaves all visible."""
+    """One supervised engine as configured. Seconds, bytes; ``gpus`` are uuids, None leaves all visible."""
 
     name: str
     command: tuple[str, ...]
@@ -198,6 +198,8 @@ async def _start_shim(directory: Path) -> dict[str, Any]:
             env={},
             start_new_session=True,
         )
+    except OSError as error:
+        raise SuperviseError(f"cannot start a shim: {error.strerror or error}", permanent=False) from error
     finally:
         os.close(errors)
     assert process.stdout is not None  # noqa: S101  asked for above

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 PROC = "/proc"
 TAG = "OPSBOARD_INSTANCE"
@@ -26,6 +26,10 @@ class Process(NamedTuple):
     group: int
     state: str
     name: str
+
+    def record(self) -> dict[str, Any]:
+        """Return how a bundle names this process."""
+        return {"pid": self.pid, "start_ticks": self.start_ticks, "group": self.group, "name": self.name}
 
     def same_as(self, other: Process | None) -> bool:
         """Tell whether ``other`` is this very process, not a later one under its pid."""

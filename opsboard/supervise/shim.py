@@ -25,7 +25,7 @@ if not __package__:  # run as a file, without site-packages: our folder comes la
 
 from opsboard.supervise import bundle
 from opsboard.supervise.ending import Ending
-from opsboard.supervise.processes import Family, Process, alive, boot_id, look, tagged
+from opsboard.supervise.processes import Family, alive, boot_id, look, tagged
 from opsboard.supervise.rotate import rotate
 from opsboard.supervise.shim_socket import ShimSocket
 
@@ -98,7 +98,7 @@ class Shim:
             "engine": launch["engine"],
             "instance": launch["instance"],
             "life": launch["life"],
-            "shim": _named(look(os.getpid())),
+            "shim": _record(os.getpid()),
             "process": None,
             "boot_id": boot_id(),
             "argv_sha256": launch["argv_sha256"],
@@ -126,7 +126,7 @@ class Shim:
             self._exit = self._ended(None, _why(launch, error))
             self._record_exit()
             raise Refused(_why(launch, error)) from error
-        self._identity["process"] = _named(look(pid)) or {"pid": pid, "start_ticks": None}
+        self._identity["process"] = _record(pid)
         with contextlib.suppress(OSError):  # the mark still tells whose it is
             self._record_identity()
         self._family.refresh()
@@ -235,8 +235,7 @@ class Shim:
         }
 
     def _processes(self) -> list[dict[str, Any]]:
-        members = sorted(self._family.members.values())[:DESCENDANTS_LIMIT]
-        return [named for process in members if (named := _named(process))]
+        return [process.record() for process in sorted(self._family.members.values())[:DESCENDANTS_LIMIT]]
 
     def _record_identity(self) -> None:
         record = {"protocol": bundle.PROTOCOL} | self._identity
@@ -325,10 +324,10 @@ def _why(launch: dict[str, Any], error: OSError) -> str:
     return f"cannot execute {program}: {error.strerror}"
 
 
-def _named(process: Process | None) -> dict[str, Any] | None:
-    if process is None:
-        return None
-    return {"pid": process.pid, "start_ticks": process.start_ticks, "group": process.group, "name": process.name}
+def _record(pid: int) -> dict[str, Any]:
+    """Name a process; one that has ended already keeps only its pid, which then names nobody."""
+    process = look(pid)
+    return process.record() if process else {"pid": pid, "start_ticks": None}
 
 
 def _size(path: str) -> int:

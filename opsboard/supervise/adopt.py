@@ -1,0 +1,171 @@
+"""What is there of an engine: read from its bundle, checked against the processes that live now.
+
+A pid is believed only together with its start time and the boot it belongs to. Records of another boot, and pids that
+belong to somebody else by now, are never signalled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from opsboard.core.model import Record
+from opsboard.supervise import bundle
+from opsboard.supervise.processes import Process, below, boot_id, everybody, look, tagged
+
+BUDGET_S = 2.0
+"""What one engine may take to be looked at, when a shim is just starting or a disk does not answer."""
+_AGAIN_S = 0.05
+
+
+class Exit(Record, frozen=True, kw_only=True):
+    """How a main process ended. ``code`` like a returncode (negative = signal); ``message`` when it never began."""
+
+    code: int | None
+    ended: float
+    asked_by: str | None
+    message: str | None
+
+
+class Remains(Record, frozen=True, kw_only=True):
+    """What a bundle and the kernel say together about the last life of an engine.
+
+    ``main``, ``shim`` and ``others`` (all other processes of the life) live; ``started`` is Unix seconds.
+    """
+
+    directory: str
+    instance: str
+    life: int
+    started: float
+    log_offset: int
+    socket: str
+    same_boot: bool
+    shim: Process | None = None
+    main: Process | None = None
+    others: tuple[Process, ...] = ()
+    group: int | None = None
+    """Process group of the life, which is the main process's pid."""
+    ending: bool = False
+    was_ready: bool = False
+    exit: Exit | None = None
+    settled: bool = True
+    """False while a shim is between its own start and the engine's."""
+
+    @property
+    def lives(self) -> bool:
+        """True when any process of the life runs."""
+        return self.main is not None or bool(self.others)
+
+
+def examine(directory: Path, boot: str | None = None) -> Remains | None:
+    """Return what is there now, None when the bundle holds no life. Reads files and /proc, blocks for milliseconds."""
+    place = str(directory)
+    identity = bundle.read(place, bundle.IDENTITY)
+    if identity is None or not isinstance(identity.get("instance"), str):
+        return None
+    instance = identity["instance"]
+    same_boot = identity.get("boot_id") == (boot or boot_id())
+    ready = bundle.read(place, bundle.READY) or {}
+    process = identity.get("process") or {}
+    remains = Remains(
+        directory=place,
+        instance=instance,
+        life=int(identity.get("life", 1)),
+        started=float(identity.get("started", 0.0)),
+        log_offset=int(identity.get("log_offset", 0)),
+        socket=str(identity.get("socket", "")),
+        same_boot=same_boot,
+        group=process.get("pid"),
+        was_ready=ready.get("instance") == instance,
+        exit=_exit(bundle.read(place, bundle.EXIT), instance),
+    )
+    if not same_boot:
+        return remains
+    return _living(remains, identity, bundle.read(place, bundle.STATUS) or {})
+
+
+def _living(remains: Remains, identity: Mapping[str, Any], status: Mapping[str, Any]) -> Remains:
+    """Add who of the recorded processes lives."""
+    shim = _alive(identity.get("shim"))
+    main = _alive(identity.get("process"))
+    recorded = status.get("processes", ()) if status.get("instance") == remains.instance else ()
+    known = [process for record in recorded if (process := _alive(record)) is not None]
+    if shim is None:  # nobody keeps the record up to date any more
+        table = everybody()
+        roots = {process.pid for process in known} | ({main.pid} if main else set())
+        known += below(roots, table) + tagged(remains.instance)
+    others = {process.pid: process for process in known}
+    if main is None and shim is None and remains.group is None and remains.exit is None and others:
+        main = min(others.values(), key=lambda process: process.start_ticks)  # its shim died before it could write
+    if main is not None:
+        others.pop(main.pid, None)
+    return msgspec.structs.replace(
+        remains,
+        shim=shim,
+        main=main,
+        others=tuple(others.values()),
+        group=main.pid if main is not None else remains.group,
+        ending=shim is not None and status.get("state") == "stopping",
+        settled=shim is None or main is not None or remains.exit is not None or remains.group is not None,
+    )
+
+
+async def examine_within(directory: Path, budget_s: float = BUDGET_S) -> Remains | None:
+    """Like :func:`examine`, off the loop, waiting for a shim that is just starting. Raises TimeoutError."""
+    async with asyncio.timeout(budget_s):
+        while True:
+            remains = await asyncio.to_thread(examine, directory)
+            starting = await asyncio.to_thread(_locked, directory)
+            unknown = starting if remains is None or remains.shim is None else not remains.settled
+            if not unknown:
+                return remains
+            await asyncio.sleep(_AGAIN_S)
+
+
+def survivors(known: Iterable[Process]) -> list[Process]:
+    """Return who of the processes of a life without a shim runs now, and their children."""
+    table = everybody()
+    living = [now for process in known if process.same_as(now := table.get(process.pid)) and now is not None]
+    found = [*living, *below({process.pid for process in living}, table)]
+    return list({process.pid: process for process in found}.values())
+
+
+def _alive(record: object) -> Process | None:
+    """Return the recorded process if it is the one that lives under its pid."""
+    if not isinstance(record, dict) or not isinstance(record.get("pid"), int):
+        return None
+    found = look(record["pid"])
+    return found if found is not None and found.start_ticks == record.get("start_ticks") else None
+
+
+def _exit(record: dict[str, Any] | None, instance: str) -> Exit | None:
+    if record is None or record.get("instance") != instance:
+        return None
+    code, asked_by, message = record.get("code"), record.get("asked_by"), record.get("message")
+    return Exit(
+        code=code if isinstance(code, int) else None,
+        ended=float(record.get("ended", 0.0)),
+        asked_by=str(asked_by) if asked_by else None,
+        message=str(message) if message else None,
+    )
+
+
+def _locked(directory: Path) -> bool:
+    """Tell whether a shim holds the bundle."""
+    try:
+        lock = os.open(directory / bundle.LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False

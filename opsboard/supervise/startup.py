@@ -1,0 +1,92 @@
+"""One start-up as people see it: the phases its log shows, how far it is, and why it may have failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from collectors.logs import LogFollower, tail
+from collectors.phases import PHASES, PhaseTracker, progress
+from opsboard.core.model import Phase
+
+QUOTE_CHARS = 300
+_DONE = PHASES[-1]
+_NEARLY = 0.99
+"""The log does not decide that an engine is ready, the probe does."""
+
+
+class StartUp:
+    """Follows the log of one life from its first byte. Look now and then; everything else is a value."""
+
+    def __init__(self, log: Path, offset: int, last_seconds: Mapping[str, float], began: float) -> None:
+        """``offset`` is where the life begins in ``log``, ``began`` when (Unix s); ``last_seconds`` by phase."""
+        self._log = log
+        self._offset = offset
+        self._follower = LogFollower(log, start=offset)
+        self._tracker = PhaseTracker()
+        self._last_seconds = last_seconds
+        self._over = False
+        self.phases: tuple[Phase, ...] = (self._phase(PHASES[0], began),)
+
+    @property
+    def phase(self) -> str:
+        """The present phase."""
+        return self.phases[-1].name
+
+    def look(self, now: float) -> None:
+        """Take in what the log holds by ``now`` (Unix s). A log that cannot be read tells nothing."""
+        if self._over:
+            return
+        try:
+            lines = self._follower.read_new()
+        except OSError:
+            return
+        for line in lines:
+            change = self._tracker.feed(line)
+            if change is not None and change.phase not in {self.phase, _DONE}:
+                self._end_phase(now)
+                self.phases += (self._phase(change.phase, now),)
+
+    def progress(self, now: float) -> float:
+        """Return how far the start is, 0..1."""
+        return min(_NEARLY, progress(self.phases, self._last_seconds, now, self._tracker.inside))
+
+    def ready(self, now: float) -> None:
+        """Close the last phase, and the log."""
+        self._end_phase(now)
+        self.close()
+
+    def last_words(self) -> str | None:
+        """Return the log line that explains an end best: what looks fatal, else the last one; None for silence."""
+        if self._tracker.reason is not None and not self._over:
+            hint = f" ({self._tracker.hint})" if self._tracker.hint else ""
+            return f"“{self._tracker.reason}”{hint}"
+        return last_words(self._log, self._offset)
+
+    def close(self) -> None:
+        """Let go of the log."""
+        self._over = True
+        self._follower.close()
+
+    def _phase(self, name: str, began: float) -> Phase:
+        return Phase(name=name, started=began, last_seconds=self._last_seconds.get(name))
+
+    def _end_phase(self, now: float) -> None:
+        last = self.phases[-1]
+        if last.seconds is None:
+            ended = msgspec.structs.replace(last, seconds=max(0.0, now - last.started))
+            self.phases = (*self.phases[:-1], ended)
+
+
+def last_words(log: Path, offset: int) -> str | None:
+    """Return the last line with something in it that was written after ``offset``, as a quotation."""
+    try:
+        if log.stat().st_size <= offset:
+            return None
+        lines = tail(log, 20)
+    except OSError:
+        return None
+    words = next((line for line in reversed(lines) if line.strip()), None)
+    return None if words is None else f"“{words.strip()[:QUOTE_CHARS]}”"

@@ -1,0 +1,79 @@
+"""The daemon's side of an end: asked of the shim, or done by hand where it is gone; over when everybody is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from opsboard.core.errors import SuperviseError
+from opsboard.supervise.adopt import Remains, examine, survivors
+from opsboard.supervise.ending import Ending
+from opsboard.supervise.processes import Process, send
+from opsboard.supervise.shim_client import ask
+from opsboard.supervise.watching import ended
+
+BY = "operator"
+"""How the exit record names an end that this daemon asked for (a reason follows)."""
+_PATIENCE_S = 10.0
+"""What KILL may take before somebody is told: freeing 80 GB of pinned memory takes seconds, a hung driver for ever."""
+_STEP_S = 0.1
+_REFUSALS = 3
+
+
+async def end_life(directory: Path, grace_s: float, reason: str, tell: Callable[[str], None]) -> None:
+    """End the life of a bundle; return when every process of it is gone. ``tell`` hears what takes too long.
+
+    TERM to all, KILL after ``grace_s`` seconds. Goes on for ever: a process that waits in the driver cannot be killed,
+    and nothing may be started beside it.
+    """
+    loop = asyncio.get_running_loop()
+    began, refusals = loop.time(), 0
+    while (remains := await asyncio.to_thread(examine, directory)) is not None and _runs(remains):
+        if remains.shim is None:
+            await _end_by_hand(remains, grace_s, tell)
+            continue
+        try:
+            await ask(remains.socket, "stop", grace_s=max(0.0, grace_s - (loop.time() - began)), by=f"{BY}: {reason}")
+        except SuperviseError:
+            refusals += 1
+            if refusals == _REFUSALS:  # deaf, but alive: this it cannot miss
+                send(remains.shim, signal.SIGTERM)
+        await _wait_for_shim(remains, 1.0)
+        if loop.time() - began > grace_s + _PATIENCE_S:
+            tell(_stuck(list(filter(None, (remains.main, *remains.others)))))
+
+
+def _runs(remains: Remains) -> bool:
+    return remains.lives or remains.shim is not None
+
+
+async def _wait_for_shim(remains: Remains, seconds: float) -> None:
+    """Wait until the shim is gone, which it is when everybody is, at most ``seconds``."""
+    assert remains.shim is not None  # noqa: S101  the caller has looked
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await ended(remains.shim)
+
+
+async def _end_by_hand(remains: Remains, grace_s: float, tell: Callable[[str], None]) -> None:
+    """Signal everybody of a life without a shim until nobody is left."""
+    loop = asyncio.get_running_loop()
+    ending = Ending(remains.group or 0, grace_s, loop.time())
+    known = {process.pid: process for process in (remains.main, *remains.others) if process is not None}
+    while True:
+        left = await asyncio.to_thread(survivors, list(known.values()))
+        if not left:
+            return
+        known |= {process.pid: process for process in left}
+        ending.step(left, loop.time())
+        if ending.killed_at is not None and loop.time() - ending.killed_at > _PATIENCE_S:
+            tell(_stuck(left))
+        await asyncio.sleep(_STEP_S)
+
+
+def _stuck(left: list[Process]) -> str:
+    names = ", ".join(f"pid {process.pid} ({process.name}, state {process.state})" for process in left[:4])
+    return f"KILL does not end {names}: a process in state D waits in the kernel, often for the GPU driver"
