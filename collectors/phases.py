@@ -84,6 +84,9 @@ _SUSPECT = (
 )
 """Every line of the two patterns holds one of these words: most lines of a log are passed over without a regex."""
 _REQUEST = re.compile(r"Received request |prompt: ['\"]")  # a logged prompt says nothing about the engine
+_PREFIX = re.compile(
+    r"(?:\([^()]*pid=\d+\)\s*)?(?:[A-Z]+ \d\d-\d\d [\d:]+ )?(?:\[[\w./-]+:\d+\] )?"
+)  # who, when, where
 _HINTS = (
     (
         "Free memory on device",
@@ -162,7 +165,7 @@ class PhaseTracker:
         if cause is None and (self.reason is not None or _SYMPTOMS.search(line) is None):
             return False
         self._reason_is_cause = cause is not None
-        self.reason = sanitise_line(line.strip(), REASON_LIMIT)
+        self.reason = sanitise_line(_PREFIX.sub("", sanitise_line(line).strip(), count=1), REASON_LIMIT)
         self.hint = next((hint for text, hint in _HINTS if text in line), None)
         return True
 

@@ -1,0 +1,79 @@
+"""Which TCP ports are listened on in our network namespace, and by whom, from /proc."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from ipaddress import IPv4Address, IPv6Address
+
+from collectors import procfs
+from opsboard.core.model import Record
+
+_LISTEN = b"0A"  # TCP_LISTEN of include/net/tcp_states.h
+
+
+class Listener(Record, frozen=True):
+    """One listening TCP socket; ``inode`` is the number by which its holders know it."""
+
+    address: IPv4Address | IPv6Address
+    port: int
+    inode: int
+
+    @property
+    def host(self) -> str:
+        """The address to connect to from this machine, as it stands in a URL."""
+        if self.address.is_unspecified:
+            return "127.0.0.1"
+        return f"[{self.address}]" if self.address.version == 6 else str(self.address)
+
+
+def listeners(proc_root: str = procfs.PROC) -> list[Listener]:
+    """Return all listening sockets, IPv4 first. Empty where /proc does not tell."""
+    found = []
+    for name in ("tcp", "tcp6"):
+        try:
+            data = procfs.read_bytes(f"{proc_root}/net/{name}", 4 << 20) or b""
+        except OSError:
+            continue
+        for line in data.splitlines()[1:]:
+            fields = line.split()
+            if len(fields) > 9 and fields[3] == _LISTEN:
+                address, _, port = fields[1].partition(b":")
+                found.append(Listener(_address(address), int(port, 16), int(fields[9])))
+    return found
+
+
+def inodes_of(pid: int, proc_root: str = procfs.PROC) -> set[int] | None:
+    """Return the sockets that a process holds; None when we may not see or it is gone."""
+    folder = f"{proc_root}/{pid}/fd"
+    try:
+        links = os.listdir(folder)  # noqa: PTH208  names only
+    except OSError:
+        return None
+    held = set()
+    for link in links:
+        try:
+            target = os.readlink(f"{folder}/{link}")  # noqa: PTH115  many of them
+        except OSError:
+            continue
+        if target.startswith("socket:["):
+            held.add(int(target[8:-1]))
+    return held
+
+
+def network_of(pid: int | str, proc_root: str = procfs.PROC) -> str | None:
+    """Return the name of the network namespace of a process ("self" for ours); None when we may not see it."""
+    try:
+        return os.readlink(f"{proc_root}/{pid}/ns/net")  # noqa: PTH115  a link to no file
+    except OSError:
+        return None
+
+
+def _address(text: bytes) -> IPv4Address | IPv6Address:
+    """Decode an address as the kernel prints it: 32-bit words in the byte order of the machine."""
+    words = [int(text[place : place + 8], 16) for place in range(0, len(text), 8)]
+    packed = struct.pack(f"={len(words)}I", *words)
+    if len(words) == 1:
+        return IPv4Address(packed)
+    return IPv6Address(socket.inet_ntop(socket.AF_INET6, packed))
