@@ -65,16 +65,16 @@ def test_the_last_line_is_a_status_of_three_ready_engines_with_traffic(tmp_path:
         assert all(engine["ttft_p95_s"] > 0 for engine in status["engines"])
         assert all(engine["supervised"] for engine in status["engines"])
         assert status["daemon"]["recorded"] is True
-        wait_until(lambda: not belonging_to(tmp_path), what="every process is gone", seconds=30)
+        wait_until(lambda: not belonging_to(tmp_path), what="every process is gone", deadline=30)
         assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_a_demo_that_is_ended_leaves_no_process(number: signal.Signals, tmp_path: Path) -> None:
     with demo(tmp_path, "--seconds", "100") as process:
-        wait_until(lambda: engines_are_up(tmp_path), what="the engines are up", seconds=30)
+        wait_until(lambda: engines_are_up(tmp_path), what="the engines are up", deadline=30)
         process.send_signal(number)
         process.wait(60)
-        wait_until(lambda: not belonging_to(tmp_path), what="every process is gone", seconds=45)
+        wait_until(lambda: not belonging_to(tmp_path), what="every process is gone", deadline=45)
         if number != signal.SIGKILL:  # nobody is left to tidy up then
             assert list(tmp_path.iterdir()) == []
