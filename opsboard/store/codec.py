@@ -16,18 +16,19 @@ sizes were compared on recorded series: see docs/store.md.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from operator import sub, truediv, xor
+from operator import mul, sub, truediv, xor
 
 CONSTANT, WHOLE, WORDS, INDEX = range(4)
 _WIDTHS = ((1, "b", 1 << 7), (2, "h", 1 << 15), (4, "i", 1 << 31), (8, "q", 1 << 63))
 _LIMIT = 1 << 53
 """Beyond it a float64 cannot hold every integer."""
-_SCALES = (0, 1, 2, 3, 4, 6)
+SCALES = (0, 1, 2, 3, 4, 6, 7, 9)
 """Powers of ten that instruments round to."""
 _TYPECODES = {1: "b", 2: "h", 4: "i", 8: "q"}
 
@@ -50,11 +51,6 @@ def _unshuffle(data: bytes, width: int) -> bytes:
     return bytes(out)
 
 
-def _differences(numbers: Sequence[int]) -> list[int]:
-    """The first number, then each one less the one before."""
-    return [numbers[0], *map(sub, numbers[1:], numbers)] if numbers else []
-
-
 def _narrow(numbers: Sequence[int]) -> tuple[int, bytes]:
     """The narrowest width in bytes that holds them all, and the packed bytes. Raises OverflowError beyond 64 bits."""
     low, high = (min(numbers), max(numbers)) if numbers else (0, 0)
@@ -66,30 +62,30 @@ def _narrow(numbers: Sequence[int]) -> tuple[int, bytes]:
 
 
 def encode_whole(numbers: Sequence[int], scale: int = 0) -> bytes:
-    """Pack integers. Raises OverflowError beyond 64 bits.
+    """Pack integers, with the index of their scale. Raises OverflowError beyond 64 bits.
 
     The first value of a difference stands before the payload, so that one large number does not widen all the others.
     """
-    best = b""
+    packed = [_pack(list(numbers), [], scale)]
     form = list(numbers)
     heads: list[int] = []
-    for order in range(3):
-        if order:
-            if not form:
-                break
-            heads.append(form[0])
-            form = _differences(form)[1:]
-        width, data = _narrow(form)
-        head = struct.pack(f"<{len(heads)}q", *heads)
-        parameter = (order << 6) | (scale << 3) | (width.bit_length() - 1)
-        packed = bytes((WHOLE, parameter)) + head + _deflate(_shuffle(data, width))
-        if not best or len(packed) < len(best):
-            best = packed
-    return best
+    while form and len(heads) < 2:
+        heads.append(form[0])
+        form = list(map(sub, form[1:], form))
+        with contextlib.suppress(OverflowError, struct.error):  # too far apart for 64 bits
+            packed.append(_pack(form, heads, scale))
+    return min(packed, key=len)
+
+
+def _pack(form: list[int], heads: list[int], scale: int) -> bytes:
+    width, data = _narrow(form)
+    parameter = (len(heads) << 6) | (scale << 3) | (width.bit_length() - 1)
+    head = struct.pack(f"<{len(heads)}q", *heads)
+    return bytes((WHOLE, parameter)) + head + _deflate(_shuffle(data, width))
 
 
 def decode_whole(data: bytes) -> tuple[list[int], int]:
-    """Undo ``encode_whole``: the integers and their scale."""
+    """Undo ``encode_whole``: the integers and the index of their scale."""
     parameter = data[1]
     order, scale, width = parameter >> 6, (parameter >> 3) & 7, 1 << (parameter & 7)
     heads = struct.unpack_from(f"<{order}q", data, 2)
@@ -101,20 +97,25 @@ def decode_whole(data: bytes) -> tuple[list[int], int]:
     return list(numbers), scale
 
 
-def _scaled(values: array[float]) -> Iterator[tuple[int, list[int]]]:
-    """Each power of ten that turns every value into an integer and back into the very same float."""
-    original = values.tobytes()
-    for scale in _SCALES:
+def _scaled(values: array[float]) -> tuple[int, list[int]] | None:
+    """The first power of ten that makes integers of all values, and the same floats of those: its index, the integers."""
+    for index, scale in enumerate(SCALES):
         factor = 10.0**scale
         try:
-            numbers = [round(value * factor) for value in values] if scale else list(map(int, values))
+            if not all(map(_exact, values[:8], [factor] * 8)):
+                continue
+            numbers = list(map(round, map(mul, values, [factor] * len(values))))
         except (ValueError, OverflowError):  # not finite
-            return
+            return None
         if max(numbers) >= _LIMIT or min(numbers) <= -_LIMIT:
-            return
-        if array("d", (number / factor for number in numbers)).tobytes() == original:
-            yield scale, numbers
-            return
+            return None
+        if array("d", map(truediv, numbers, [factor] * len(numbers))).tobytes() == values.tobytes():
+            return index, numbers
+    return None
+
+
+def _exact(value: float, factor: float) -> bool:
+    return round(value * factor) / factor == value
 
 
 def _words(values: array[float]) -> Iterator[bytes]:
@@ -146,9 +147,10 @@ def encode(values: array[float]) -> bytes:
     raw = values.tobytes()
     if raw == raw[:8] * len(values):
         return bytes((CONSTANT, 0)) + raw[:8]
-    candidates = [encode_whole(numbers, scale) for scale, numbers in _scaled(values)]
+    scaled = _scaled(values)
+    candidates = [] if scaled is None else [encode_whole(scaled[1], scaled[0])]
     candidates.extend(_indexed(values))
-    if len(candidates) < 2:
+    if scaled is None:
         candidates.extend(_words(values))
     return min(candidates, key=len)
 
@@ -163,7 +165,8 @@ def decode(data: bytes, count: int) -> array[float]:
         values.frombytes(data[2:10] * count)
     elif kind == WHOLE:
         numbers, scale = decode_whole(data)
-        values = array("d", numbers if not scale else map(truediv, numbers, [10.0**scale] * len(numbers)))
+        factor = 10.0 ** SCALES[scale]
+        values = array("d", map(truediv, numbers, [factor] * len(numbers)) if scale else numbers)
     elif kind == WORDS:
         values = _decode_words(data, parameter)
     elif kind == INDEX:

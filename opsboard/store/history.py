@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from math import ceil, isfinite
 from operator import le
 
@@ -83,14 +83,19 @@ def read(  # noqa: PLR0917  a range and a step read best in this order
     buckets = Buckets(start, end, step)
     by_hour = min(end, max(minute_from, hour_to) if step >= HOURS_FROM_S else minute_from // HOUR_S * HOUR_S)
     by_minute = end if step >= MINUTE_S else min(end, raw_from // MINUTE_S * MINUTE_S)
-    _add_rows(connection, buckets, "hour", snap.series_id, (max(start, hour_from), by_hour))
+    meta = dict(connection.execute("SELECT key, value FROM meta"))
+    unsummed = {int(hour) for hour in str(meta.get("open_hours", "")).split(",") if hour}
+    _add_rows(connection, buckets, "hour", snap.series_id, (max(start, hour_from), by_hour), skip=unsummed)
+    for hour in unsummed:  # more than one, or not the last, only after the clock stepped back
+        if start // HOUR_S * HOUR_S <= hour < by_hour:
+            _add_rows(connection, buckets, "minute", snap.series_id, (max(start, hour), min(by_hour, hour + HOUR_S)))
     _add_rows(connection, buckets, "minute", snap.series_id, (max(start, by_hour, minute_from), by_minute))
     if step < MINUTE_S:
         _add_chunks(connection, buckets, snap, start, end)
         _add_waiting_chunks(buckets, snap)
         buckets.add_samples(snap.times, snap.values)
     else:
-        _add_waiting_minutes(connection, buckets, snap, max(start, by_hour), end)
+        _add_waiting_minutes(buckets, snap, int(meta.get("rolled_seq", 0)), start, end)
     return History(series=name, step=step, points=buckets.points())
 
 
@@ -124,7 +129,13 @@ def _extent(connection: sqlite3.Connection, snap: Snapshot) -> tuple[float, floa
 
 
 def _add_rows(
-    connection: sqlite3.Connection, buckets: Buckets, table: str, series_id: int, span: tuple[float, float]
+    connection: sqlite3.Connection,
+    buckets: Buckets,
+    table: str,
+    series_id: int,
+    span: tuple[float, float],
+    *,
+    skip: Container[int] = (),
 ) -> None:
     (start, end), width = span, WIDTHS[table]
     if not start < end:
@@ -136,7 +147,8 @@ def _add_rows(
         {"first": int(start // width) * width, "width": width, "end": min(end, 1e12), "series": series_id},
     )
     for t, count, total, low, high in rows:
-        buckets.add(t * 1000, count, total, low, high)
+        if t not in skip:
+            buckets.add(t * 1000, count, total, low, high)
 
 
 def _add_chunks(connection: sqlite3.Connection, buckets: Buckets, snap: Snapshot, start: float, end: float) -> None:
@@ -161,12 +173,8 @@ def _times(times: bytes, which: bytes | None) -> list[int]:
     return every if which is None else [every[row] for row in codec.decode_whole(which)[0]]
 
 
-def _add_waiting_minutes(
-    connection: sqlite3.Connection, buckets: Buckets, snap: Snapshot, start: float, end: float
-) -> None:
+def _add_waiting_minutes(buckets: Buckets, snap: Snapshot, in_file: int, start: float, end: float) -> None:
     """What is in no minute of the file yet: summaries that wait, and the minute that has begun."""
-    row = connection.execute("SELECT value FROM meta WHERE key = 'rolled_seq'").fetchone()
-    in_file = row[0] if row else 0
     for seq, rollup in snap.rollups:
         if seq > in_file and start <= rollup.t < end:
             buckets.add(rollup.t * 1000, rollup.count, rollup.total, rollup.low, rollup.high)
