@@ -220,4 +220,4 @@ def _named(found: Sequence[tuple[int, FoundEngine]]) -> list[FoundEngine]:
 def _short_name(engine: FoundEngine) -> str:
     """Return the last part of the model's name, as a name of an engine may be written."""
     last = (engine.model or "").rstrip("/").rpartition("/")[2]
-    return re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip(".-")[:60] or engine.kind or "engine"
+    return re.sub(r"[^a-z0-9._]+", "-", last.lower()).strip(".-")[:60] or engine.kind or "engine"

@@ -44,14 +44,20 @@ class Memory(Record, frozen=True):
     swap: int | None = None
 
 
-def read_bytes(path: str, limit: int = 1 << 16) -> bytes | None:
-    """Return the first ``limit`` bytes of a file of /proc, None when its process is gone. Raises OSError."""
+def read_bytes(path: str, limit: int = 1 << 16, *, whole: bool = False) -> bytes | None:
+    """Return the first ``limit`` bytes of a file of /proc, None when its process is gone. Raises OSError.
+
+    One read is enough for files about one process; lists come in pieces of a page: say ``whole`` for them.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except _GONE:
         return None
     try:
-        return os.read(fd, limit)
+        data = os.read(fd, limit)
+        while whole and len(data) < limit and (more := os.read(fd, limit - len(data))):
+            data += more
+        return data
     except ProcessLookupError:
         return None
     finally:
@@ -137,7 +143,7 @@ def _children(pid: int, root: str) -> list[int] | None:
     found: list[int] = []
     listed = False
     for thread in threads:
-        data = read_bytes(f"{root}/{pid}/task/{thread}/children")
+        data = read_bytes(f"{root}/{pid}/task/{thread}/children", whole=True)
         if data is not None:
             listed = True
             found += map(int, data.split())

@@ -33,7 +33,7 @@ def listeners(proc_root: str = procfs.PROC) -> list[Listener]:
     found = []
     for name in ("tcp", "tcp6"):
         try:
-            data = procfs.read_bytes(f"{proc_root}/net/{name}", 4 << 20) or b""
+            data = procfs.read_bytes(f"{proc_root}/net/{name}", 4 << 20, whole=True) or b""
         except OSError:
             continue
         for line in data.splitlines()[1:]:
