@@ -53,11 +53,11 @@ class EngineTarget:
         name: str,
         scraper: Scraper,
         *,
-        pids: Callable[[], Awaitable[int | Sequence[int] | None]],
+        pids: Callable[[], Awaitable[int | Sequence[int]]],
         role_of: RoleOf,
         life: Callable[[], LifeView | None],
     ) -> None:
-        """``pids`` finds the engine's processes (a root pid, or all of them); None when that is not known."""
+        """``pids`` finds the engine's processes: the root of their tree, or all of them; none when that is unknown."""
         self.name = name
         self.scraper = scraper
         self.pids = pids
@@ -130,10 +130,7 @@ class Collecting:
         return tick
 
     async def _look(self, target: EngineTarget) -> None:
-        pids = await target.pids()
-        if pids is None:
-            return
-        self._feed(self._processes.read(target.name, pids, target.role_of))
+        self._feed(self._processes.read(target.name, await target.pids(), target.role_of))
 
     def _record(self, reading: EngineReading) -> None:
         track = self._state.engines.get(reading.engine)

@@ -33,7 +33,7 @@ def found_specs(found: Iterable[FoundEngine]) -> list[EngineSpec]:
 
 
 def launch_specs(config: Config, gpus: GpuReading | None) -> list[LaunchSpec]:
-    """Return what the supervisor starts. ``gpus`` turns configured numbers into uuids; None when the driver is silent."""
+    """Return what the supervisor starts. ``gpus`` turns configured numbers into uuids; None: unknown."""
     uuids = {} if gpus is None else {gpu.index: gpu.uuid for gpu in gpus.gpus if gpu.mig is None}
     return [_launch_spec(engine, uuids) for engine in config.engine if engine.command is not None and engine.url]
 

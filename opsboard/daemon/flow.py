@@ -1,0 +1,69 @@
+"""Carries effects out: what a reading leads to goes to the store, to the subscribers and to the log, here only."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Future
+from typing import Protocol
+
+from opsboard.core.clock import Clock
+from opsboard.core.model import Event, LifeView, Sample, Severity
+from opsboard.daemon.pipeline import PipelineState, Reading, feed
+from opsboard.daemon.subscribers import Newest
+
+log = logging.getLogger("opsboard.events")
+
+_LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}
+
+
+class Records(Protocol):
+    """The store's writing side; nothing here blocks or raises."""
+
+    def append(self, wall: float, samples: list[Sample]) -> None:
+        """Record samples of one moment."""
+
+    def event(self, event: Event) -> Future[None]:
+        """Record a line of a timeline."""
+
+    def life(self, life: LifeView) -> None:
+        """Record what supervision says."""
+
+
+class Flow:
+    """The way of every reading through the daemon."""
+
+    def __init__(self, clock: Clock, state: PipelineState, records: Records, newest: Newest) -> None:
+        """Join the pipeline to what carries its effects out."""
+        self._clock = clock
+        self._state = state
+        self._records = records
+        self._newest = newest
+
+    def reading(self, reading: Reading) -> None:
+        """Take one reading; ``now`` is taken here, once."""
+        now = self._clock.now()
+        effects = feed(self._state, reading, now)
+        if effects.samples:
+            self._records.append(now.wall, list(effects.samples))
+        for event in effects.events:
+            self._out(event)
+
+    def life(self, life: LifeView) -> None:
+        """Take what supervision says of an engine."""
+        self.reading(life)
+        self._records.life(life)
+        self._newest.publish_soon()
+
+    def event(self, event: Event) -> None:
+        """Take an event that did not come from a reading."""
+        self._state.events.append(event)
+        self._out(event)
+
+    def tell(self, kind: str, text: str, severity: Severity = Severity.INFO, subject: str = "host") -> None:
+        """Make an event of the daemon's own and take it."""
+        self.event(Event(t=self._clock.now().wall, subject=subject, kind=kind, text=text, severity=severity))
+
+    def _out(self, event: Event) -> None:
+        self._records.event(event)
+        self._newest.publish_soon()
+        log.log(_LEVELS[event.severity], "%s %s: %s", event.subject, event.kind, event.text)

@@ -1,0 +1,98 @@
+"""From an engine's description to the target that is read: its scraper, its processes, their roles."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from collectors.base import Dialect
+from collectors.engine_scrape import EngineScraper
+from collectors.fetch import Fetcher
+from collectors.process import RoleOf
+from collectors.procfs import argv, stat
+from opsboard.core.clock import Clock
+from opsboard.core.errors import FetchError
+from opsboard.core.model import LifeView
+from opsboard.core.registry import dialects
+from opsboard.daemon.collecting import EngineTarget
+from opsboard.daemon.observed import Owner
+from opsboard.daemon.pipeline import EngineSpec
+from opsboard.supervise.supervisor import Supervisor
+
+HEALTH_PATH = "/health"
+
+
+def engine_targets(
+    specs: Iterable[EngineSpec], fetcher: Fetcher, supervisor: Supervisor | None, clock: Clock
+) -> list[EngineTarget]:
+    """Return what is read of each engine that has an address."""
+    return [_target(spec, spec.url, fetcher, supervisor, clock) for spec in specs if spec.url]
+
+
+def _target(spec: EngineSpec, url: str, fetcher: Fetcher, supervisor: Supervisor | None, clock: Clock) -> EngineTarget:
+    scraper = EngineScraper(spec.name, url, spec.kind, fetcher)
+    return EngineTarget(
+        spec.name,
+        scraper,
+        pids=_supervised_pids(spec.name, supervisor) if spec.supervised and supervisor else _owner_pid(url, clock),
+        role_of=_role_of(scraper),
+        life=_life(spec.name, supervisor) if spec.supervised and supervisor else _no_life,
+    )
+
+
+def _supervised_pids(name: str, supervisor: Supervisor) -> Callable[[], Awaitable[int | Sequence[int]]]:
+    async def pids() -> Sequence[int]:
+        return supervisor.processes(name)
+
+    return pids
+
+
+def _owner_pid(url: str, clock: Clock) -> Callable[[], Awaitable[int | Sequence[int]]]:
+    owner = Owner(url, _is_engine, clock)
+
+    async def pids() -> int | Sequence[int]:
+        pid = await owner.pid()
+        return () if pid is None else pid
+
+    return pids
+
+
+def _life(name: str, supervisor: Supervisor) -> Callable[[], LifeView | None]:
+    return lambda: supervisor.life(name)
+
+
+def _no_life() -> None:
+    return None
+
+
+def _role_of(scraper: EngineScraper) -> RoleOf:
+    """Return roles by the engine's kind, which may be known only after its first page."""
+
+    def role(name: str, arguments: Sequence[str]) -> str | None:
+        dialect: Dialect | None = dialects().found.get(scraper.kind or "")
+        return None if dialect is None else dialect.process_role(name, arguments)
+
+    return role
+
+
+def _is_engine(pid: int) -> bool:
+    try:
+        line = stat(pid)
+    except OSError:
+        return False
+    known: Iterable[Dialect] = dialects().found.values()
+    return line is not None and any(dialect.process_role(line.comm, argv(pid)) for dialect in known)
+
+
+def ready_probe(fetcher: Fetcher, specs: Callable[[], Iterable[EngineSpec]]) -> Callable[[str], Awaitable[bool]]:
+    """Return what asks a starting engine whether it serves: its health page answers 2xx."""
+
+    async def probe(url: str) -> bool:
+        kind = next((spec.kind for spec in specs() if spec.url == url), None)
+        dialect: Dialect | None = dialects().found.get(kind or "")
+        try:
+            await fetcher.get(url.rstrip("/") + (dialect.health_path if dialect else HEALTH_PATH))
+        except FetchError:
+            return False
+        return True
+
+    return probe

@@ -1,0 +1,341 @@
+"""The only place that builds the daemon's objects, and the order in which they begin and end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket as sockets
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from collectors.fetch import Fetcher
+from collectors.fetch import Limits as FetchLimits
+from collectors.host import HostReader
+from collectors.nvml import GpuReader
+from opsboard.config.load import Loaded, load, parse_listen
+from opsboard.config.places import private_dir
+from opsboard.config.schema import Config, Exporter
+from opsboard.core.clock import Clock
+from opsboard.core.errors import ConfigError, Conflict, OpsboardError
+from opsboard.core.model import Record, Severity
+from opsboard.core.registry import dialects
+from opsboard.core.wire import DaemonInfo, Status
+from opsboard.daemon import board
+from opsboard.daemon.access import open_access
+from opsboard.daemon.actions import Actions
+from opsboard.daemon.collecting import Collecting
+from opsboard.daemon.control import Control
+from opsboard.daemon.finder import find_for_ever
+from opsboard.daemon.fixed import refuse_fixed
+from opsboard.daemon.flow import Flow
+from opsboard.daemon.health import Health, feed_watchdog
+from opsboard.daemon.notify import Notifier
+from opsboard.daemon.observed import local_port
+from opsboard.daemon.pipeline import EVENTS_KEPT, EngineSpec, PipelineState
+from opsboard.daemon.recording import Recorders
+from opsboard.daemon.specs import engine_specs, launch_specs, url_specs
+from opsboard.daemon.subscribers import Newest
+from opsboard.daemon.targets import engine_targets, ready_probe
+from opsboard.daemon.tasks import TaskBook, on_grid
+from opsboard.daemon.taskset import TaskSet
+from opsboard.httpd import Server, serve
+from opsboard.store.retention import StoreLimits
+from opsboard.store.store import Store
+from opsboard.supervise.supervisor import Supervisor, Wish
+
+STALE_INTERVALS, STALE_LEAST_S = 10, 15.0
+"""Nothing collected for so many intervals, and at least so many seconds: the watchdog is not fed."""
+PROBE_S = 3.0
+STATUS_LINE_S = 10.0
+
+
+class Options(Record, frozen=True, kw_only=True):
+    """What the command line says beyond the configuration."""
+
+    state_dir: Path
+    socket: Path
+    read_only: bool = False
+    """Look only: no supervision, no actions; what runs here is found besides what is configured."""
+    urls: tuple[str, ...] = ()
+    """Look at these and at nothing else."""
+    stop_engines: bool = False
+
+
+class Daemon:
+    """One daemon. :meth:`run` is its whole life."""
+
+    def __init__(
+        self, loaded: Loaded, options: Options, clock: Clock, notifier: Notifier, redact: Callable[[Config], None]
+    ) -> None:
+        """Build what needs neither disk nor loop. ``redact`` tells the log which secrets there are."""
+        self._loaded = loaded
+        self._options = options
+        self._clock = clock
+        self._notifier = notifier
+        self._redact = redact
+        self._version = version("opsboard")
+        self._started = clock.now().wall
+        interval_s = loaded.config.collect.interval
+        self.state = PipelineState(loaded.config.host.name or sockets.gethostname(), self._specs(loaded.config))
+        self._health = Health(max(STALE_LEAST_S, STALE_INTERVALS * interval_s))
+        self._book = TaskBook()
+        self._recorders = Recorders()
+        self._newest = Newest(lambda: msgspec.json.encode(self.status()) + b"\n")
+        self._control: Server | None = None
+        self._exporter: Server | None = None
+        self._reloading = asyncio.Lock()
+        self._fetcher = self._make_fetcher(loaded.config)
+        self._gpus = GpuReader(clock=clock)
+        self._host = HostReader(options.state_dir)
+        self._supervisor: Supervisor | None = None
+        self._store: Store
+        self._flow: Flow
+        self._collecting: Collecting
+        self._tasks: TaskSet
+
+    # --- what there is ------------------------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """Return the board now."""
+        return board.status(self.state, self._info(), self._clock.now())
+
+    def _info(self) -> DaemonInfo:
+        health, itself = self._store.health(), self.state.itself
+        return DaemonInfo(
+            version=self._version,
+            pid=os.getpid(),
+            started=self._started,
+            cpu_ratio=itself.cpu_ratio,
+            rss_bytes=itself.rss_bytes,
+            scrape_lag_s=self._collecting.lag.worst_s,
+            dropped=health.dropped + self._recorders.dropped,
+            recorded=health.recorded,
+            message=health.message,
+            interval_s=float(self._loaded.config.collect.interval),
+            read_only=self._options.read_only,
+        )
+
+    def _specs(self, config: Config) -> list[EngineSpec]:
+        if self._options.urls:
+            return url_specs(self._options.urls)
+        specs = engine_specs(config)
+        if self._options.read_only:  # whoever supervises them, it is not this daemon
+            return [msgspec.structs.replace(spec, supervised=False) for spec in specs]
+        return specs
+
+    # --- the life -----------------------------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Begin, collect until ``stop`` is set, end in order. Engines live on, unless told otherwise.
+
+        Raises:
+            OpsboardError: the daemon cannot begin, and why.
+            ExceptionGroup: with a TaskGaveUp, when a task failed too often.
+        """
+        async with contextlib.AsyncExitStack() as ending, asyncio.TaskGroup() as group:
+            self._tasks = TaskSet(group, self._book)
+            await self._begin(ending)
+            self._notifier.ready(f"{len(self.state.engines)} engines")
+            try:
+                await stop.wait()
+            finally:
+                self._notifier.stopping()
+                await self._end()
+
+    async def _begin(self, ending: contextlib.AsyncExitStack) -> None:
+        config = self._loaded.config
+        await self._open_store(config, ending)
+        self._flow = Flow(self._clock, self.state, self._store, self._newest)
+        ending.push_async_callback(self._gpus.close)
+        self._collecting = self._make_collecting(config)
+        if not self._options.read_only:
+            await self._open_supervisor(config, ending)
+        actions = Actions(self._clock, self.state.specs.get, self._supervisor, self._flow.event, self._store.audit)
+        ending.push_async_callback(actions.close)
+        self._collect()
+        self._tasks.add("loop", self._health.probe)
+        self._tasks.add("publish", lambda: on_grid(config.collect.interval, self._publish))
+        self._tasks.add("manager", lambda: on_grid(self._manager_interval(), self._manager))
+        if self._options.read_only and not self._options.urls:
+            self._tasks.add("find", lambda: find_for_ever(self._fetcher, self._found))
+        self._exporter = await self._open_exporter(config.exporter)
+        self._control = await self._open_control(config, actions)
+        self._flow.tell("daemon", f"opsboard {self._version} began, {len(self.state.engines)} engines")
+
+    async def _end(self) -> None:
+        """Take no more work, then stop reading; the exit stack ends what is below, the store last."""
+        for server in (self._control, self._exporter):
+            if server is not None:
+                await server.close()
+        await self._tasks.close()
+        if self._options.stop_engines and self._supervisor is not None:
+            names = [spec.name for spec in self.state.specs.values() if spec.supervised]
+            await asyncio.gather(
+                *(self._supervisor.stop(name, "the daemon ends") for name in names), return_exceptions=True
+            )
+        self._flow.tell("daemon", "opsboard ends" if self._options.stop_engines else "opsboard ends; engines run on")
+
+    async def _open_store(self, config: Config, ending: contextlib.AsyncExitStack) -> None:
+        private_dir(self._options.state_dir)
+        self._store = await asyncio.to_thread(
+            Store.open, self._options.state_dir, self._clock, _limits(config), host=self.state.host
+        )
+        ending.push_async_callback(self._store.close)
+        self.state.events.extend(await self._store.events(limit=EVENTS_KEPT))
+
+    async def _open_supervisor(self, config: Config, ending: contextlib.AsyncExitStack) -> None:
+        # The uuids of cards are needed only by engines that are given some.
+        wanted = any(engine.gpus for engine in config.engine)
+        gpus = await self._gpus.read() if wanted else None
+        probe = Fetcher(FetchLimits(connect_s=1.0, total_s=PROBE_S))
+        self._supervisor = Supervisor(
+            self._options.state_dir,
+            self._options.socket.parent,
+            self._clock,
+            launch_specs(config, gpus),
+            ready_probe=ready_probe(probe, self.state.specs.values),
+            on_life=self._flow.life,
+            on_event=self._flow.event,
+            phase_seconds=self._store.phase_seconds,
+            on_wish=self._remember_wish,
+            wishes=await self._store.wishes(),
+        )
+        ending.push_async_callback(self._supervisor.close)
+        await self._supervisor.adopt_all()
+
+    def _remember_wish(self, name: str, wish: Wish) -> None:
+        self._store.wish(name, wish)
+
+    async def _open_control(self, config: Config, actions: Actions) -> Server:
+        socket = self._options.socket
+        access = open_access(config.control, socket.parent)
+        control = Control(
+            clock=self._clock,
+            state=self.state,
+            status=self.status,
+            past=self._store,
+            newest=self._newest,
+            recorders=self._recorders,
+            act=actions.ask,
+            log_path=self._log_path,
+            reload=self.reload,
+            healthy=lambda: self._health.healthy(self._clock.now()),
+            rights=access.allowed,
+        )
+        return await serve(control.handle, unix=socket, mode=access.mode, gid=access.gid)
+
+    async def _open_exporter(self, wanted: Exporter | None) -> Server | None:
+        if wanted is None:
+            return None
+        from opsboard.daemon.exporter import Exporter as Pages  # noqa: PLC0415  costs memory that most daemons can save
+
+        host, port = parse_listen(self._loaded.path, "exporter.listen", wanted.listen)
+        pages = Pages(self.status, lambda: self._book.restarts)
+        try:
+            return await serve(pages.handle, host=host, port=port)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ConfigError(f"[exporter] listen: cannot listen on {wanted.listen}: {reason}") from error
+
+    # --- what the tasks do --------------------------------------------------------------------------------------------
+
+    def _make_fetcher(self, config: Config) -> Fetcher:
+        timeout = config.collect.timeout
+        return Fetcher(FetchLimits(connect_s=min(1.0, timeout), total_s=timeout))
+
+    def _make_collecting(self, config: Config) -> Collecting:
+        return Collecting(
+            clock=self._clock,
+            state=self.state,
+            feed=self._flow.reading,
+            recorders=self._recorders,
+            health=self._health,
+            interval_s=config.collect.interval,
+        )
+
+    def _collect(self) -> None:
+        """Begin to read what is known now, in the place of what was read before."""
+        targets = engine_targets(self.state.specs.values(), self._fetcher, self._supervisor, self._clock)
+        self._tasks.replace("collect:", self._collecting.tasks(targets, self._gpus, self._host))
+
+    def _found(self, specs: list[EngineSpec]) -> None:
+        """Take what runs here besides what is configured."""
+        configured = self._specs(self._loaded.config)
+        places = {local_port(spec.url or "") for spec in configured}
+        names = {spec.name for spec in configured}
+        others = [spec for spec in specs if local_port(spec.url or "") not in places and spec.name not in names]
+        self.state.configure([*configured, *others])
+        self._collect()
+        self._newest.publish_soon()
+
+    async def _publish(self) -> None:
+        self._newest.publish()
+
+    def _manager_interval(self) -> float:
+        return min(STATUS_LINE_S, (self._notifier.watchdog_s or STATUS_LINE_S * 3) / 3)
+
+    async def _manager(self) -> None:
+        """Tell the service manager that all is well, if it is."""
+        if self._notifier.active:
+            states = [track.state for track in self.state.engines.values()]
+            ready = sum(state == "ready" for state in states)
+            self._notifier.status(f"{ready} of {len(states)} engines ready")
+            await feed_watchdog(self._notifier, self._health, self._clock.now())
+
+    def _log_path(self, name: str) -> Path | None:
+        spec = self.state.specs.get(name)
+        return self._supervisor.log_path(name) if self._supervisor and spec and spec.supervised else None
+
+    # --- reload -------------------------------------------------------------------------------------------------------
+
+    async def reload(self) -> None:
+        """Apply the changed file, whole or not at all. Raises what is wrong with it; the old one then stays."""
+        async with self._reloading:
+            self._notifier.reloading(self._clock.now().mono)
+            try:
+                await self._reload()
+            except OpsboardError as error:
+                self._flow.tell("reload_refused", f"{error.message}; the old one stays", Severity.WARNING)
+                raise
+            finally:
+                self._notifier.ready(f"{len(self.state.engines)} engines")
+
+    async def _reload(self) -> None:
+        path = self._loaded.path
+        if path is None or self._options.read_only:
+            raise Conflict("there is no configuration file to read again", hint="start the daemon with --config FILE")
+        new = await asyncio.to_thread(load, path, dialects().found)
+        old = self._loaded.config
+        refuse_fixed(old, new.config)
+        exporter = self._exporter
+        if new.config.exporter != old.exporter:
+            exporter = await self._open_exporter(new.config.exporter)
+        try:
+            gpus = await self._gpus.read() if any(engine.gpus for engine in new.config.engine) else None
+            if self._supervisor is not None:
+                self._supervisor.apply(launch_specs(new.config, gpus))
+        except OpsboardError:
+            if exporter is not None and exporter is not self._exporter:
+                await exporter.close()
+            raise
+        self._loaded = new
+        self._redact(new.config)
+        self._store.apply(_limits(new.config))
+        self.state.configure(self._specs(new.config))
+        old_exporter, self._exporter = self._exporter, exporter
+        self._fetcher = self._make_fetcher(new.config)
+        self._collecting = self._make_collecting(new.config)
+        self._collect()
+        self._tasks.add("publish", lambda: on_grid(new.config.collect.interval, self._publish))
+        self._flow.tell("reloaded", f"{path}: {len(new.config.engine)} engines")
+        if old_exporter is not None and old_exporter is not exporter:
+            await old_exporter.close()
+
+
+def _limits(config: Config) -> StoreLimits:
+    store = config.store
+    return StoreLimits(raw_s=store.raw, minute_s=store.minute, hour_s=store.hour, max_bytes=store.max_bytes)
