@@ -1,6 +1,8 @@
 """A small HTTP/1.1 server on h11, for the control socket, the exporter and the simulated engine."""
 
 from opsboard.httpd.messages import (
+    JSON,
+    Broken,
     Handler,
     Limits,
     Peer,
@@ -13,6 +15,8 @@ from opsboard.httpd.messages import (
 from opsboard.httpd.server import Server, bind_tcp, bind_unix, serve
 
 __all__ = [
+    "JSON",
+    "Broken",
     "Handler",
     "Limits",
     "Peer",

@@ -12,15 +12,27 @@ import logging
 import socket
 import struct
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Protocol, cast
 from urllib.parse import parse_qsl, unquote
 
 import h11
 
 from opsboard.core.errors import OpsboardError
-from opsboard.httpd.messages import Handler, Limits, Peer, Request, Response, StreamResponse, error_response, refusal
+from opsboard.httpd.messages import (
+    Broken,
+    Handler,
+    Limits,
+    Peer,
+    Request,
+    Response,
+    StreamResponse,
+    error_response,
+    refusal,
+)
 
 _log = logging.getLogger(__name__)
+_REASONS = {int(status): status.phrase.encode() for status in HTTPStatus}
 _PIPELINE_BYTES = 64 * 1024
 """What a client may send ahead while its request is being answered; more waits in the kernel."""
 _SO_PEERGROUPS = 59
@@ -60,6 +72,7 @@ class Connection(asyncio.Protocol):
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=server.limits.head_bytes)
         self._transport: asyncio.Transport
         self._peer: Peer | None = None
+        self._remote = ""
         self._data: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._write_paused = False
@@ -75,6 +88,8 @@ class Connection(asyncio.Protocol):
         """Begin: the task reads from now on."""
         self._transport = cast("asyncio.Transport", transport)
         self._peer = _peer_of(self._transport.get_extra_info("socket"))
+        name = self._transport.get_extra_info("peername")
+        self._remote = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""
         self._server.connections.add(self)
         self.task = asyncio.get_running_loop().create_task(self._serve(), name="httpd connection")
 
@@ -191,6 +206,7 @@ class Connection(asyncio.Protocol):
             headers={name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers},
             body=body,
             peer=self._peer,
+            remote=self._remote,
         )
 
     async def _read_head(self) -> h11.Request | None:
@@ -259,7 +275,12 @@ class Connection(asyncio.Protocol):
         headers = [("content-type", reply.content_type), framing, *reply.headers]
         if close:
             headers.append(("connection", "close"))
-        head = self._http.send(h11.Response(status_code=reply.status, headers=headers)) or b""
+        head = (
+            self._http.send(
+                h11.Response(status_code=reply.status, reason=_REASONS.get(reply.status, b""), headers=headers)
+            )
+            or b""
+        )
         if isinstance(reply, Response):
             body = b"" if head_only else self._http.send(h11.Data(data=reply.body)) or b""
             self._transport.write(head + body + (self._http.send(h11.EndOfMessage()) or b""))
@@ -278,8 +299,9 @@ class Connection(asyncio.Protocol):
             self._write(h11.EndOfMessage())
         except (asyncio.CancelledError, TimeoutError):
             raise
-        except Exception:  # noqa: BLE001  the same for what makes the chunks
-            _log.exception("a stream broke off")
+        except Exception as error:  # noqa: BLE001  the same for what makes the chunks
+            if not isinstance(error, Broken):
+                _log.exception("a stream broke off")
             self._http.send_failed()
             self._transport.abort()
         finally:

@@ -46,6 +46,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
     body: bytes = b""
     peer: Peer | None = None
+    remote: str = ""
+    """The client's ``host:port`` on TCP."""
 
     def json(self, type: type[_T]) -> _T:
         """Decode the body as ``type``; raises UsageError (a 400) saying what is wrong with it."""
@@ -71,6 +73,10 @@ class StreamResponse(msgspec.Struct, frozen=True):
     content_type: str
     chunks: AsyncIterator[bytes]
     headers: tuple[tuple[str, str], ...] = ()
+
+
+class Broken(Exception):
+    """Raised by ``chunks`` that want the connection to break: nothing is logged."""
 
 
 Handler = Callable[[Request], Awaitable[Response | StreamResponse]]
