@@ -1,4 +1,4 @@
-"""What an engine is made of: the phases of its start, its processes, its GPUs, how it is run, how its requests ended."""
+"""What an engine is made of: how it started, its processes and GPUs, how it is run, how its requests ended."""
 
 from __future__ import annotations
 
@@ -36,10 +36,8 @@ def _words(detail: EngineDetail, width: int) -> list[Line]:
     lines = []
     if engine.exit_code is not None:
         lines.append(clip((Span(" exit code ", "dim"), Span(_exit(engine.exit_code))), width))
-    for said in (engine.message, engine.reading.error):
-        if said:
-            lines.append(clip((Span(" " + fit(said, width - 2), "warn"),), width))
-    return lines
+    said = [text for text in (engine.message, engine.reading.error) if text]
+    return lines + [clip((Span(" " + fit(text, width - 2), "warn"),), width) for text in said]
 
 
 def _exit(code: int) -> str:

@@ -24,7 +24,7 @@ LOOKS = ("overview", "anatomy", "log", "events")
 
 
 class EngineView(Record, frozen=True, kw_only=True):
-    """The state of an engine's screen. ``detail`` is None until the daemon has told it; ``top`` is the first shown line."""
+    """The state of an engine's screen. ``detail`` is None until the daemon told it; ``top`` is the first shown line."""
 
     name: str
     look: str = "overview"

@@ -29,7 +29,7 @@ _NAMES = {
 
 
 class Key(Record, frozen=True, kw_only=True):
-    """One thing that keys (in Textual's names) do. ``hint`` is its word in the footer; ``mutates``: touches an engine."""
+    """What some keys (in Textual's names) do. ``hint`` is its word in the footer; ``mutates``: touches an engine."""
 
     keys: tuple[str, ...]
     action: str

@@ -1,0 +1,1 @@
+"""The pages of the board: Textual screens that turn keys into changes of a view, and views into lines."""

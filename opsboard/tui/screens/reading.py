@@ -1,0 +1,96 @@
+"""Pages that are only read: the timeline, and the help."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from opsboard.tui.detail import scrolled
+from opsboard.tui.keys import Key, help_lines
+from opsboard.tui.present import framed
+from opsboard.tui.screens.page import COMMON, Page
+from opsboard.tui.session import with_changes
+from opsboard.tui.spans import Line, Span, clip, rule
+from opsboard.tui.timeline import event_line
+from opsboard.tui.view import Size, View
+
+_KEYS = (
+    Key(keys=("escape", "q"), action="back", text="back", group="Move", hint="back"),
+    Key(keys=("j", "down"), action="scroll(1)", text="down", group="Move"),
+    Key(keys=("k", "up"), action="scroll(-1)", text="up", group="Move"),
+    Key(keys=("pagedown", "ctrl+d"), action="scroll(20)", text="a page down", group="Move"),
+    Key(keys=("pageup", "ctrl+u"), action="scroll(-20)", text="a page up", group="Move"),
+    Key(keys=("g", "home"), action="scroll(-99999)", text="top", group="Move"),
+    Key(keys=("G", "end"), action="scroll(99999)", text="end", group="Move"),
+    *COMMON,
+)
+
+
+class ReadingPage(Page):
+    """A page that scrolls."""
+
+    KEYS = _KEYS
+    TITLE_OF_HELP = "a page to read"
+
+    def __init__(self) -> None:
+        """Begin at the top."""
+        super().__init__()
+        self._top = 0
+        self._total = 0
+
+    def content(self, view: View, width: int) -> tuple[str, Sequence[Line]]:
+        """Return the title and all lines."""
+        raise NotImplementedError
+
+    def draw(self, size: Size) -> list[Line]:
+        """Return the visible part."""
+        view = with_changes(self.session.view(), prompt=self.prompt)
+        return framed(view, size, self.footer_keys(), self._body)
+
+    def _body(self, view: View, room: Size) -> list[Line]:
+        title, lines = self.content(view, room.width)
+        self._total = len(lines)
+        heading = rule((Span(title, "strong"),), room.width, view.glyphs.horizontal)
+        return [heading, *scrolled(lines, self._top, Size(room.width, room.height - 1))]
+
+    def action_scroll(self, by: int) -> None:
+        """Scroll."""
+        self._top = max(0, min(self._top + by, max(0, self._total - self.size.height + 5)))
+        self.redraw()
+
+    def action_back(self) -> None:
+        """Return to where we came from."""
+        self.app.pop_screen()
+
+
+class EventsPage(ReadingPage):
+    """The timeline of the host and all engines, the newest first."""
+
+    KEYS = _KEYS
+    TITLE_OF_HELP = "the timeline"
+
+    def content(self, view: View, width: int) -> tuple[str, Sequence[Line]]:
+        """Return all events that this client has heard of."""
+        lines = [event_line(event, view, width) for event in reversed(view.events)]
+        return "events, newest first", lines or [clip((Span(" no events yet", "dim"),), width)]
+
+
+class HelpPage(ReadingPage):
+    """The keys of the page that it was called from."""
+
+    KEYS = _KEYS
+    TITLE_OF_HELP = "help"
+
+    def __init__(self, keys: Sequence[Key], about: str) -> None:
+        """``keys`` are those of the page in question."""
+        super().__init__()
+        self._keys = keys
+        self._about = about
+
+    def content(self, view: View, width: int) -> tuple[str, Sequence[Line]]:
+        """Return the keys by group, then what the shapes mean."""
+        lines = help_lines(self._keys, view.glyphs, width, readonly=view.readonly)
+        return f"keys of {self._about}", lines
+
+    def action_help(self) -> None:
+        """Close it again."""
+        self.action_back()
