@@ -45,7 +45,7 @@ _RULES = (
         r"|Directly load (?:the compiled graph|AOT compilation)|torch\.compile (?:took|takes)",
         25,
     ),
-    _Rule("kv_cache", r"Available KV cache memory|GPU KV cache size|Maximum concurrency for|# \w+ blocks: \d+", 3),
+    _Rule("kv_cache", r"Available KV cache memory|KV cache size: |Maximum concurrency for|# \w+ blocks: \d+", 3),
     _Rule("graphs", r"Capturing CUDA graph|Graph capturing finished", 12),
     _Rule(
         "serve",

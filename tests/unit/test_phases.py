@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from collectors.phases import PHASES, SHARES, PhaseTracker, progress
@@ -66,6 +68,13 @@ def phases_of(log: str) -> list[str]:
 @pytest.mark.parametrize("log", [V0_8_5, V0_32], ids=["0.8.5", "0.32"])
 def test_a_start_goes_through_all_phases_in_order(log: str) -> None:
     assert phases_of(log) == list(PHASES)
+
+
+def test_a_recorded_start_of_a_real_vllm_on_a_cpu() -> None:
+    """It is eager, says no "Model loading took" and profiles nothing."""
+    log = (Path(__file__).parents[1] / "fixtures" / "logs" / "vllm-0.32.0-cpu.log").read_text(encoding="utf-8")
+
+    assert phases_of(log) == [name for name in PHASES if name not in {"profile", "compile", "graphs"}]
 
 
 def test_phases_that_an_engine_does_not_need_are_skipped() -> None:
