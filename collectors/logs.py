@@ -7,15 +7,10 @@ only the newest state of a bar is kept.
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-from collectors.phases import PhaseChange, PhaseTracker, progress
 from opsboard.core.text import sanitise_line
-
-__all__ = ["LogFollower", "PhaseChange", "PhaseTracker", "follow", "progress", "tail"]
 
 _BLOCK = 64 * 1024
 LINE_BYTES = 16 * 1024
@@ -174,20 +169,3 @@ def _line(piece: bytes) -> str:
     """Decode one line as a terminal would leave it: of several states drawn over each other the last one."""
     states = [state for state in piece[-LINE_BYTES * 2 :].split(b"\r") if state.strip()] if b"\r" in piece else [piece]
     return sanitise_line(states[-1][:LINE_BYTES].decode("utf-8", "replace")) if states else ""
-
-
-async def follow(
-    path: str | Path, *, lines: int = 0, interval: float = 0.25, from_end: bool = True
-) -> AsyncIterator[str]:
-    """Yield the last ``lines`` lines, then new ones for ever, looking every ``interval`` seconds. Raises OSError."""
-    follower = LogFollower(path, from_end=from_end)
-    try:
-        if lines and from_end and follower.position:
-            for line in tail(path, lines, end=follower.position):
-                yield line
-        while True:
-            for line in follower.read_new():
-                yield line
-            await asyncio.sleep(interval)
-    finally:
-        follower.close()

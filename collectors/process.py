@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 from collectors import procfs
+from collectors.procfs import descendants
 from opsboard.core.clock import Clock, SystemClock
 from opsboard.core.model import Outcome, ProcessReading, ProcessView, Record
 from opsboard.core.text import sanitise
+
+__all__ = ["ProcessIdentity", "ProcessReader", "RoleOf", "alive", "descendants", "identity"]
 
 RoleOf = Callable[[str, Sequence[str]], str | None]
 """Maps a process's name and arguments to its role in an engine, None when it is none (``Dialect.process_role``)."""
@@ -42,11 +45,6 @@ def identity(pid: int, proc_root: str = procfs.PROC) -> ProcessIdentity | None:
 def alive(known: ProcessIdentity, proc_root: str = procfs.PROC) -> bool:
     """Tell whether exactly this process still runs; another under its pid, or of an earlier boot, does not count."""
     return identity(known.pid, proc_root) == known
-
-
-def descendants(pid: int, proc_root: str = procfs.PROC) -> list[int]:
-    """Return the pids of all processes below ``pid``, parents first, without it; zombies too (ask :func:`alive`)."""
-    return procfs.descendants(pid, proc_root)
 
 
 class _Seen(Record, frozen=True):
@@ -112,7 +110,7 @@ class ProcessReader:
         tree = self._trees.get(engine)
         if tree is not None and tree.root == root and mono - tree.walked < WALK_EVERY_S:
             return tree.pids, False
-        below = (root, *procfs.descendants(root, self._root))
+        below = (root, *descendants(root, self._root))
         self._trees[engine] = _Tree(root, mono, below)
         return below, True
 

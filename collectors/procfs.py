@@ -1,6 +1,6 @@
 """/proc, read straight: one process's stat line, memory and arguments, and who its children are.
 
-No psutil here: this runs once a second over every engine process, where its object layer would cost most of the time.
+psutil does not tell RssAnon, and swap only by a walk through the page tables of the process (smaps).
 Every function takes the root of the proc file system, so that tests bring their own. A process that is gone is None.
 """
 

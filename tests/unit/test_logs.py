@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from collectors.logs import LINE_BYTES, LogFollower, follow, tail
+from collectors.logs import LINE_BYTES, LogFollower, tail
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -199,20 +198,3 @@ def test_binary_rubbish_is_shown_harmlessly(log: Path) -> None:
         assert line.isprintable() or set(line) <= {"\ufffd", *map(chr, range(32, 0x110000))}
         assert "\x1b" not in line
     follower.close()
-
-
-def test_following_begins_with_the_last_lines(log: Path) -> None:
-    append(log, b"one\ntwo\nthree\n")
-
-    async def story() -> list[str]:
-        lines: list[str] = []
-        async with asyncio.timeout(20):
-            async for line in follow(log, lines=2, interval=0.01):
-                lines.append(line)
-                if line == "three":
-                    append(log, b"four\n")
-                if line == "four":
-                    return lines
-        return lines
-
-    assert asyncio.run(story()) == ["two", "three", "four"]

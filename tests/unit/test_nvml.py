@@ -427,6 +427,22 @@ def test_a_reader_process_that_dies_is_said_and_started_again(gpus: FakeGpus) ->
     assert again.outcome is Outcome.OK
 
 
+def test_the_reader_process_ends_with_its_parent(gpus: FakeGpus) -> None:
+    async def story() -> int | None:
+        reader = gpus.reader()
+        try:
+            await reader.read()
+            assert reader._reader is not None
+            process = reader._reader.process
+            reader._reader.out.close()  # what the kernel does for a parent that was killed
+            await wait_until_async(lambda: process.poll() is not None, what="the reader process has ended")
+            return process.returncode
+        finally:
+            await reader.close()
+
+    assert asyncio.run(story()) == 0
+
+
 def test_processes_are_joined_to_engines_by_process_tree() -> None:
     gpu = GpuView(
         index=0,
