@@ -21,7 +21,7 @@ Loading safetensors checkpoint shards:   0% Completed | 0/5 [00:00<?, ?it/s]
 Loading safetensors checkpoint shards:  40% Completed | 2/5 [00:01<00:02,  1.33it/s]
 INFO 04-30 09:00:26 [loader.py:458] Loading weights took 3.72 seconds
 INFO 04-30 09:00:27 [gpu_model_runner.py:1347] Model loading took 15.2683 GiB and 4.411 seconds
-INFO 04-30 09:00:34 [backends.py:420] Using cache directory: /root/.cache/vllm for vLLM's torch.compile
+INFO 04-30 09:00:34 [backends.py:420] Using cache directory: /c/vllm for vLLM's torch.compile
 INFO 04-30 09:00:34 [backends.py:430] Dynamo bytecode transform time: 7.19 s
 INFO 04-30 09:00:50 [monitor.py:33] torch.compile takes 23.10 s in total
 INFO 04-30 09:00:51 [kv_cache_utils.py:634] GPU KV cache size: 326,784 tokens
