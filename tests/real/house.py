@@ -1,0 +1,212 @@
+"""One opsboard with one real vLLM that it supervises: a daemon of its own, the verbs, and a way to end all of it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import psutil
+
+from opsboard.cli.private import opsboard_argv
+from opsboard.client.sync import Client
+from opsboard.core.errors import NotReachable
+from tests.real.vllm_env import HEALTHY_WITHIN_S, STOPPED_WITHIN_S, Installation, free_port
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from opsboard.core.wire import EngineDetail
+
+NAME = "tiny-a"
+MAX_RUNNING = 8
+"""Small, so that a queue forms with few requests."""
+INTERVAL_S = 1.0
+ANSWERS_WITHIN_S = 60.0
+HERE = Path(__file__).parent
+
+
+class House:
+    """A context manager: the daemon runs inside, and nothing of it is left outside."""
+
+    def __init__(self, installation: Installation, directory: Path) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.state_dir = directory / "state"
+        self.config = directory / "opsboard.toml"
+        self._runtime = Path(tempfile.mkdtemp(prefix="opsboard-real-"))  # short: socket paths have 107 bytes
+        self._socket = self._runtime / "opsboard.sock"
+        self._daemon: subprocess.Popen[bytes] | None = None
+        self._began = time.time()
+        self.client = Client(self._socket, timeout=ANSWERS_WITHIN_S)
+        self.config.write_text(_config(installation, self.port, directory))
+
+    def __enter__(self) -> Self:
+        self.start_daemon()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.end_daemon(signal.SIGTERM)
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        wait_until(lambda: not self.processes(), STOPPED_WITHIN_S, what="every process of the test is gone")
+        for left in self._runtime.iterdir():
+            left.unlink()
+        self._runtime.rmdir()
+
+    # --- the daemon -------------------------------------------------------------------------------------------------
+
+    def start_daemon(self) -> float:
+        """Start a daemon and return when it answers; the value is when it was started (monotonic seconds)."""
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.directory), "LC_ALL": "C.UTF-8"}
+        with (self.directory / "daemon.log").open("ab") as log:
+            began = time.monotonic()
+            self._daemon = subprocess.Popen(
+                [*self._argv(), "daemon"],
+                env=environment | {"RUNTIME_DIRECTORY": str(self._runtime)},
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_until(self._answers, ANSWERS_WITHIN_S, what=f"the daemon answers (log: {self.directory}/daemon.log)")
+        return began
+
+    def end_daemon(self, number: signal.Signals) -> None:
+        """Send a signal to the daemon and return when it is gone."""
+        if self._daemon is not None:
+            self._daemon.send_signal(number)
+            self._daemon.wait(STOPPED_WITHIN_S)
+            self._daemon = None
+
+    def opsboard(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a verb against the daemon; fail with what it said unless it exits 0."""
+        result = subprocess.run(
+            [*self._argv(), *words], capture_output=True, text=True, timeout=HEALTHY_WITHIN_S, check=False
+        )
+        log = self.engine_log()
+        assert result.returncode == 0, f"opsboard {' '.join(words)}: {result.stdout}{result.stderr}\n{log}"
+        return result
+
+    def _argv(self) -> list[str]:
+        where = ["--config", str(self.config), "--state-dir", str(self.state_dir), "--socket", str(self._socket)]
+        return opsboard_argv(*where)
+
+    def _answers(self) -> bool:
+        assert self._daemon is not None, "start_daemon() comes first"
+        code = self._daemon.poll()
+        assert code is None, f"the daemon ended with {code}:\n{(self.directory / 'daemon.log').read_text()[-3000:]}"
+        with contextlib.suppress(NotReachable):
+            self.client.status()
+            return True
+        return False
+
+    # --- the engine -------------------------------------------------------------------------------------------------
+
+    def engine(self) -> EngineDetail:
+        """Return what the daemon says of the engine."""
+        return self.client.engine(NAME)
+
+    def fresh(self, after: float) -> tuple[EngineDetail, float]:
+        """Return what the daemon says of the engine from a reading made after ``after``, and when that was.
+
+        Both are monotonic seconds.
+        """
+
+        def look() -> tuple[EngineDetail, float] | None:
+            asked = time.monotonic()
+            found = self.engine()
+            age = found.engine.reading.age_s
+            return (found, asked - age) if age is not None and asked - age > after else None
+
+        found = wait_until(look, ANSWERS_WITHIN_S, what="the engine is read again")
+        assert found is not None
+        return found
+
+    def ask(self, method: str, path: str) -> bytes:
+        """Send one request to the engine itself; it must answer 200."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWERS_WITHIN_S)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            body = response.read()
+        finally:
+            connection.close()
+        assert response.status == 200, f"{method} {path}: {response.status}: {body[:300]!r}"
+        return body
+
+    def engine_log(self, lines: int = 20) -> str:
+        """Return the end of the engine's log."""
+        try:
+            text = (self.state_dir / "engines" / NAME / "engine.log").read_text(errors="replace")
+        except FileNotFoundError:
+            return "no engine log"
+        return "\n".join(text.splitlines()[-lines:])
+
+    def identity(self) -> dict[str, dict[str, int] | None]:
+        """Return the bundle's record of the life: ``shim`` and ``process`` with their ``pid``."""
+        try:
+            text = (self.state_dir / "engines" / NAME / "identity.json").read_text()
+        except FileNotFoundError:
+            return {}
+        found: dict[str, dict[str, int] | None] = json.loads(text)
+        return found
+
+    def shim_pid(self) -> int:
+        """Return the shim's pid."""
+        shim = self.identity()["shim"]
+        assert shim is not None
+        return shim["pid"]
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the living processes of the engine's last life, shim included, as the kernel tells without opsboard.
+
+        The engine leads a process group, and everything vLLM starts stays in it.
+        """
+        life = self.identity()
+        shim, main = (life.get(who) or {} for who in ("shim", "process"))
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(OSError, psutil.Error):
+                ours = process.pid == shim.get("pid") or os.getpgid(process.pid) == main.get("pid")
+                if ours and process.create_time() >= self._began - 1 and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def port_is_free(self) -> bool:
+        """Tell whether nobody listens where the engine did."""
+        return not any(
+            connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (self.port,)
+            for connection in psutil.net_connections("tcp")
+        )
+
+
+def _config(installation: Installation, port: int, directory: Path) -> str:
+    command = installation.command(port, "--max-num-seqs", str(MAX_RUNNING), "--scheduler-cls", "paced.PacedScheduler")
+    # The development endpoints are for /pause, which freezes a moment so that it can be compared exactly.
+    environment = installation.variables() | {
+        "HOME": str(directory),
+        "PYTHONPATH": str(HERE),
+        "VLLM_SERVER_DEV_MODE": "1",
+    }
+    return f"""
+[collect]
+interval = "{INTERVAL_S:g}s"
+[[engine]]
+name = "{NAME}"
+kind = "vllm"
+command = {json.dumps(command)}
+url = "http://127.0.0.1:{port}"
+ready_timeout = "{HEALTHY_WITHIN_S:g}s"
+stop_timeout = "{STOPPED_WITHIN_S:g}s"
+[engine.env]
+{"".join(f"{name} = {json.dumps(value)}{chr(10)}" for name, value in environment.items())}"""
