@@ -70,6 +70,8 @@ class BoardApp(App[int]):
             self.session.take(news)
             if isinstance(news, Status):
                 self._want_new_histories(news)
+            else:
+                self._past.clear()  # once the daemon is back, ask what it recorded meanwhile
             page = self.page
             if isinstance(page, EnginePage):
                 page.news()

@@ -43,15 +43,15 @@ class BoardPage(Page):
         Key(keys=("G", "end"), action="move(9999)", text="last", group="Move"),
         Key(keys=("pagedown", "ctrl+d"), action="move(10)", text="ten down", group="Move"),
         Key(keys=("pageup", "ctrl+u"), action="move(-10)", text="ten up", group="Move"),
-        Key(keys=("slash",), action="filter", text="filter: words, !word excludes", group="Find", hint="filter"),
+        Key(keys=("slash",), action="filter", text="filter (!word excludes)", group="Find", hint="filter"),
         Key(keys=("escape",), action="clear", text="clear the filter", group="Find"),
         Key(keys=("ctrl+r",), action="recall", text="the last filter again", group="Find"),
         Key(keys=("s",), action="act('start')", text="start", group="Engine", hint="start", mutates=True),
         Key(keys=("x",), action="act('stop')", text="stop", group="Engine", hint="stop", mutates=True),
         Key(keys=("r",), action="act('restart')", text="restart", group="Engine", hint="restart", mutates=True),
-        Key(keys=("l",), action="logs", text="its log", group="Engine", hint="log"),
+        Key(keys=("l",), action="logs", text="its log", group="Engine"),
         Key(keys=("y",), action="copy", text="copy its name", group="Engine"),
-        Key(keys=("e",), action="events", text="all events", group="Engine", hint="events"),
+        Key(keys=("e",), action="events", text="all events", group="Engine"),
         *(
             Key(keys=(letter,), action=f"sort('{key}')", text=_TITLES[key].lower(), group="Sort (again: reverse)")
             for letter, key in _SORTS.items()
@@ -73,6 +73,11 @@ class BoardPage(Page):
         self._cursor: str | None = None
         self._rows: tuple[str, ...] = ()
         self._sorted_at = float("-inf")
+
+    def footer_keys(self) -> list[tuple[str, str]]:
+        """Return the page's hints; only those that make sense while there are no engines."""
+        known = super().footer_keys()
+        return known if self._rows or self.filter else [*known[-3:-1], ("q", "quit"), known[-1]]
 
     # --- drawing ----------------------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ class EnginePage(Page):
     KEYS = (
         Key(keys=("escape", "q"), action="back", text="back to the board", group="Move", hint="back"),
         *(
-            Key(keys=(str(n),), action=f"look('{look}')", text=look, group="Look at", hint=look if n > 1 else None)
+            Key(keys=(str(n),), action=f"look('{look}')", text=look, group="Look at")
             for n, look in enumerate(LOOKS, start=1)
         ),
         Key(keys=("tab",), action="next_look(1)", text="next", group="Look at"),

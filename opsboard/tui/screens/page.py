@@ -25,11 +25,11 @@ COMMON: tuple[Key, ...] = (
     Key(
         keys=("space", "p"),
         action="pause",
-        text="pause the display; collection goes on",
+        text="pause the display",
         group="Everywhere",
         hint="pause",
     ),
-    Key(keys=("ctrl+s",), action="dump", text="save what is shown to a file", group="Everywhere"),
+    Key(keys=("ctrl+s",), action="dump", text="save the screen to a file", group="Everywhere"),
     Key(keys=("ctrl+l",), action="repaint", text="paint the screen anew", group="Everywhere"),
     Key(keys=("ctrl+z",), action="app.suspend_process", text="suspend to the shell", group="Everywhere"),
     Key(keys=("ctrl+c", "ctrl+q"), action="app.quit", text="quit", group="Everywhere"),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from opsboard.tui.detail import scrolled
 from opsboard.tui.keys import Key, help_lines
+from opsboard.tui.legend import legend
 from opsboard.tui.present import framed
 from opsboard.tui.screens.page import COMMON, Page
 from opsboard.tui.session import with_changes
@@ -89,6 +90,7 @@ class HelpPage(ReadingPage):
     def content(self, view: View, width: int) -> tuple[str, Sequence[Line]]:
         """Return the keys by group, then what the shapes mean."""
         lines = help_lines(self._keys, view.glyphs, width, readonly=view.readonly)
+        lines += legend(view, width)
         return f"keys of {self._about}", lines
 
     def action_help(self) -> None:

@@ -1,0 +1,59 @@
+"""A feed that tests play: states are handed in by hand, questions are answered from boards.py, actions are kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from opsboard.core.errors import ControlError, NotFound
+from opsboard.core.wire import ActionAccepted, EngineDetail, History, Status
+from opsboard.tui.feed import News
+from tests.screens import boards
+
+
+class ScriptedFeed:
+    """Implements the Feed of the board."""
+
+    def __init__(self, *news: News) -> None:
+        self._queue: asyncio.Queue[News] = asyncio.Queue(100)
+        for one in news:
+            self._queue.put_nowait(one)
+        self.last: Status | None = None
+        self.acted: list[tuple[str, str, str]] = []
+        self.asked: list[str] = []
+        self.refuses: ControlError | None = None
+        self.log: list[str] = list(boards.LOG)
+        self.more_log: asyncio.Queue[str] = asyncio.Queue(100)
+
+    def say(self, news: News) -> None:
+        """Hand in what the daemon says next."""
+        self._queue.put_nowait(news)
+
+    async def watch(self) -> AsyncIterator[News]:
+        while True:
+            news = await self._queue.get()
+            if isinstance(news, Status):
+                self.last = news
+            yield news
+
+    async def detail(self, name: str) -> EngineDetail:
+        engine = next((e for e in self.last.engines if e.name == name), None) if self.last else None
+        if engine is None or self.last is None:
+            raise NotFound(f"no engine {name!r}")
+        return boards.detail(engine, self.last.time - boards.T0)
+
+    async def history(self, series: Sequence[str], start: float, end: float, step: float) -> list[History]:
+        self.asked += series
+        return [boards.history(one, start, end, step) for one in series]
+
+    async def logs(self, name: str, lines: int) -> AsyncIterator[str]:
+        for line in self.log[-lines:]:
+            yield line
+        while True:
+            yield await self.more_log.get()
+
+    async def act(self, name: str, kind: str, reason: str) -> ActionAccepted:
+        if self.refuses is not None:
+            raise self.refuses
+        self.acted.append((kind, name, reason))
+        return ActionAccepted(id="a1", kind=kind, engine=name)
