@@ -23,6 +23,7 @@ from opsboard.cli.private import child_daemon, end, scratch
 from opsboard.client.sync import Client
 from opsboard.config.explain import to_toml
 from opsboard.core.errors import ControlError, UsageError
+from opsboard.core.wire import Engine
 
 _ENGINES = (
     ("llama-70b", "llama-3.3-70b-instruct", "vllm-0.33"),
@@ -32,6 +33,7 @@ _ENGINES = (
 _RATES = ("2.0", "4.0", "6.0")
 _STARTUP_S = 3.0
 _READY_S = 30.0
+_POLL_S = 0.25
 
 
 @click.command()
@@ -108,16 +110,19 @@ def _board(socket: Path, seconds: float | None, ascii_only: bool) -> int:
 def _headless(socket: Path, seconds: float) -> int:
     client = Client([socket])
     began = time.monotonic()
-    ready = False
-    states: dict[str, str] = {}
-    while (elapsed := time.monotonic() - began) < seconds or (not ready and elapsed < _READY_S):
+    live = False
+    while (elapsed := time.monotonic() - began) < seconds or (not live and elapsed < _READY_S):
         status = client.status()
-        states = {engine.name: engine.state for engine in status.engines}
-        if not ready and states and set(states.values()) == {"ready"}:
-            ready = True
-            click.echo(f"{len(states)} engines ready after {elapsed:.1f} s", err=True)
-        time.sleep(0.25)
-    if not ready:
-        raise ControlError(f"not every engine became ready in {_READY_S:.0f} s: {states}")
+        if not live and len(status.engines) == len(_ENGINES) and all(map(_is_live, status.engines)):
+            live = True
+            click.echo(f"{len(_ENGINES)} engines ready with traffic after {elapsed:.1f} s", err=True)
+        time.sleep(_POLL_S)
+    if not live:
+        states = ", ".join(f"{engine.name} {engine.state}" for engine in client.status().engines)
+        raise ControlError(f"not every engine was ready with traffic after {_READY_S:.0f} s: {states}")
     echo_json(client.status())
     return 0
+
+
+def _is_live(engine: Engine) -> bool:
+    return engine.state == "ready" and bool(engine.generation_tokens_per_s) and engine.ttft_p95_s is not None
