@@ -96,6 +96,15 @@ class CoreLink(asyncio.Protocol):
             self._metrics.forget(id)
             self.send(Abort(id))
 
+    def abort_all(self) -> None:
+        """End every request with the reason ``abort``, as an orderly shutdown does."""
+        for id, answer in list(self._answers.items()):  # noqa: A001  the request's
+            if answer.finish is None:
+                self._metrics.aborted(id)
+                self.send(Abort(id))
+                answer.finish = "abort"
+                answer.wake()
+
     def send(self, message: ToCore) -> None:
         """Say something to EngineCore; nothing happens when it is gone."""
         if self._transport is not None and not self._transport.is_closing():

@@ -65,6 +65,8 @@ class FrontEnd:
         self._clock = clock
         self._began = began
         self._log = Log(setup.profile, API, clock)
+        # Before 0.18 a shutdown cut the connections of what was under way.
+        self._says_abort = setup.profile.version >= (0, 18, 0)
         shape = setup.shape
         self._metrics = EngineMetrics(bounds(setup.profile.version, shape.max_model_len), shape.block_size)
 
@@ -81,7 +83,7 @@ class FrontEnd:
         except asyncio.CancelledError:
             return 0
         finally:
-            if self._setup.profile.version >= (0, 18, 0):
+            if self._says_abort:
                 self._log.write("[shutdown] API server: shutdown triggered", "launcher.py:120")
             await link.stop()
             self._log.uvicorn(f"Finished server process [{os.getpid()}]")
@@ -106,7 +108,9 @@ class FrontEnd:
         finally:
             stats.cancel()
             self._log.uvicorn("Shutting down")
-            await serving.close(grace=0.1)
+            if self._says_abort:
+                link.abort_all()
+            await serving.close(grace=0.5 if self._says_abort else 0.0)
         return 0  # whatever EngineCore's own code was: the front end hides it (vLLM issue 48966)
 
     async def _say(self, *, ready: bool) -> None:

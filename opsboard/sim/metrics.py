@@ -78,6 +78,11 @@ class EngineMetrics:
         """Stop following a request whose client went away."""
         self._tracked.pop(id, None)
 
+    def aborted(self, id: int) -> None:
+        """Count a request that the engine itself ended before its time; no latency is known of it."""
+        if self._tracked.pop(id, None) is not None:
+            self.values["finished_abort"] += 1
+
     def stepped(self, result: StepResult, now: float) -> None:
         """Take in one step; ``now`` is when the front end got to know of it."""
         self.scheduler(result.stats)

@@ -181,12 +181,13 @@ class ApiServer:
 
     async def _stream(self, writer: openai.Writer, number: int, answer: Answer) -> AsyncIterator[bytes]:
         sent = 0
+        finish: str | None = None
         try:
             yield writer.opening()
-            while answer.finish is None or sent < answer.tokens:
+            while finish is None:
                 await answer.more(sent)
-                tokens = answer.tokens
-                yield writer.chunk(sent, tokens, answer.finish)
+                tokens, finish = answer.tokens, answer.finish
+                yield writer.chunk(sent, tokens, finish)
                 sent = tokens
             yield writer.closing(sent)
         except EngineDead:
