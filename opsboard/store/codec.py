@@ -98,7 +98,7 @@ def decode_whole(data: bytes) -> tuple[list[int], int]:
 
 
 def _scaled(values: array[float]) -> tuple[int, list[int]] | None:
-    """The first power of ten that makes integers of all values, and the same floats of those: its index, the integers."""
+    """The first power of ten that turns all values into integers and back: its index, the integers."""
     for index, scale in enumerate(SCALES):
         factor = 10.0**scale
         try:

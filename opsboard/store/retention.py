@@ -9,6 +9,7 @@ import sqlite3
 
 import msgspec
 
+from opsboard.core.clock import Now
 from opsboard.store.database import transaction
 from opsboard.store.rollups import HOUR_S, MINUTE_S
 
@@ -17,6 +18,8 @@ CHUNKS_A_BITE = 16
 SPARE_PAGES = 256
 """Free pages left in the file for the next writes."""
 PAGES_A_BITE = 512
+ROOM_PAGES = 64
+"""What is freed on a full disk before writing is tried again: 256 kB."""
 
 
 class StoreLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +29,11 @@ class StoreLimits(msgspec.Struct, frozen=True, kw_only=True):
     minute_s: float = 30 * 86400.0
     hour_s: float = 2 * 365 * 86400.0
     max_bytes: int = 4 << 30
+
+
+def aging_wall(opened: Now, now: Now) -> float:
+    """The Unix time by which things grow old: a clock that jumps ahead while we run ages nothing at once."""
+    return min(now.wall, opened.wall + now.mono - opened.mono)
 
 
 def tidy(connection: sqlite3.Connection, limits: StoreLimits, wall: float) -> bool:
@@ -59,17 +67,15 @@ def shrink(connection: sqlite3.Connection, pages: int) -> None:
 
 
 def make_room(connection: sqlite3.Connection) -> bool:
-    """On a full disk: give up some old data, a few rows at a time, and shrink the file. False: nothing left to give up.
+    """On a full disk: give up old data, a few rows at a time, until some writes fit. False: nothing left to give up.
 
     Raises sqlite3.Error when even that needs more room than there is.
     """
     found = False
-    for _ in range(16):
-        if not thin(connection, chunks=4):
-            break
+    while _pragma(connection, "freelist_count") < ROOM_PAGES and thin(connection, chunks=2):
         found = True
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    shrink(connection, SPARE_PAGES)
+    shrink(connection, ROOM_PAGES // 2)  # half for the file's own next pages, half for the disk
     return found
 
 

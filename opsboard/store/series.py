@@ -67,11 +67,8 @@ class SeriesLog:
         self.dropped = 0
         """Samples given up later: malformed names, or a disk that refused for too long."""
         self._inbox: deque[tuple[float, Sequence[Sample]]] = deque()
-        self._offered = self._taken = 0
-        """Samples put in by the event loop, and taken out under the lock: two counters.
-
-        So that the loop needs no lock.
-        """
+        self._offered = self._taken = self._written = 0
+        """Samples put in by the event loop, taken out under the lock, committed: so the loop needs no lock."""
         self._lock = threading.Lock()
         self.ending = False
         """The next flush is the last: it ends the minute that has begun."""
@@ -174,9 +171,11 @@ class SeriesLog:
             self._trim()
             rows = (list(self._catalogue), list(self._recent), list(self._rollups), list(self._chunks))
             hours, rolled_seq = set(self._due_hours), self._rolled_seq
+            taken = self._taken
             open_hours = ",".join(map(str, sorted(self._open_hours)))
             keep = min((block.first_seq for block in self._blocks.values() if block.times), default=self._seq + 1)
         if not any(rows):
+            self._written = taken
             return
         with transaction(connection):
             self._write(connection, *rows)
@@ -192,6 +191,7 @@ class SeriesLog:
             del self._catalogue[: len(rows[0])], self._recent[: len(rows[1])]
             del self._rollups[: len(rows[2])], self._chunks[: len(rows[3])]
             self._due_hours -= hours
+            self._written = taken
 
     @staticmethod
     def _write(
@@ -217,8 +217,8 @@ class SeriesLog:
             )
 
     def waiting(self) -> int:
-        """Number of raw rows and chunks that wait for the disk."""
-        return len(self._inbox) + len(self._recent) + len(self._chunks)
+        """Number of samples offered that are not on disk yet (any thread)."""
+        return self._offered - self._written
 
     # --- any thread ---------------------------------------------------------------------------------------------------
 

@@ -89,7 +89,8 @@ class SeriesFile:
         self._written = self._clock.now().mono
         self._until_tidy -= 1
         if self._until_tidy <= 0:
-            more = retention.tidy(connection, self.limits, self._wall())
+            wall = retention.aging_wall(self._opened, self._clock.now())
+            more = retention.tidy(connection, self.limits, wall)
             self._until_tidy = 1 if more else TIDY_EVERY
             self._ballast.keep()
 
@@ -104,11 +105,6 @@ class SeriesFile:
             raise damaged(f"a block cannot be read: {error}") from error
         views.refresh(connection)
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('host', ?)", (self._host,))
-
-    def _wall(self) -> float:
-        """The date by which things grow old. A clock that jumps ahead while we run must not age everything at once."""
-        now = self._clock.now()
-        return min(now.wall, self._opened.wall + now.mono - self._opened.mono)
 
     def _on_trouble(self, connection: sqlite3.Connection, error: StoreError) -> None:
         if isinstance(error, DiskFull):

@@ -14,6 +14,7 @@ from opsboard.core.clock import Clock
 from opsboard.core.errors import DiskFull, StoreError
 from opsboard.store import migrations
 from opsboard.store.database import Corrupt, Kind, Writer, mapped, open_writer, reading, transaction
+from opsboard.store.retention import aging_wall
 from opsboard.store.statedir import Ballast, set_aside
 
 T = TypeVar("T")
@@ -37,6 +38,7 @@ class StateFile:
         self.unclean = False
         """The run before this one did not end by closing the file."""
         self._clock = clock
+        self._opened = clock.now()
         self._ballast = Ballast(path.with_name("state.ballast"))
         self._next_upkeep = 0.0
         try:
@@ -125,7 +127,7 @@ class StateFile:
         for table in TABLES_WITH_AGE:
             connection.execute(
                 f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE t < ? ORDER BY t LIMIT ?)",  # noqa: S608  constants
-                (now.wall - self.keep_s, FORGET_AT_ONCE),
+                (aging_wall(self._opened, now) - self.keep_s, FORGET_AT_ONCE),
             )
         self._ballast.keep()
         newest = self._copies()[0]
