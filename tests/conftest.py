@@ -13,6 +13,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support.herd import Herd
+
 # What the Makefile sets for a run of tests; everything else that opsboard would read is taken away.
 OF_THE_TEST_RUN = ("OPSBOARD_REAL_", "OPSBOARD_CRASH_ROUNDS")
 OF_SYSTEMD = ("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
@@ -44,3 +46,13 @@ def away_from_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.chdir(home)
     yield
     shutil.rmtree(runtime, ignore_errors=True)
+
+
+@pytest.fixture
+def herd(tmp_path: Path) -> Iterator[Herd]:
+    """Small engines under real shims; what still runs when the test ends is ended."""
+    from tests.support.herd import Herd
+
+    found = Herd(tmp_path / "state", Path(os.environ["XDG_RUNTIME_DIR"]) / "opsboard")
+    yield found
+    found.end()

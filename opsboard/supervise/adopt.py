@@ -19,8 +19,6 @@ from opsboard.core.model import Record
 from opsboard.supervise import bundle
 from opsboard.supervise.processes import Process, below, boot_id, everybody, look, tagged
 
-BUDGET_S = 2.0
-"""What one engine may take to be looked at, when a shim is just starting or a disk does not answer."""
 _AGAIN_S = 0.05
 
 
@@ -116,7 +114,7 @@ def _living(remains: Remains, identity: Mapping[str, Any], status: Mapping[str, 
     )
 
 
-async def examine_within(directory: Path, budget_s: float = BUDGET_S) -> Remains | None:
+async def examine_within(directory: Path, budget_s: float) -> Remains | None:
     """Like :func:`examine`, off the loop, waiting for a shim that is just starting. Raises TimeoutError."""
     async with asyncio.timeout(budget_s):
         while True:

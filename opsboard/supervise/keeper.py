@@ -36,10 +36,11 @@ log = logging.getLogger("opsboard.supervise")
 
 Wish = Literal["up", "down"]
 LOOK_S = 0.25
-PROBE_S = 1.0
+PROBE_S = 0.5
 PROBE_DEADLINE_S = 5.0
 PHASES_DEADLINE_S = 2.0
 WITHOUT_SHIM_S = 5.0
+ADOPT_S = 2.0
 ADOPT_AGAIN_S = 5.0
 END_AGAIN_S = 1.0
 CLOSE_S = 3.0
@@ -131,10 +132,10 @@ class Keeper:
         """
         now = self._world.clock.now()
         try:
-            remains = await examine_within(self._directory)
+            remains = await examine_within(self._directory, ADOPT_S)
             found = self._found(remains)
         except TimeoutError:
-            remains, found = None, Found(unsure="could not be looked at within 2 s; a start or a stop looks again")
+            remains, found = None, Found(unsure=f"could not be looked at within {ADOPT_S:g} s; looking again")
         except OSError as error:
             remains, found = None, Found(unsure=f"cannot be looked at: {error.strerror or error}")
         self._hold(remains)
@@ -371,7 +372,7 @@ class Keeper:
             ending=remains.ending,
             was_ready=remains.was_ready,
             age_s=max(0.0, self._world.clock.now().wall - remains.started),
-            ended=exited(remains, words) if crashed or not over else None,
+            ended=exited(remains, words) if crashed or remains.lives else None,
             never_began=known.message if over and known is not None else None,
             ended_by_us=over and known is not None and (known.asked_by or "").startswith(BY),
         )

@@ -202,11 +202,9 @@ async def _start_shim(directory: Path) -> dict[str, Any]:
         raise SuperviseError(f"cannot start a shim: {error.strerror or error}", permanent=False) from error
     finally:
         os.close(errors)
-    assert process.stdout is not None  # noqa: S101  asked for above
     try:
         async with asyncio.timeout(START_S):
-            line = await process.stdout.readline()
-            await process.wait()
+            line, _ = await process.communicate()  # the shim lets go of the pipe when it has said its line
     except TimeoutError:
         raise SuperviseError(f"the shim did not answer within {START_S:g} s", permanent=False) from None
     finally:

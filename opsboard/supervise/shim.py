@@ -204,6 +204,7 @@ class Shim:
             return
         self._asked_by = by
         self._ending = Ending(self.pid, grace_s, now)
+        self._record_status()
 
     # --- what others are told ---
 

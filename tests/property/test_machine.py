@@ -141,7 +141,7 @@ class World(RuleBasedStateMachine):
             if self.ending:
                 self.is_ended()
         if self.wish is False:
-            assert not (self.main or self.orphans or self.launching)
+            assert (self.main, self.orphans, self.launching) == (False, 0, False)
             assert self.situation.state is EngineState.STOPPED
         if self.main:
             assert self.wish
