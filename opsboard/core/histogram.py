@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import isinf
-from operator import le
+from operator import le, sub
 
 from opsboard.core.model import Histogram
 from opsboard.core.wire import Latency, Quantile
@@ -18,7 +18,7 @@ def subtract(new: Histogram, old: Histogram) -> Histogram | None:
     """
     if new.bounds != old.bounds:
         return None
-    counts = tuple(a - b for a, b in zip(new.counts, old.counts, strict=True))
+    counts = tuple(map(sub, new.counts, old.counts))
     if not is_cumulative(counts):
         return None
     total = None if new.total is None or old.total is None else new.total - old.total

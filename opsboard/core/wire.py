@@ -169,6 +169,8 @@ class DaemonInfo(Record, frozen=True, kw_only=True):
     message: str | None = None
     """Why nothing is recorded, or what else a person must know of the daemon."""
     interval_s: float = 1.0
+    loop_gap_s: float | None = None
+    """Longest time the event loop was away lately (30 to 60 s)."""
     read_only: bool = False
     """True for a daemon that only looks (first run, ``--url``)."""
 

@@ -12,7 +12,7 @@ from opsboard.daemon.notify import Notifier
 from opsboard.daemon.pipeline import SelfReading
 from opsboard.daemon.tasks import Lag
 
-PROBE_S = 0.1
+PROBE_S = 0.5
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _STATM = Path("/proc/self/statm")
 

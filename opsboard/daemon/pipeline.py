@@ -167,7 +167,7 @@ def _transition(track: EngineTrack, now: Now) -> Iterable[Event]:
     if old is None and new not in _SEVERITIES:
         return  # what a daemon finds in order when it starts is no news
     why = f": {track.message}" if track.message else ""
-    text = f"{new}{why}" if old is None else f"{old} → {new}{why}"
+    text = f"found {new}{why}" if old is None else f"{old} → {new}{why}"
     yield _event(now, f"engine/{track.name}", new.value, text, _SEVERITIES.get(new, Severity.INFO))
 
 

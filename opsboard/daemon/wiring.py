@@ -7,7 +7,6 @@ import contextlib
 import os
 import socket as sockets
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -23,6 +22,7 @@ from opsboard.core.clock import Clock
 from opsboard.core.errors import ConfigError, Conflict, OpsboardError
 from opsboard.core.model import Record, Severity
 from opsboard.core.registry import dialects
+from opsboard.core.version import __version__
 from opsboard.core.wire import DaemonInfo, Status
 from opsboard.daemon import board
 from opsboard.daemon.access import open_access
@@ -77,7 +77,6 @@ class Daemon:
         self._clock = clock
         self._notifier = notifier
         self._redact = redact
-        self._version = version("opsboard")
         self._started = clock.now().wall
         interval_s = loaded.config.collect.interval
         self.state = PipelineState(loaded.config.host.name or sockets.gethostname(), self._specs(loaded.config))
@@ -106,7 +105,7 @@ class Daemon:
     def _info(self) -> DaemonInfo:
         health, itself = self._store.health(), self.state.itself
         return DaemonInfo(
-            version=self._version,
+            version=__version__,
             pid=os.getpid(),
             started=self._started,
             cpu_ratio=itself.cpu_ratio,
@@ -116,6 +115,7 @@ class Daemon:
             recorded=health.recorded,
             message=health.message,
             interval_s=float(self._loaded.config.collect.interval),
+            loop_gap_s=itself.loop_gap_s,
             read_only=self._options.read_only,
         )
 
@@ -164,7 +164,7 @@ class Daemon:
             self._tasks.add("find", lambda: find_for_ever(self._fetcher, self._found))
         self._exporter = await self._open_exporter(config.exporter)
         self._control = await self._open_control(config, actions)
-        self._flow.tell("daemon", f"opsboard {self._version} began, {len(self.state.engines)} engines")
+        self._flow.tell("daemon", f"opsboard {__version__} began, {len(self.state.engines)} engines")
 
     async def _end(self) -> None:
         """Take no more work, then stop reading; the exit stack ends what is below, the store last."""
