@@ -50,6 +50,9 @@ class Remains(Record, frozen=True, kw_only=True):
     group: int | None = None
     """Process group of the life, which is the main process's pid."""
     ending: bool = False
+    """Somebody, or the last daemon, was ending it."""
+    again: bool | None = None
+    """An operator wanted it ended: True when another life was to follow. None: nobody did."""
     was_ready: bool = False
     exit: Exit | None = None
     settled: bool = True
@@ -70,6 +73,8 @@ def examine(directory: Path, boot: str | None = None) -> Remains | None:
     instance = identity["instance"]
     same_boot = identity.get("boot_id") == (boot or boot_id())
     ready = bundle.read(place, bundle.READY) or {}
+    stop = bundle.read(place, bundle.STOP) or {}
+    asked = stop.get("instance") == instance
     process = identity.get("process") or {}
     remains = Remains(
         directory=place,
@@ -80,6 +85,8 @@ def examine(directory: Path, boot: str | None = None) -> Remains | None:
         socket=str(identity.get("socket", "")),
         same_boot=same_boot,
         group=process.get("pid"),
+        ending=asked,
+        again=bool(stop.get("again")) if asked else None,
         was_ready=ready.get("instance") == instance,
         exit=_exit(bundle.read(place, bundle.EXIT), instance),
     )
@@ -109,7 +116,7 @@ def _living(remains: Remains, identity: Mapping[str, Any], status: Mapping[str, 
         main=main,
         others=tuple(others.values()),
         group=main.pid if main is not None else remains.group,
-        ending=shim is not None and status.get("state") == "stopping",
+        ending=remains.ending or (shim is not None and status.get("state") == "stopping"),
         settled=shim is None or main is not None or remains.exit is not None or remains.group is not None,
     )
 

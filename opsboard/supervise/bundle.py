@@ -8,6 +8,7 @@ file               written by  holds
 ``status.json``    shim        the processes of the life as they come and go
 ``exit.json``      shim        how the main process ended and by whose wish, or why it could not start
 ``ready.json``     daemon      the life that has been ready, so that a restarted daemon does not wait for it again
+``stop.json``      daemon      the life that an operator wants ended, and whether another one is to follow
 ``lock``           shim        held as long as the shim lives: one shim a bundle
 ``engine.log``     engine      its standard output and error; ``engine.log.1`` ... are older
 ``shim.log``       shim        its own errors, normally empty
@@ -29,6 +30,7 @@ IDENTITY = "identity.json"
 STATUS = "status.json"
 EXIT = "exit.json"
 READY = "ready.json"
+STOP = "stop.json"
 LOCK = "lock"
 LOG = "engine.log"
 SHIM_LOG = "shim.log"

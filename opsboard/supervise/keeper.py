@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Literal
@@ -22,7 +23,7 @@ from opsboard.supervise.machine import Body, Command, Found, Situation
 from opsboard.supervise.processes import Process, look
 from opsboard.supervise.rotate import rotate
 from opsboard.supervise.startup import StartUp, last_words
-from opsboard.supervise.stopping import BY, end_life
+from opsboard.supervise.stopping import end_life
 from opsboard.supervise.watching import (
     all_gone,
     ended,
@@ -75,6 +76,7 @@ class Keeper:
         self._note: str | None = None
         self._reason = ""
         self._error: SuperviseError | None = None
+        self._instance: str | None = None
         self._restarts = 0
         self._told: LifeView | None = None
         self._launching: asyncio.Task[None] | None = None
@@ -140,6 +142,8 @@ class Keeper:
             remains, found = None, Found(unsure=f"cannot be looked at: {error.strerror or error}")
         self._hold(remains)
         wanted = None if wish is None else wish == "up"
+        if remains is not None and remains.again is not None:
+            wanted = remains.again
         last_seconds = await self._phase_seconds() if found.alive and not found.was_ready else {}
         self._reason = "goes on with what was asked before the daemon restarted"
         self._take(*machine.adopt(found, wanted=wanted, ready_timeout_s=self.spec.ready_timeout_s, now=now))
@@ -157,10 +161,10 @@ class Keeper:
             self._apply(machine.Start())
 
     def wish(self, event: machine.Start | machine.Stop | machine.Restart, reason: str) -> None:
-        """Do what an operator wants, and remember it first. Returns at once; :meth:`settled` waits."""
-        self._world.on_wish(self.spec.name, "down" if isinstance(event, machine.Stop) else "up")
+        """Decide what a wish means and remember it. Returns before anything is done; :meth:`settled` waits."""
         self._reason, self._error = reason, None
         self._apply(event)
+        self._world.on_wish(self.spec.name, "down" if isinstance(event, machine.Stop) else "up")
 
     async def settled(self) -> None:
         """Return when the machine waits for nothing any more: no launch and no end is out.
@@ -199,35 +203,49 @@ class Keeper:
     def _take(self, situation: Situation, commands: list[Command]) -> None:
         self._situation = situation
         self._moved.set()
+        if Command.LAUNCH in commands:
+            self._instance = str(uuid.uuid4())
+        self._remember_stop()
         for command in commands:
             if command is Command.LAUNCH:
                 self._running = self.spec
-                self._launching = self._task(self._launch(self.spec))
+                self._launching = self._task(self._launch(self.spec, self._instance or ""))
             else:
                 self._task(self._end(self._running or self.spec))
         self._publish()
 
-    async def _launch(self, spec: LaunchSpec) -> None:
+    async def _launch(self, spec: LaunchSpec, instance: str) -> None:
         self._leave_life()
         last_seconds = await self._phase_seconds()
         try:
             before = await asyncio.to_thread(examine, self._directory)
-            await launch(spec, self._directory, self._world.runtime_dir, life=before.life + 1 if before else 1)
+            life = before.life + 1 if before else 1
+            await launch(spec, self._directory, self._world.runtime_dir, instance=instance, life=life)
         except SuperviseError as error:
             self._error = error
         except Exception as error:  # the machine waits for an answer, whatever happened
             log.exception("engine %s: start failed", spec.name)
             self._error = SuperviseError(f"{type(error).__name__}: {sanitise(str(error))}", permanent=False)
-        remains = await asyncio.to_thread(examine, self._directory)
+        remains = await self._look_again()
+        self._hold(remains)
         if self._error is not None and (remains is None or not remains.lives):
             hint = f" ({self._error.hint})" if self._error.hint else ""
-            self._hold(remains)
             self._apply(machine.LaunchFailed(f"{self._error.message}{hint}"))
         elif remains is not None:
             self._error = None
-            self._hold(remains)
             self._apply(machine.Launched(spec.ready_timeout_s))
             self._follow(remains, last_seconds)
+
+    async def _look_again(self) -> Remains | None:
+        """Return what is there after a launch; one that succeeded has left something, however slow the disk is."""
+        while True:
+            try:
+                remains = await examine_within(self._directory, ADOPT_S)
+            except (TimeoutError, OSError):
+                remains = None
+            if remains is not None or self._error is not None:
+                return remains
+            await asyncio.sleep(END_AGAIN_S)
 
     async def _end(self, spec: LaunchSpec) -> None:
         remains = None
@@ -374,8 +392,21 @@ class Keeper:
             age_s=max(0.0, self._world.clock.now().wall - remains.started),
             ended=exited(remains, words) if crashed or remains.lives else None,
             never_began=known.message if over and known is not None else None,
-            ended_by_us=over and known is not None and (known.asked_by or "").startswith(BY),
+            ended_by_us=over and remains.again is not None,
         )
+
+    def _remember_stop(self) -> None:
+        """Keep beside the life that it is to end: a daemon that is killed now must not lose an operator's stop."""
+        situation = self._situation
+        to_end = situation.body is Body.ENDING or (situation.body is Body.LAUNCHING and not situation.wanted)
+        try:
+            if to_end and self._instance is not None:
+                record = {"protocol": bundle.PROTOCOL, "instance": self._instance, "again": situation.wanted}
+                bundle.write(str(self._directory), bundle.STOP, record)
+            elif situation.body is Body.LAUNCHING:
+                bundle.remove(str(self._directory), bundle.STOP)
+        except OSError as error:
+            log.warning("engine %s: cannot write down that it is to stop: %s", self.spec.name, error)
 
     # --- telling ---
 
@@ -403,6 +434,7 @@ class Keeper:
     def _hold(self, remains: Remains | None) -> None:
         self._remains = remains
         if remains is not None:
+            self._instance = remains.instance
             self._restarts = max(0, remains.life - 1)
 
     def _task(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:

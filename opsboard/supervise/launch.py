@@ -9,7 +9,6 @@ import json
 import os
 import pwd
 import sys
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -101,15 +100,23 @@ def environment(spec: LaunchSpec, instance: str, inherited: Mapping[str, str]) -
 
 
 async def launch(
-    spec: LaunchSpec, directory: Path, runtime_dir: Path, *, life: int, inherited: Mapping[str, str] = os.environ
+    spec: LaunchSpec,
+    directory: Path,
+    runtime_dir: Path,
+    *,
+    instance: str,
+    life: int,
+    inherited: Mapping[str, str] = os.environ,
 ) -> Launched:
     """Start ``spec`` under a new shim. The caller knows that nothing of the last life runs; the shim looks again.
+
+    ``instance`` is the unique id of the life and ``life`` its number.
 
     Raises:
         SuperviseError: nothing was started, and why.
     """
     await _free_port(spec)
-    record = _record(spec, directory, runtime_dir, life, inherited)
+    record = _record(spec, directory, runtime_dir, instance=instance, life=life, inherited=inherited)
     try:
         for folder in (directory.parent, directory, runtime_dir):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -140,9 +147,8 @@ async def _free_port(spec: LaunchSpec) -> None:
 
 
 def _record(
-    spec: LaunchSpec, directory: Path, runtime_dir: Path, life: int, inherited: Mapping[str, str]
+    spec: LaunchSpec, directory: Path, runtime_dir: Path, *, instance: str, life: int, inherited: Mapping[str, str]
 ) -> dict[str, Any]:
-    instance = str(uuid.uuid4())
     return {
         "protocol": bundle.PROTOCOL,
         "engine": spec.name,

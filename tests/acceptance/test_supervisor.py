@@ -242,7 +242,7 @@ def test_a_shim_killed_in_the_middle_of_a_stop(herd: Herd) -> None:
         await wait_until_async(lambda: "up\n" in herd.log("a"))
         family = supervisor.processes("a")
         stopping = asyncio.ensure_future(supervisor.stop("a", "down"))
-        await wait_until_async(lambda: herd.remains("a").ending, what="the shim has heard it")
+        await wait_until_async(lambda: herd.record("a", "status.json")["state"] == "stopping")
         shim = herd.remains("a").shim
         assert shim is not None
         await asyncio.to_thread(kill, shim.pid)

@@ -151,7 +151,7 @@ def test_a_restart_that_a_crash_interrupted_is_finished(herd: Herd) -> None:
         herd.wait_up("a")
         doomed.say("restart")
         doomed.until("stopping")
-        wait_until(lambda: herd.remains("a").ending, what="the shim has heard it")
+        wait_until(lambda: herd.record("a", "status.json")["state"] == "stopping", what="the shim has heard it")
         doomed.kill()
     wait_until(lambda: herd.remains("a").shim is None, what="the end of the old life")
     with daemon(herd, "a", "slow_to_stop", 0.5):
@@ -166,7 +166,7 @@ def test_a_stop_that_a_crash_interrupted_stays_a_stop(herd: Herd) -> None:
         herd.wait_up("a")
         doomed.say("stop")
         doomed.until("stopping")
-        wait_until(lambda: herd.remains("a").ending, what="the shim has heard it")
+        wait_until(lambda: herd.record("a", "status.json")["state"] == "stopping", what="the shim has heard it")
         doomed.kill()
     herd.wishes["a"] = "down"
     spec = herd.spec("a", "slow_to_stop", 0.5, autostart=True)
@@ -179,6 +179,28 @@ def test_a_stop_that_a_crash_interrupted_stays_a_stop(herd: Herd) -> None:
 
     asyncio.run(main())
     assert len(herd.births("a")) == 1
+
+
+@pytest.mark.parametrize(("again", "births"), [(False, 1), (True, 2)])
+def test_a_stop_that_the_shim_has_not_heard_yet(herd: Herd, again: bool, births: int) -> None:
+    """The daemon died between the operator's word and the shim's ear."""
+    spec = herd.spec("a", "idle")
+    began = asyncio.run(herd.launch(spec))
+    herd.wait_up("a")
+    stop = {"protocol": 1, "instance": began.instance, "again": again}
+    (herd.bundle("a") / "stop.json").write_text(json.dumps(stop))
+
+    async def story() -> None:
+        supervisor = herd.supervisor(spec)
+        await supervisor.adopt_all()
+        assert supervisor.life("a").state is EngineState.STOPPING
+        wanted = EngineState.STARTING if again else EngineState.STOPPED
+        await wait_until_async(lambda: supervisor.life("a").state is wanted)
+        await wait_until_async(lambda: len(herd.births("a")) == births)
+        await supervisor.close()
+
+    asyncio.run(story())
+    assert look(began.pid) is None
 
 
 def test_daemon_and_shim_killed(herd: Herd) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,7 @@ class Herd:
 
     async def launch(self, spec: LaunchSpec) -> Launched:
         """Start an engine under a shim, without a supervisor."""
-        return await launch(spec, self.bundle(spec.name), self.runtime_dir, life=1)
+        return await launch(spec, self.bundle(spec.name), self.runtime_dir, instance=str(uuid.uuid4()), life=1)
 
     def supervisor(
         self,
