@@ -8,7 +8,7 @@ from opsboard.core.model import Phase, ProcessView
 from opsboard.core.wire import EngineDetail, Gpu
 from opsboard.tui import format as fmt
 from opsboard.tui.bars import bar
-from opsboard.tui.focus import facts, pairs
+from opsboard.tui.focus import facts, pairs, trouble
 from opsboard.tui.gpus import TABLE_WIDTH, gpu_table, grid
 from opsboard.tui.spans import Line, Span, clip, fit, rule
 from opsboard.tui.view import View
@@ -18,7 +18,7 @@ def anatomy(detail: EngineDetail, view: View, width: int) -> list[Line]:
     """Return all of it, longer than a screen at times: the page scrolls."""
     lines: list[Line] = []
     for title, part in (
-        ("last words", _words(detail, width)),
+        ("last words", _words(detail, view, width)),
         ("start-up", _phases(detail.phases, view, width)),
         ("processes", _processes(detail.processes, width)),
         ("GPUs", _gpus(detail, view, width)),
@@ -31,12 +31,13 @@ def anatomy(detail: EngineDetail, view: View, width: int) -> list[Line]:
     return lines
 
 
-def _words(detail: EngineDetail, width: int) -> list[Line]:
+def _words(detail: EngineDetail, view: View, width: int) -> list[Line]:
     engine = detail.engine
     lines = []
     if engine.exit_code is not None:
         lines.append(clip((Span(" exit code ", "dim"), Span(_exit(engine.exit_code))), width))
-    said = [text for text in (engine.message, engine.reading.error) if text]
+    shown = trouble(engine, view)  # stands above already
+    said = [text for text in (engine.message, engine.reading.error) if text and text not in (shown or "")]
     return lines + [clip((Span(" " + fit(text, width - 2), "warn"),), width) for text in said]
 
 

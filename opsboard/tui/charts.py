@@ -9,7 +9,7 @@ from opsboard.core.wire import Engine
 from opsboard.tui import format as fmt
 from opsboard.tui.bars import area, nice_top, resample
 from opsboard.tui.history import Range
-from opsboard.tui.spans import Line, Span, Style, clip, fit, line_width
+from opsboard.tui.spans import Line, Span, clip, fit, line_width
 from opsboard.tui.view import Size, View
 
 
@@ -22,14 +22,13 @@ class Chart(Record, frozen=True, kw_only=True):
     floor: float
     fixed: bool = False
     """True where the scale never grows (a ratio)."""
-    style: Style = "info"
 
 
 CHARTS = (
-    Chart(field="kv_usage", title="KV cache", text=fmt.percent, floor=1.0, fixed=True, style="ok"),
+    Chart(field="kv_usage", title="KV cache", text=fmt.percent, floor=1.0, fixed=True),
     Chart(field="generation_tokens_per_s", title="tokens/s", text=fmt.count, floor=10.0),
-    Chart(field="ttft_p95_s", title="TTFT p95", text=fmt.seconds, floor=0.1, style="warn"),
-    Chart(field="itl_p95_s", title="ITL p95", text=fmt.seconds, floor=0.02, style="warn"),
+    Chart(field="ttft_p95_s", title="TTFT p95", text=fmt.seconds, floor=0.1),
+    Chart(field="itl_p95_s", title="ITL p95", text=fmt.seconds, floor=0.02),
     Chart(field="running", title="running", text=fmt.whole, floor=4.0),
     Chart(field="waiting", title="waiting", text=fmt.whole, floor=4.0),
 )
@@ -53,5 +52,5 @@ def chart(what: Chart, engine: Engine, view: View, span: Range, size: Size) -> l
     rows = area(values, columns, height - 1, top, view.glyphs)
     for number, row in enumerate(rows):
         label = what.text(top) if number == 0 else what.text(0.0) if number == len(rows) - 1 and height > 2 else ""
-        lines.append(clip((Span(fit(label, _AXIS - 1, ">") + " ", "dim"), Span(row, what.style)), width))
+        lines.append(clip((Span(fit(label, _AXIS - 1, ">") + " ", "dim"), Span(row, "area")), width))
     return lines

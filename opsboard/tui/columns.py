@@ -45,10 +45,10 @@ def _text(value: Callable[[Engine], str], style: Callable[[Engine], Style] = lam
     return cell
 
 
-def _left(value: Callable[[Engine], str | None]) -> Cell:
+def _left(value: Callable[[Engine], str | None], *, publisher: bool = False) -> Cell:
     def cell(engine: Engine, _view: View, width: int) -> tuple[Span, ...]:
         text = value(engine)
-        if text and width_of(text) > width - 1:
+        if publisher and text and width_of(text) > width - 1:
             text = text.rpartition("/")[2]  # the publisher of a model says least
         return (Span(" " + fit(text or fmt.UNKNOWN, width - 1, middle=True), "" if text else "dim"),)
 
@@ -140,7 +140,7 @@ def _trouble(engine: Engine) -> float:
 COLUMNS: tuple[Column, ...] = (
     Column("state", "STATE", 0, 11, _state, _trouble, wide=14, align="<"),
     Column("name", "ENGINE", 0, 11, _left(lambda e: e.name), lambda e: e.name, most=36, align="<"),
-    Column("model", "MODEL", 11, 16, _left(lambda e: e.model), lambda e: e.model, most=44, align="<"),
+    Column("model", "MODEL", 11, 16, _left(lambda e: e.model, publisher=True), lambda e: e.model, most=44, align="<"),
     Column("running", "RUN", 1, 5, _text(lambda e: fmt.whole(e.running)), lambda e: e.running),
     Column(
         "waiting",
@@ -185,8 +185,8 @@ COLUMNS: tuple[Column, ...] = (
 )
 BY_KEY = {column.key: column for column in COLUMNS}
 
-_NAME = 16
-"""Cells that a name gets before the less needed columns get any."""
+_NAMES = ((0, 16, 16), (WIDE, 22, 16), (160, 44, 34))
+"""From a width on: cells that a name and a model get before the less needed columns get any."""
 
 Placed = tuple[tuple[Column, int], ...]
 
@@ -197,7 +197,11 @@ def place(width: int, longest_name: int, longest_model: int) -> Placed:
     Cells left over go to names. Columns join in the order of their rank; docs/terminal.md lists it.
     """
     left = width - 1
-    base = {"name": max(BY_KEY["name"].width, min(longest_name + 1, _NAME))}
+    _, name, model = next(limits for limits in reversed(_NAMES) if width >= limits[0])
+    base = {
+        "name": max(BY_KEY["name"].width, min(longest_name + 1, name)),
+        "model": max(BY_KEY["model"].width, min(longest_model + 1, model)),
+    }
     chosen: dict[str, int] = {}
     for column in sorted(COLUMNS, key=lambda c: c.rank):
         need = base.get(column.key, column.wide if column.wide and width >= WIDE else column.width)

@@ -26,10 +26,10 @@ def no_daemon(view: View) -> Text:
     if link.connected:
         return ((Span("waiting for the daemon's first word…", "dim"),),)
     return (
-        (Span("no daemon answers", "bad"), Span(f"  for {fmt.age(link.silent_s)}, retrying", "dim")),
+        (Span("waiting for a daemon", "strong"), Span(f"  for {fmt.age(link.silent_s)}, retrying", "dim")),
         (Span(link.message or "", "dim"),),
         (),
-        _todo("opsboard daemon", "start it in another terminal (or: systemctl start opsboard)"),
+        _todo("opsboard daemon", "start one (a service: systemctl start opsboard)"),
         _todo("opsboard demo", "see a live board on a machine with nothing"),
         _todo("opsboard doctor", "find out what is wrong"),
     )

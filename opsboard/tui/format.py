@@ -18,15 +18,14 @@ def _three(value: float) -> str:
 
 
 def _usable(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+    """Return whether there is a number that can be: none of what is shown is ever below 0."""
+    return value is not None and math.isfinite(value) and value >= 0
 
 
 def count(value: float | None) -> str:
     """Return a number of things: ``0``, ``0.4``, ``12``, ``999``, ``1.24k``, ``12.4M``. At most five cells."""
     if value is None or not _usable(value):
         return UNKNOWN
-    if value < 0:
-        return "-" + count(-value)
     if value < 9.95:
         text = f"{value:.1f}"
         return text.removesuffix(".0") if text != "0.0" or value == 0 else "<0.1"
@@ -96,9 +95,9 @@ def percent(ratio: float | None) -> str:
 
 def age(value: float | None) -> str:
     """Return how long (ago), coarsely: ``7s``, ``45s``, ``12m``, ``3h12``, ``2d4h``, ``120d``. At most five cells."""
-    if value is None or not _usable(value):
+    if value is None or not math.isfinite(value):
         return UNKNOWN
-    total = int(max(value, 0))
+    total = int(max(value, 0))  # clocks of two machines may differ
     if total < 60:
         return f"{total if total < 20 else total // 5 * 5}s"
     minutes = total // 60
@@ -116,7 +115,7 @@ def duration(value: float | None) -> str:
     if value is None or not _usable(value):
         return UNKNOWN
     if value < 10:
-        return f"{max(value, 0):.1f}s"
+        return f"{value:.1f}s"
     total = round(value)
     if total < 60:
         return f"{total}s"

@@ -68,10 +68,10 @@ def _trouble(gpu: Gpu) -> str:
 
 
 def _cell(gpu: Gpu, view: View, cells: int) -> list[Span]:
-    label = fit(_label(gpu), 11 if gpu.mig else 2, ">" if not gpu.mig else "<")
+    label = fit(_label(gpu), 11) if gpu.mig else "GPU" + fit(str(gpu.index), 3, ">")
     if gpu.lost:
         return [
-            Span(f" {label} "),
+            Span(f" {label} ", "strong"),
             Span(f"{view.glyphs.states['failed']} LOST", "bad"),
             Span("  fell off the bus", "dim"),
         ]

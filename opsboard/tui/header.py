@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from opsboard.core.wire import DaemonInfo, Status
+from opsboard.core.wire import DaemonInfo, Incident, Status
 from opsboard.tui import format as fmt
 from opsboard.tui.spans import Line, Span, Style, clip, fit, line_width, split_ends
 from opsboard.tui.view import View
@@ -37,14 +37,18 @@ _COUNTED = (
 
 
 def header(view: View, width: int) -> Line:
-    """Return host, clock, incidents, engines by state, tokens a second, the daemon's health; the last fall off."""
+    """Return host, clock, engines by state, tokens a second, incidents, the daemon's health; the last fall off."""
     status = view.status
     if status is None:
         return clip((Span(" opsboard", "strong"),), width)
     name = fit(status.host, min(len(status.host), max(8, width // 4)), middle=True)
     left: list[Span] = [Span(" " + name, "strong"), Span("  " + fmt.clock(status.time, view.zone))]
     right = _daemon(status.daemon, short=width < 110)
-    parts = (_incidents(status, view), _engines(status, view), _tokens(status, width))
+    parts = [_engines(status, view), _tokens(status, width)]
+    incidents = _incidents(status, view)
+    parts.insert(0 if _open(status) else 2, incidents)
+    if status.daemon.dropped:
+        parts.insert(0, [Span(f"dropped {fmt.count(status.daemon.dropped)}", "warn")])
     budget = width - line_width(left) - 1
     for part in parts:
         if line_width(part) + 2 <= budget:
@@ -75,9 +79,13 @@ def _tokens(status: Status, width: int) -> list[Span]:
     return [Span(total, "strong"), Span(" tokens/s" if width >= 100 else " tok/s", "dim")]
 
 
+def _open(status: Status) -> list[Incident]:
+    return [incident for incident in status.incidents if incident.resolved is None]
+
+
 def _incidents(status: Status, view: View) -> list[Span]:
     """Return how many incidents are open."""
-    still = [incident for incident in status.incidents if incident.resolved is None]
+    still = _open(status)
     if not still:
         return [Span("no incidents", "dim")]
     pages = any(incident.severity == "page" for incident in still)
@@ -86,18 +94,15 @@ def _incidents(status: Status, view: View) -> list[Span]:
 
 
 def _daemon(daemon: DaemonInfo, *, short: bool) -> list[Span]:
-    """Return the daemon's own load, how late it scrapes (coarsely: it would only flicker), its drops."""
+    """Return the daemon's own load, how late it scrapes (coarsely: it would only flicker)."""
     lag = daemon.scrape_lag_s
-    spans = [
+    return [
         Span("daemon ", "dim"),
         Span(f"{daemon.cpu_ratio:.1%}" if daemon.cpu_ratio is not None else fmt.UNKNOWN, "dim"),
         Span(" " if short else " lag ", "dim"),
         Span("<.1s" if lag is not None and lag < 0.1 else fmt.seconds(lag), "warn" if (lag or 0) > 1 else "dim"),
         Span("" if short else f" every {daemon.interval_s:g}s", "dim"),
     ]
-    if daemon.dropped:
-        spans.append(Span(f" dropped {fmt.count(daemon.dropped)}", "warn"))
-    return spans
 
 
 def banners(view: View, width: int) -> list[Line]:

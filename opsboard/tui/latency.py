@@ -51,17 +51,17 @@ def _all_windows(detail: EngineDetail, names: list[str], width: int) -> list[Lin
 
 
 def _one_window(detail: EngineDetail, names: list[str], window: str, width: int) -> list[Line]:
-    cell = max(20, min(30, (width - 26) // 3))
+    cell = max(19, min(30, (width - 22) // 3))
     first = fit(f" last {window}: each quantile lies in the bucket beside it", width)
-    heading = fit(" LATENCY", 10) + fit("count", 7, ">") + fit("mean", 7, ">")
-    heading += "".join("  " + fit(f"{q:>5} in bucket", cell - 2) for q in _QUANTILES)
+    heading = fit(" LATENCY", 10) + fit("count", 6, ">") + fit("mean", 6, ">")
+    heading += "".join("  " + fit(f"{q:>5} bucket", cell - 2) for q in _QUANTILES)
     lines: list[Line] = [(Span(first, "dim"),), (Span(fit(heading, width), "head"),)]
     for name in names:
         latency = detail.latencies[name].get(window)
         spans = [
             Span(" " + fit(name, 9)),
-            _plain(fmt.count(latency.count if latency else None), 7),
-            _plain(fmt.seconds(latency.mean if latency else None), 7),
+            _plain(fmt.count(latency.count if latency else None), 6),
+            _plain(fmt.seconds(latency.mean if latency else None), 6),
         ]
         for q in _QUANTILES:
             found = _quantile(latency, q)
@@ -74,8 +74,9 @@ def bucket(quantile: Quantile | None) -> str:
     """Return the bounds between which a quantile truly lies."""
     if quantile is None:
         return ""
-    upper = fmt.seconds(quantile.upper) if quantile.upper is not None else "more"
-    return f"{fmt.seconds(quantile.lower)}-{upper}"
+    if quantile.upper is None:
+        return "no bound"
+    return f"{fmt.seconds(quantile.lower)}-{fmt.seconds(quantile.upper)}"
 
 
 def _quantile(latency: Latency | None, name: str) -> Quantile | None:

@@ -77,6 +77,7 @@ class BoardApp(App[int]):
                 page.news()
             if not self.session.paused and not self.congested:
                 page.redraw()
+                self._want_charts()
 
     def exit_soon(self) -> None:
         """End in an orderly way; may be called from a signal handler."""
@@ -106,7 +107,10 @@ class BoardApp(App[int]):
         new = [engine.name for engine in status.engines if (engine.name, "kv_usage", RECENT.label) not in self._past]
         for name in new:
             self.want_history(name, ("kv_usage",))
-        if new and self._base.cursor is not None:
+
+    def _want_charts(self) -> None:
+        """Fetch what the charts of the engine under the cursor show."""
+        if self._base.cursor is not None:
             self.want_history(self._base.cursor)
 
     def want_history(self, engine: str, fields: Sequence[str] | None = None, span: Range = RECENT) -> None:

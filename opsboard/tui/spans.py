@@ -9,7 +9,9 @@ from rich.cells import cell_len, set_cell_size
 
 from opsboard.core.text import sanitise
 
-Style = Literal["", "dim", "strong", "ok", "warn", "bad", "info", "head", "select", "key", "alarm", "notice", "found"]
+Style = Literal[
+    "", "dim", "strong", "ok", "warn", "bad", "info", "head", "select", "key", "alarm", "notice", "found", "area"
+]
 """What a piece of text means; theme.py says how it looks."""
 
 

@@ -41,7 +41,7 @@ def interactive(env: Mapping[str, str] = os.environ) -> bool:
 def prepare(env: MutableMapping[str, str] = os.environ) -> None:
     """Set Textual's switches (it reads them when it is imported): no animation, the terminal's own colours.
 
-    ``LINES`` and ``COLUMNS`` are for terminals that do not know their size; where one knows, they would defeat resizing.
+    ``LINES`` and ``COLUMNS`` are for terminals that do not know their size; where one does, they would defeat resizing.
     """
     env["TEXTUAL_ANIMATIONS"] = "none"
     env["TEXTUAL_SMOOTH_SCROLL"] = "0"
@@ -64,7 +64,7 @@ def gone(fd: int = 0) -> bool:
 
 
 class Leaving:
-    """Ends the board on TERM and HUP: orderly if the terminal lets us, else by force. The terminal is restored."""
+    """Ends the board on TERM and HUP: orderly if the terminal lets us, else by force; always restores it."""
 
     def __init__(self, stop: Callable[[], None]) -> None:
         """``stop`` asks for an orderly end; it may be called from a signal handler."""

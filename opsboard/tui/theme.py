@@ -11,7 +11,7 @@ COLOUR: dict[Style, RichStyle] = {
     "dim": RichStyle(dim=True),
     "strong": RichStyle(bold=True),
     "ok": RichStyle(color="green"),
-    "warn": RichStyle(color="yellow", bold=True),
+    "warn": RichStyle(color="yellow"),
     "bad": RichStyle(color="red", bold=True),
     "info": RichStyle(color="cyan"),
     "head": RichStyle(dim=True, underline=True),
@@ -20,6 +20,7 @@ COLOUR: dict[Style, RichStyle] = {
     "alarm": RichStyle(color="red", bold=True, reverse=True),
     "notice": RichStyle(color="yellow", reverse=True),
     "found": RichStyle(color="yellow", reverse=True),
+    "area": RichStyle(color="cyan", dim=True),
 }
 
 PLAIN: dict[Style, RichStyle] = {
@@ -36,5 +37,6 @@ PLAIN: dict[Style, RichStyle] = {
     "alarm": RichStyle(reverse=True),
     "notice": RichStyle(reverse=True),
     "found": RichStyle(reverse=True),
+    "area": RichStyle(),
 }
 """For NO_COLOR: weight and inversion only; words and shapes say the rest."""

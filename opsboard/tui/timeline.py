@@ -34,8 +34,8 @@ def event_line(event: EventInfo, view: View, width: int) -> Line:
         (
             Span(f" {_when(event.t, view)} ", "dim"),
             Span(lead, style),
-            Span(fit(subject, max(room, min(width_of(subject), width // 4)), middle=True) + " ", "strong"),
-            Span(fit(event.text, len(event.text)), style),
+            Span(fit(subject, max(room, min(width_of(subject), width // 4)), middle=True) + " ", style or "strong"),
+            Span(fit(event.text, len(event.text))),
         ),
         width,
     )

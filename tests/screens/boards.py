@@ -209,11 +209,8 @@ def hostile() -> Status:
         if isinstance(value, str):
             return value + HOSTILE
         if isinstance(value, dict):
-            return {
-                poison(k) if k in ("name",) else k: poison(v) if not isinstance(v, str) or k not in KEEP else v
-                for k, v in value.items()
-            }
-        if isinstance(value, list):
+            return {key: item if key in KEEP else poison(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
             return [poison(item) for item in value]
         return value
 
@@ -367,7 +364,8 @@ LOG = tuple(
         [
             (
                 "INFO",
-                "Engine 000: Avg prompt throughput: 8123.4 tokens/s, Avg generation throughput: 2150.1 tokens/s, Running: 48 reqs, Waiting: 0 reqs, GPU KV cache usage: 62.1%, Prefix cache hit rate: 63.0%",
+                "Engine 000: Avg prompt throughput: 8123.4 tokens/s, Avg generation throughput: 2150.1 tokens/s, "
+                "Running: 48 reqs, Waiting: 0 reqs, GPU KV cache usage: 62.1%, Prefix cache hit rate: 63.0%",
             ),
             ("INFO", '127.0.0.1:50412 - "POST /v1/chat/completions HTTP/1.1" 200 OK'),
             ("WARNING", "Sequence group 812 is preempted by PreemptionMode.RECOMPUTE"),

@@ -1,4 +1,4 @@
-"""``python -m tests.screens.demo [BOARD] [--ascii] [--readonly]``: look at a scripted board in this terminal, at 1 Hz."""
+"""``python -m tests.screens.demo [BOARD] [--ascii] [--readonly]``: a scripted board in this terminal, at 1 Hz."""
 
 from __future__ import annotations
 

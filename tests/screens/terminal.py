@@ -63,7 +63,7 @@ class Terminal:
         return bool(chunk)
 
     def until(self, condition: Callable[[bytes], bool] | str, since: int = 0, deadline: float = DEADLINE_S) -> float:
-        """Read until the text (or the condition on all that was said after ``since``) is there; return when that was."""
+        """Read until the text is there (or the condition holds for what was said after ``since``); return when."""
         wanted = (lambda said: condition.encode() in said) if isinstance(condition, str) else condition
         end = time.monotonic() + deadline
         while not wanted(bytes(self.said[since:])):

@@ -1,0 +1,131 @@
+"""What is typed: commands, filters, orders, names, searches."""
+
+from __future__ import annotations
+
+import pytest
+
+from opsboard.core.errors import UsageError
+from opsboard.tui.commands import Command, choices, completed, parse
+from opsboard.tui.dialog import Question, consequence
+from opsboard.tui.lineedit import LIMIT, edited, pasted
+from opsboard.tui.logview import LogWindow, found, level, moved
+from opsboard.tui.table import filtered, ordered, window
+from opsboard.tui.timeline import KEPT, merged
+from opsboard.tui.view import Order
+from tests.screens import boards
+
+ENGINES = ["llama-a", "llama-b", "mixtral"]
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ("stop llama-a", Command(verb="stop", argument="llama-a")),
+        ("engine restart mixtral", Command(verb="restart", argument="mixtral")),
+        ("sort kv reverse", Command(verb="sort", argument="kv", reverse=True)),
+        ("sort", Command(verb="sort")),
+        ("filter llama !ready", Command(verb="filter", argument="llama !ready")),
+        ("q", Command(verb="quit")),
+    ],
+)
+def test_commands(text: str, command: Command) -> None:
+    assert parse(text, ENGINES) == command
+
+
+@pytest.mark.parametrize("text", ["", "fly", "stop", "stop nobody", "sort colour", "engine"])
+def test_what_makes_no_sense_is_answered_with_what_does(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(text, ENGINES)
+    assert caught.value.hint
+
+
+def test_completion() -> None:
+    assert choices("st", ENGINES) == ("start", "stop")
+    assert completed("st", ENGINES) == "st"
+    assert completed("sto", ENGINES) == "stop "
+    assert completed("stop l", ENGINES) == "stop llama-"
+    assert completed("stop m", ENGINES) == "stop mixtral "
+    assert completed("sort kv r", ENGINES) == "sort kv reverse "
+    assert completed("engine stop m", ENGINES) == "engine stop mixtral "
+    assert completed("nonsense x", ENGINES) == "nonsense x"
+
+
+def test_editing_a_line() -> None:
+    assert edited("ab", "c", "c") == "abc"
+    assert edited("ab", "backspace", "\x08") == "a"
+    assert edited("stop llama", "ctrl+w", None) == "stop "
+    assert edited("ab", "ctrl+u", None) == ""
+    assert edited("ab", "left", None) is None
+    assert edited("ab", "x", "\x1b") is None
+    assert len(edited("a" * LIMIT, "b", "b") or "") == LIMIT
+    assert pasted("", "llama-a\nrm -rf /") == "llama-a"
+    assert "\x1b" not in pasted("", "\x1b[2Jx")
+
+
+def test_filters_take_words_and_exclude_words() -> None:
+    engines = boards.busy().engines
+    assert [e.name for e in filtered(engines, "llama ready")] == ["llama-a", "llama-b", "guard"]
+    assert [e.name for e in filtered(engines, "!ready !failed")] == ["draft", "vision"]
+    assert filtered(engines, "") == list(engines)
+
+
+def test_orders_put_the_unknown_last_either_way() -> None:
+    engines = boards.busy().engines
+    assert ordered(engines, Order()) == list(engines)
+    assert [e.state for e in ordered(engines, Order(column="state"))][:3] == ["failed", "unreachable", "starting"]
+    highest = ordered(engines, Order(column="kv"))
+    lowest = ordered(engines, Order(column="kv", reverse=True))
+    assert highest[0].name == "llama-b"
+    assert {e.name for e in highest[-2:]} == {e.name for e in lowest[-2:]} == {"mixtral", "vision"}
+
+
+def test_the_cursor_stays_in_sight() -> None:
+    rows = [str(n) for n in range(30)]
+    for cursor in rows:
+        first, last = window(rows, cursor, 10)
+        assert last - first == 10
+        assert cursor in rows[first:last]
+    assert window(rows, None, 40) == (0, 30)
+
+
+def test_stopping_a_serving_engine_needs_its_name() -> None:
+    serving, failed = boards.engine(0), boards.failed(3)
+    question = Question(engine=serving, kind="stop")
+    assert question.needs_name
+    assert not question.allowed
+    assert Question(engine=serving, kind="stop", typed="llama-a").allowed
+    assert not Question(engine=serving, kind="start").needs_name
+    assert Question(engine=failed, kind="restart").allowed
+    assert "48 running" in consequence(boards.engine(0, running=48.0), "stop")
+
+
+def test_the_log_follows_until_it_is_moved_and_again_at_its_end() -> None:
+    held = moved(LogWindow(), 100, 10, -5)
+    assert held.end == 95
+    assert moved(held, 100, 10, 50).follow
+    assert moved(held, 100, 10, -9999).end == 10
+
+
+def test_a_search_goes_round() -> None:
+    lines = ["one", "Two", "three", "two"]
+    first = found(lines, LogWindow(search="two"), 1, -1)
+    assert first is not None
+    assert first.end == 2  # from the newest line backwards: the newest itself was looked at last
+    again = found(lines, first, 1, -1)
+    assert again is not None
+    assert again.end == 4
+    assert found(lines, LogWindow(search="nine"), 1, -1) is None
+    assert found(lines, LogWindow(), 1, -1) is None
+
+
+def test_levels_are_read_from_the_head_of_a_line() -> None:
+    assert level("(EngineCore pid=1) ERROR 11-14 boom") == "bad"
+    assert level("INFO " + "x" * 80 + " ERROR in the text") == ""
+
+
+def test_events_are_kept_once_in_order_and_bounded() -> None:
+    one, two = boards.event(1, "host", "a", "x"), boards.event(2, "host", "a", "y")
+    assert merged((two,), (one, two)) == (one, two)
+    assert merged((one,), (one,)) == (one,)
+    many = tuple(boards.event(n, "host", "a", str(n)) for n in range(KEPT + 50))
+    assert len(merged((), many)) == KEPT
