@@ -11,7 +11,7 @@ STATUS_SCHEMA = "opsboard.status/1"
 RECORDING_SCHEMA = "opsboard.recording/1"
 PROTOCOL = "1"
 PROTOCOL_HEADER = "opsboard-protocol"
-"""The version handshake of the control socket: a header of requests and replies; a request without it is taken as this version."""
+"""The version handshake of the control socket, a header of requests and replies; without it, this version is meant."""
 
 
 class ReadingInfo(Record, frozen=True, kw_only=True):

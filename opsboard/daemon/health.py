@@ -1,4 +1,4 @@
-"""How the daemon itself is doing: its CPU, its memory, how long its event loop was away; and the watchdog it feeds."""
+"""How the daemon itself is doing: its CPU, its memory, how long its event loop was away."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 from opsboard.core.clock import Now
-from opsboard.daemon.notify import Notifier
 from opsboard.daemon.pipeline import SelfReading
 from opsboard.daemon.tasks import Lag
 
@@ -49,12 +48,6 @@ class Health:
     def healthy(self, now: Now) -> bool:
         """Return whether collection goes on: a loop that turns while nothing is read is as bad as one that stands."""
         return self._beat is not None and now.mono - self._beat <= self._stale_s
-
-
-async def feed_watchdog(notifier: Notifier, health: Health, now: Now) -> None:
-    """Feed the service manager's watchdog if the daemon is healthy; a hungry one restarts it."""
-    if health.healthy(now):
-        notifier.feed()
 
 
 def _rss_bytes() -> int | None:

@@ -32,7 +32,7 @@ from opsboard.daemon.control import Control
 from opsboard.daemon.finder import find_for_ever
 from opsboard.daemon.fixed import refuse_fixed
 from opsboard.daemon.flow import Flow
-from opsboard.daemon.health import Health, feed_watchdog
+from opsboard.daemon.health import Health
 from opsboard.daemon.notify import Notifier
 from opsboard.daemon.observed import local_port
 from opsboard.daemon.pipeline import EVENTS_KEPT, EngineSpec, PipelineState
@@ -159,7 +159,8 @@ class Daemon:
         self._collect()
         self._tasks.add("loop", self._health.probe)
         self._tasks.add("publish", lambda: on_grid(config.collect.interval, self._publish))
-        self._tasks.add("manager", lambda: on_grid(self._manager_interval(), self._manager))
+        if self._notifier.active:
+            self._tasks.add("manager", lambda: on_grid(self._manager_interval(), self._manager))
         if self._options.read_only and not self._options.urls:
             self._tasks.add("find", lambda: find_for_ever(self._fetcher, self._found))
         self._exporter = await self._open_exporter(config.exporter)
@@ -280,11 +281,11 @@ class Daemon:
 
     async def _manager(self) -> None:
         """Tell the service manager that all is well, if it is."""
-        if self._notifier.active:
-            states = [track.state for track in self.state.engines.values()]
-            ready = sum(state == "ready" for state in states)
-            self._notifier.status(f"{ready} of {len(states)} engines ready")
-            await feed_watchdog(self._notifier, self._health, self._clock.now())
+        states = [track.state for track in self.state.engines.values()]
+        ready = sum(state == "ready" for state in states)
+        self._notifier.status(f"{ready} of {len(states)} engines ready")
+        if self._health.healthy(self._clock.now()):
+            self._notifier.feed()
 
     def _log_path(self, name: str) -> Path | None:
         spec = self.state.specs.get(name)

@@ -110,7 +110,9 @@ def test_an_observed_engine_is_what_its_page_says() -> None:
 
 
 def test_an_engine_that_is_down_at_the_start_is_told() -> None:
-    assert said(Line(OBSERVED).feed(failed())) == [("unreachable", Severity.WARNING, "found unreachable: connection refused")]
+    assert said(Line(OBSERVED).feed(failed())) == [
+        ("unreachable", Severity.WARNING, "found unreachable: connection refused")
+    ]
 
 
 def test_a_page_without_engine_series() -> None:

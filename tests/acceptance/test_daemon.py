@@ -1,0 +1,286 @@
+"""A real daemon process, real pages, real SQLite, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opsboard.client.sync import Client
+from opsboard.core.errors import ConfigError, Conflict, ControlError, Denied, NotReachable
+from opsboard.core.wire import Engine
+from tests.support.herd import free_port
+from tests.support.page_engine import ROOT, page_engines
+from tests.support.waiting import wait_until
+
+START_S = 15.0
+
+
+class House:
+    """One state directory, one socket, and the daemons that live there one after another."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "opsboard.toml"
+        self.socket = root / "run" / "s.sock"
+        self.state = root / "state"
+        self.log = root / "daemon.log"
+        self.client = Client(self.socket)
+        self.daemons: list[subprocess.Popen[bytes]] = []
+
+    def write(self, *engines: str, rest: str = "") -> None:
+        text = '[host]\nname = "house"\n[collect]\ninterval = "200ms"\n' + rest
+        self.config.write_text(text + "".join(f"[[engine]]\n{engine}\n" for engine in engines))
+
+    def spawn(self, *arguments: str, env: dict[str, str] | None = None, config: bool = True) -> subprocess.Popen[bytes]:
+        where = ["--state-dir", str(self.state), "--socket", str(self.socket)]
+        named = ["--config", str(self.config)] if config else []
+        with self.log.open("ab") as log:
+            daemon = subprocess.Popen(
+                [sys.executable, "-m", "opsboard", *named, *where, "daemon", *arguments],
+                stderr=log, cwd=ROOT, env={**os.environ, **(env or {})},
+            )  # fmt: skip
+        self.daemons.append(daemon)
+        return daemon
+
+    def start(self, *arguments: str, env: dict[str, str] | None = None, config: bool = True) -> subprocess.Popen[bytes]:
+        daemon = self.spawn(*arguments, env=env, config=config)
+        wait_until(lambda: self.answers(daemon), START_S, "the daemon answers")
+        return daemon
+
+    def answers(self, daemon: subprocess.Popen[bytes]) -> bool:
+        assert daemon.poll() is None, self.log.read_text()
+        try:
+            return self.client.status().daemon.pid == daemon.pid
+        except NotReachable:
+            return False
+
+    def engine(self, name: str) -> Engine:
+        return next(engine for engine in self.client.status().engines if engine.name == name)
+
+    def is_ready(self, name: str) -> bool:
+        return self.engine(name).reading.outcome == "OK"
+
+    def events(self) -> list[tuple[str, str]]:
+        return [(event.subject, event.kind) for event in self.client.status().events]
+
+    def end(self, daemon: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> int:
+        daemon.send_signal(number)
+        return daemon.wait(START_S)
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    # A socket's path has 107 bytes, so not under the test's long name.
+    house = House(Path(os.environ["XDG_RUNTIME_DIR"]))
+    yield house
+    for daemon in house.daemons:
+        daemon.kill()
+        daemon.wait()
+
+
+def observed(name: str, port: int) -> str:
+    return f'name = "{name}"\nurl = "http://127.0.0.1:{port}"'
+
+
+def test_the_straight_path_and_a_clean_end(house: House) -> None:
+    with page_engines(2) as ports:
+        house.write(observed("a", ports[0]), observed("b", ports[1]))
+        daemon = house.start()
+        wait_until(lambda: all(e.generation_tokens_per_s is not None for e in house.client.status().engines))
+        status = house.client.status()
+        a = status.engines[0]
+        assert (a.kind, a.version, a.reading.outcome) == ("vllm", "0.32.0", "OK")
+        assert a.ttft_p95_s is not None
+        assert a.kv_usage is not None
+        assert (status.host, status.daemon.recorded, status.daemon.dropped) == ("house", True, 0)
+        assert status.system is not None
+        assert status.system.memory_total_bytes
+        assert status.gpus or status.gpu_message
+        assert "ttft" in house.client.engine("a").latencies
+        assert "engine/a/generation_tokens" in wait_until(house.client.series)
+        assert house.end(daemon) == 0
+        assert not house.socket.exists()
+        with pytest.raises(NotReachable):
+            house.client.status()
+
+
+def test_an_engine_dies_and_comes_back(house: House) -> None:
+    with page_engines(1) as ports:
+        house.write(observed("a", ports[0]))
+        house.start()
+        wait_until(lambda: house.is_ready("a"))
+    wait_until(lambda: house.engine("a").state == "unreachable")
+    gone = house.engine("a")
+    assert gone.reading.outcome == "FAILED"
+    assert gone.kv_usage is not None, "the last good values are kept"
+    with page_engines(1, ports):
+        wait_until(lambda: house.is_ready("a"))
+        back = house.engine("a")
+        assert (back.state, back.restarts, back.restarted) == ("ready", 1, True)
+        assert back.generation_tokens_per_s is None, "withheld until the new process was read twice"
+    kinds = [kind for subject, kind in house.events() if subject == "engine/a"]
+    assert kinds[:3] == ["unreachable", "ready", "restarted"]
+
+
+def test_kill_9_and_restart_keep_the_history(house: House) -> None:
+    with page_engines(1) as ports:
+        house.write(observed("a", ports[0]))
+        daemon = house.start()
+        wait_until(lambda: house.is_ready("a"))
+        first = house.client.status().time
+        wait_until(lambda: house.client.history("engine/a/up", first - 60, first + 60, 1).points)
+        wait_until(lambda: house.client.status().time > first + 3)
+        assert house.end(daemon, signal.SIGKILL) == -signal.SIGKILL
+        assert house.socket.exists(), "the stale socket stays"
+        house.start()
+        wait_until(lambda: house.is_ready("a"))
+        points = house.client.history("engine/a/up", first - 60, first + 60, 1).points
+        assert sum(point.t < first + 1 for point in points) >= 1
+        assert ("host", "daemon") in house.events()
+
+
+def test_a_second_daemon_is_refused_plainly(house: House) -> None:
+    house.write()
+    first = house.start()
+    second = house.spawn()
+    assert second.wait(START_S) == 1
+    assert f"pid {first.pid}" in house.log.read_text()
+    assert "Traceback" not in house.log.read_text()
+    assert house.answers(first)
+
+
+def test_a_good_reload_is_applied_and_a_bad_one_refused_whole(house: House) -> None:
+    with page_engines(2) as ports:
+        house.write(observed("a", ports[0]))
+        daemon = house.start()
+        wait_until(lambda: house.is_ready("a"))
+        house.write(observed("a", ports[0]), observed("b", ports[1]))
+        daemon.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(house.client.status().engines) == 2)
+        assert house.engine("a").model == "tiny", "what is known of a stays"
+        wait_until(lambda: house.is_ready("b"))
+        house.config.write_text("[[engine]]\nnam = 'x'\n")
+        daemon.send_signal(signal.SIGHUP)
+        wait_until(lambda: ("host", "reload_refused") in house.events())
+        with pytest.raises(ControlError, match="unknown key"):
+            house.client.reload()
+        assert [engine.name for engine in house.client.status().engines] == ["a", "b"]
+        house.write(observed("a", ports[0]), rest='[control]\nsocket = "/tmp/elsewhere.sock"\n')
+        with pytest.raises(Conflict, match=r"\[control\] socket"):
+            house.client.reload()
+        house.write(observed("b", ports[1]))
+        house.client.reload()
+        assert [engine.name for engine in house.client.status().engines] == ["b"]
+        assert ("host", "reloaded") in house.events()
+
+
+def test_the_exporter(house: House) -> None:
+    port, other = free_port(), free_port()
+    with page_engines(1) as ports, socket.create_server(("127.0.0.1", 0)) as taken:
+        house.write(observed("a", ports[0]), rest=f'[exporter]\nlisten = "127.0.0.1:{port}"\n')
+        house.start()
+        wait_until(lambda: house.is_ready("a"))
+        text = fetch(f"http://127.0.0.1:{port}/metrics")
+        assert 'opsboard_engine_up{engine="a",host="house",model="tiny"} 1.0' in text
+        for name in (
+            "opsboard_host_load1",
+            "opsboard_daemon_resident_memory_bytes",
+            "opsboard_engine_kv_usage_ratio",
+        ):
+            assert f"\n{name}{{" in text
+        busy = taken.getsockname()[1]
+        house.write(observed("a", ports[0]), rest=f'[exporter]\nlisten = "127.0.0.1:{busy}"\n')
+        with pytest.raises(ControlError, match="cannot listen"):
+            house.client.reload()
+        assert fetch(f"http://127.0.0.1:{port}/metrics")
+        house.write(observed("a", ports[0]), rest=f'[exporter]\nlisten = "127.0.0.1:{other}"\n')
+        house.client.reload()
+        assert fetch(f"http://127.0.0.1:{other}/metrics")
+        with pytest.raises(OSError, match="refused"):
+            fetch(f"http://127.0.0.1:{port}/metrics")
+
+
+def fetch(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as reply:
+        text: str = reply.read().decode()
+    return text
+
+
+def test_an_exporter_port_that_is_taken(house: House) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        house.write(rest=f'[exporter]\nlisten = "127.0.0.1:{taken.getsockname()[1]}"\n')
+        assert house.spawn().wait(START_S) == ConfigError.exit_code
+    assert "cannot listen on" in house.log.read_text()
+    assert "Traceback" not in house.log.read_text()
+
+
+def test_the_service_manager_is_told(house: House) -> None:
+    house.write()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        address = house.root / "notify"
+        manager.bind(str(address))
+        manager.settimeout(START_S)
+        daemon = house.spawn(env={"NOTIFY_SOCKET": str(address), "WATCHDOG_USEC": "1500000"})
+        heard: list[str] = []
+
+        def hear(expected: str) -> None:
+            while not any(expected in message for message in heard):
+                heard.append(manager.recv(4096).decode())
+
+        hear("READY=1")
+        hear("WATCHDOG=1")
+        daemon.send_signal(signal.SIGHUP)
+        hear("RELOADING=1")
+        assert house.answers(daemon)
+        daemon.terminate()
+        hear("STOPPING=1")
+        assert daemon.wait(START_S) == 0
+
+
+def test_a_private_daemon_looks_and_ends_with_its_parent(house: House) -> None:
+    with page_engines(1) as ports, subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as parent:
+        url = f"http://127.0.0.1:{ports[0]}"
+        daemon = house.start("--private", "--url", url, "--parent-pid", str(parent.pid), config=False)
+        name = f"127.0.0.1:{ports[0]}"
+        wait_until(lambda: house.is_ready(name))
+        assert house.client.status().daemon.read_only
+        with pytest.raises(Denied, match="only looks"):
+            house.client.action(name, "stop")
+        parent.kill()
+        assert daemon.wait(START_S) == 0
+
+
+def test_a_recording_holds_what_was_read(house: House) -> None:
+    with page_engines(1) as ports:
+        house.write(observed("a", ports[0]))
+        house.start()
+        wait_until(lambda: house.is_ready("a"))
+        lines: list[dict[str, Any]] = []
+        for line in house.client.record():
+            lines.append(json.loads(line))
+            if len(lines) == 3:
+                break
+    assert [(line["engine"], line["kind"]) for line in lines] == [("a", "vllm")] * 3
+    assert all("vllm:num_requests_running" in line["metrics"] for line in lines)
+    assert lines[0]["host"]["memory_total"] > 0
+    times = [line["t"] for line in lines]
+    assert times == sorted(times)
+
+
+def test_a_state_directory_that_cannot_be_made(house: House) -> None:
+    house.write()
+    house.state.write_text("a file")
+    assert house.spawn().wait(START_S) in {1, 2}
+    text = house.log.read_text()
+    assert str(house.state) in text
+    assert "Traceback" not in text
