@@ -261,6 +261,8 @@ def main(arguments: list[str]) -> int:
     if os.fork():
         os._exit(0)  # the daemon reaps this one at once; the shim belongs to nobody
     os.setsid()
+    # uvloop hands a child a second copy of its pipe: kept open, the daemon would wait for the shim's end
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     _become_parent()
     try:
         shim = Shim(*_take(arguments[0]))
