@@ -31,7 +31,7 @@ _ENGINES = (
     ("coder-7b", "qwen2.5-coder-7b", "vllm-0.10.2"),
 )
 _RATES = ("2.0", "4.0", "6.0")
-_STARTUP_S = 3.0
+_STARTUP_S = 2.0
 _READY_S = 30.0
 _POLL_S = 0.25
 
