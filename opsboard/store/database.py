@@ -8,6 +8,7 @@ reset bug").
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import queue
 import sqlite3
@@ -47,10 +48,11 @@ class Kind(NamedTuple):
     steps: tuple[str, ...]
 
 
-def mapped(error: sqlite3.Error | OSError, path: Path) -> StoreError:
+def mapped(error: Exception, path: Path) -> StoreError:
     """Say a foreign error in our words, naming the file."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in _FULL or getattr(error, "errno", None) in {28, 122}:  # ENOSPC, EDQUOT
+    number = getattr(error, "errno", None)
+    if code in _FULL or number in {errno.ENOSPC, errno.EDQUOT}:
         return DiskFull(
             f"{path}: no room left on the disk ({error})",
             hint="free space, or lower [store] max_bytes",
@@ -58,9 +60,11 @@ def mapped(error: sqlite3.Error | OSError, path: Path) -> StoreError:
         )
     if code in _CORRUPT:
         return Corrupt(f"{path}: the file is damaged ({error})")
-    if code in _DENIED or isinstance(error, PermissionError):
+    if code in _DENIED or number in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return StoreError(f"{path}: cannot be written ({error})", hint=f"check the owner and rights of {path.parent}")
-    return StoreError(f"{path}: {error}", permanent=code not in _OUTSIDE)
+    if isinstance(error, sqlite3.Error | OSError):
+        return StoreError(f"{path}: {error}", permanent=code not in _OUTSIDE)
+    return StoreError(f"{path}: {type(error).__name__}: {error}")
 
 
 def open_writer(path: Path, kind: Kind) -> sqlite3.Connection:
@@ -283,7 +287,7 @@ class Writer:
         for attempt in range(2):
             try:
                 work()
-            except (sqlite3.Error, OSError) as error:
+            except Exception as error:  # noqa: BLE001  whatever it is: a writer that dies in silence records nothing
                 self.trouble = mapped(error, self.path)
                 if attempt == 0 and self._on_trouble is not None:
                     with contextlib.suppress(sqlite3.Error, OSError):

@@ -35,6 +35,8 @@ class StateFile:
         self.keep_s = keep_s
         self.notice: str | None = None
         """What happened to the file at this start, when it was damaged."""
+        self.warning: str | None = None
+        """Why the last daily copy failed; None when it did not."""
         self.unclean = False
         """The run before this one did not end by closing the file."""
         self._clock = clock
@@ -132,7 +134,12 @@ class StateFile:
         self._ballast.keep()
         newest = self._copies()[0]
         if not newest.exists() or now.wall - newest.stat().st_mtime >= BACKUP_S:
-            self._back_up(connection)
+            try:
+                self._back_up(connection)
+            except (sqlite3.Error, OSError) as error:
+                self.warning = f"{self.path}: the daily copy failed ({error})"
+            else:
+                self.warning = None
 
     def _back_up(self, connection: sqlite3.Connection) -> None:
         """Copy the file by SQLite's backup API; two copies are kept, and none is ever half there."""

@@ -23,6 +23,8 @@ from opsboard.store.state import AuditEntry, Wish
 from opsboard.store.state_file import StateFile
 from opsboard.store.statedir import Lock, size_of
 
+__all__ = ["AuditEntry", "Store", "StoreHealth", "StoreLimits", "Wish"]
+
 T = TypeVar("T")
 
 READ_S = 15.0
@@ -166,7 +168,7 @@ class Store:
             message = f"{series.path.parent}: the disk has not taken a write for {lag:.0f} s"
         return StoreHealth(
             recorded=message is None,
-            message=message or kept.notice or series.notice,
+            message=message or kept.notice or series.notice or kept.warning,
             dropped=series.log.dropped + series.log.refused + kept.writer.dropped,
             lag_s=lag,
             series=series.log.count,

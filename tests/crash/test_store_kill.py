@@ -22,7 +22,7 @@ from tests.support.in_loop import in_loop
 
 ROUNDS = int(os.environ.get("OPSBOARD_CRASH_ROUNDS", "20"))
 START = int(time.time()) // 3600 * 3600 - 3600
-COUNT, GAUGE = "engine/a/generation_tokens", "engine/a/running"
+COUNT, GAUGE = "engine/a/generation_tokens", "host/h/load1"
 
 WRITER = """
 import asyncio, sys
@@ -39,8 +39,8 @@ async def main(state, start, n):
     print("begin", flush=True)
     while True:
         for _ in range(50):  # a sample a second of recorded time: minutes, hours and chunks end all the while
-            both = Sample("engine/a/generation_tokens", float(n)), Sample("engine/a/running", n % 7.0)
-            store.append(start + n, both)
+            store.append(start + n, [Sample("engine/a/generation_tokens", float(n))])
+            store.append(start + n, [Sample("host/h/load1", float(n))])  # its chunks end at other times
             n += 1
         await asyncio.wrap_future(store.event(Event(t=start + n, subject="host", kind="count", text=str(n))))
         print("event", n, flush=True)
@@ -82,13 +82,17 @@ async def test_nothing_acknowledged_is_lost_or_doubled(tmp_path: Path) -> None:
             written = {int(event.text) for event in await store.events(limit=100_000)}
             assert said.get("event", 0) == 0 or said["event"] in written
             last = first
-            found = await store.history(COUNT, START + first, START + first + 15_000, 1)
-            for point in found.points:
+            counts, gauges = [
+                await store.history(name, START + first, START + first + 15_000, 1) for name in (COUNT, GAUGE)
+            ]
+            assert counts.points == gauges.points
+            for point in counts.points:
                 assert (point.t, point.mean, point.count) == (START + last, last, 1)
                 last += 1
             assert last >= said.get("samples", first)
-            minutes = await store.history(GAUGE, START, START + last, 60)
-            assert sum(point.count for point in minutes.points) == last
+            for name in (COUNT, GAUGE):
+                minutes = await store.history(name, START, START + last, 60)
+                assert sum(point.count for point in minutes.points) == last
         finally:
             await store.close()
         first = last

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import resource
 import shutil
 import sqlite3
 from concurrent.futures import Future
@@ -15,7 +16,7 @@ import pytest
 from opsboard.core.clock import ManualClock
 from opsboard.core.errors import DiskFull, StoreError
 from opsboard.core.model import Event, Sample
-from opsboard.store import retention, series, series_file
+from opsboard.store import history, retention, series, series_file
 from opsboard.store.database import Writer, mapped, open_writer
 from opsboard.store.series import SeriesLog
 from opsboard.store.series_file import KIND, damaged
@@ -162,6 +163,97 @@ def test_the_inbox_is_bounded(tmp_path: Path) -> None:
     for at in range(series.INBOX_SAMPLES + 7):
         log.offer(WALL + at, [Sample(RUNNING, 1.0)])
     assert log.refused == 7
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "No space left on device"), "no room left"),
+        (OSError(30, "Read-only file system"), "cannot be written"),
+        (PermissionError(13, "Permission denied"), "cannot be written"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+    ],
+)
+def test_errors_name_the_file_and_what_to_do(tmp_path: Path, error: OSError, words: str) -> None:
+    said = mapped(error, tmp_path / "series.db")
+    assert str(tmp_path / "series.db") in said.message
+    assert words in said.message
+    assert said.hint or words == "Input/output error"
+
+
+@in_loop
+async def test_a_disk_that_answers_with_errors_is_waited_for(tmp_path: Path) -> None:
+    async with opened(tmp_path / "state") as store:
+        fill(store, 10)
+        await stored(store)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # SQLite says: disk I/O error
+        try:
+            store.append(WALL + 10, [Sample(f"engine/e{at}/running", math.sin(at)) for at in range(9000)])
+            await wait_until_async(lambda: not store.health().recorded, what="NOT RECORDED")
+            assert "series.db: disk I/O error" in (store.health().message or "")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        await stored(store)
+        assert store.health().recorded
+        assert store.health().dropped == 0
+        assert len((await store.history("engine/e8999/running", WALL, WALL + 60, 1)).points) == 1
+
+
+@in_loop
+async def test_a_fault_of_our_own_is_said_and_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path / "state") as store:
+        fill(store, 10)
+        await stored(store)
+
+        def bug(*rows: object) -> None:
+            raise KeyError(len(rows))
+
+        with monkeypatch.context() as broken:
+            broken.setattr(store._series.log, "_write", bug)
+            fill(store, 10, WALL + 10)
+            await wait_until_async(lambda: not store.health().recorded, what="NOT RECORDED")
+            assert "KeyError" in (store.health().message or "")
+        await stored(store)
+        await wait_until_async(lambda: store.health().recorded, what="recorded again")
+        assert len((await store.history(RUNNING, WALL, WALL + 60, 1)).points) == 20
+
+
+@pytest.mark.parametrize("nth", range(1, 12))
+@in_loop
+async def test_a_write_that_fails_at_any_statement_leaves_nothing_half_done(tmp_path: Path, nth: int) -> None:
+    """SQLite refuses the nth statement of a flush that ends minutes, an hour and chunks."""
+    connection = open_writer(tmp_path / "series.db", KIND)
+    log = SeriesLog()
+    log.load(connection)
+    for at in range(4000):
+        log.offer(WALL + at, [Sample(RUNNING, math.sin(at)), Sample("host/h/load1", 1.0)])
+    left = nth
+
+    def refuse(action: int, *names: str | None) -> int:
+        nonlocal left
+        counts = action in {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_DELETE, sqlite3.SQLITE_UPDATE}
+        left -= counts
+        return sqlite3.SQLITE_DENY if counts and left == 0 else sqlite3.SQLITE_OK
+
+    connection.set_authorizer(refuse)
+    failed = False
+    try:
+        log.flush(connection)
+    except sqlite3.DatabaseError:
+        failed = True
+        assert connection.execute("SELECT count(*) FROM recent").fetchone() == (0,)
+    connection.set_authorizer(None)
+    log.flush(connection)
+    log = SeriesLog()
+    log.load(connection)
+    for step in (1.0, 60.0, 6 * 3600.0):
+        snap = log.snapshot(RUNNING)
+        assert snap is not None
+        found = history.read(connection, snap, RUNNING, WALL, WALL + 4000, step)
+        assert sum(point.count for point in found.points) == 4000
+    assert failed or nth > 8
+    connection.close()
 
 
 @in_loop
