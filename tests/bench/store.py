@@ -116,7 +116,7 @@ def _size_and_query(directory: Path) -> list[Row]:
             Row(
                 "store: bytes a sample, raw chunks, as the file grows",
                 "<= 3",
-                f"{raw / count:.2f} (columns {(data + other) / count:.2f}; with 1 min and 1 h rollups {whole / count:.2f},"
+                f"{raw / count:.2f} (columns {(data + other) / count:.2f}; with rollups {whole / count:.2f},"
                 f" {(whole - raw) / minutes:.0f} bytes a rollup row; {count:,} samples)",
                 raw / count <= 3,
             )
