@@ -150,6 +150,7 @@ class Daemon:
         config = self._loaded.config
         await self._open_store(config, ending)
         self._flow = Flow(self._clock, self.state, self._store, self._newest)
+        self._flow.tell("daemon", f"opsboard {__version__} began, {len(self.state.engines)} engines")
         ending.push_async_callback(self._gpus.close)
         self._collecting = self._make_collecting(config)
         if not self._options.read_only:
@@ -165,7 +166,6 @@ class Daemon:
             self._tasks.add("find", lambda: find_for_ever(self._fetcher, self._found))
         self._exporter = await self._open_exporter(config.exporter)
         self._control = await self._open_control(config, actions)
-        self._flow.tell("daemon", f"opsboard {__version__} began, {len(self.state.engines)} engines")
 
     async def _end(self) -> None:
         """Take no more work, then stop reading; the exit stack ends what is below, the store last."""

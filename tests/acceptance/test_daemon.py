@@ -260,6 +260,40 @@ def test_a_private_daemon_looks_and_ends_with_its_parent(house: House) -> None:
         assert daemon.wait(START_S) == 0
 
 
+def test_an_engine_is_started_outlives_daemons_and_is_stopped(house: House) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "opsboard", "sim", "--port", str(port), "--startup-seconds", "0.2"]
+    house.write(f'name = "s"\ncommand = {json.dumps(command)}\nurl = "http://127.0.0.1:{port}"\nstop_timeout = "5s"')
+    daemon = house.start()
+    assert house.engine("s").state == "stopped"
+    house.client.action("s", "start", "by a test")
+    try:
+        wait_until(lambda: house.engine("s").state == "ready", START_S)
+        wait_until(lambda: house.engine("s").reading.outcome == "OK")
+        pid = house.engine("s").pid
+        assert house.end(daemon) == 0
+        assert pid is not None
+        assert Path(f"/proc/{pid}").exists()
+        daemon = house.start()
+        assert (house.engine("s").pid, house.engine("s").state) == (pid, "ready")
+        assert house.end(daemon, signal.SIGKILL) == -signal.SIGKILL
+        house.start()
+        assert (house.engine("s").pid, house.engine("s").state) == (pid, "ready")
+        assert any("Application startup complete" in line for line in house.client.logs("s", 500))
+        house.write()
+        with pytest.raises(ControlError, match="s: still running"):
+            house.client.reload()
+    finally:
+        house.client.action("s", "stop")
+        wait_until(lambda: house.engine("s").state == "stopped", START_S)
+    assert not Path(f"/proc/{pid}").exists()
+    told = [event.text for event in house.client.engine("s").events]
+    assert any(text.startswith("start asked by uid") and text.endswith("by a test") for text in told)
+    assert "starting → ready" in told
+    roles = [series for series in house.client.series() if series.startswith("process/s:")]
+    assert roles
+
+
 def test_a_recording_holds_what_was_read(house: House) -> None:
     with page_engines(1) as ports:
         house.write(observed("a", ports[0]))
