@@ -133,6 +133,27 @@ async def examine_within(directory: Path, budget_s: float) -> Remains | None:
             await asyncio.sleep(_AGAIN_S)
 
 
+class Roster:
+    """The processes of a life as its shim records them, for those who ask every second: read only when it changes."""
+
+    def __init__(self, directory: Path) -> None:
+        """Look into the bundle ``directory``."""
+        self._directory = str(directory)
+        self._seen = 0
+        self._recorded: list[dict[str, Any]] = []
+
+    def living(self) -> list[Process]:
+        """Return who of the recorded processes lives now; empty without a record."""
+        try:
+            changed = os.stat(f"{self._directory}/{bundle.STATUS}").st_mtime_ns  # noqa: PTH116  asked every second
+        except OSError:
+            return []
+        if changed != self._seen:
+            self._seen = changed
+            self._recorded = (bundle.read(self._directory, bundle.STATUS) or {}).get("processes", [])
+        return [process for record in self._recorded if (process := _alive(record)) is not None]
+
+
 def survivors(known: Iterable[Process]) -> list[Process]:
     """Return who of the processes of a life without a shim runs now, and their children."""
     table = everybody()

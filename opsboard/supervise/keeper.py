@@ -17,7 +17,7 @@ from opsboard.core.errors import SuperviseError
 from opsboard.core.model import EngineState, Event, LifeView, Record, Severity
 from opsboard.core.text import sanitise
 from opsboard.supervise import bundle, machine
-from opsboard.supervise.adopt import Remains, examine, examine_within
+from opsboard.supervise.adopt import Remains, Roster, examine, examine_within
 from opsboard.supervise.launch import LaunchSpec, launch
 from opsboard.supervise.machine import Body, Command, Found, Situation
 from opsboard.supervise.processes import Process, look
@@ -70,6 +70,7 @@ class Keeper:
         self._directory = directory
         self._world = world
         self._situation = Situation(since=world.clock.now().wall)
+        self._roster = Roster(directory)
         self._running: LaunchSpec | None = None
         self._remains: Remains | None = None
         self._start_up: StartUp | None = None
@@ -116,14 +117,10 @@ class Keeper:
 
     def processes(self) -> list[int]:
         """Return the pids of the engine's processes now, the main one first; no shim. Costs a few file reads."""
-        remains = None if self.body is Body.NOTHING else self._remains
-        if remains is not None and remains.shim is not None and remains.shim.same_as(look(remains.shim.pid)):
-            remains = examine(self._directory)
-        if remains is None:
+        if self.body is Body.NOTHING or self._remains is None:
             return []
-        return [
-            process.pid for process in (remains.main, *remains.others) if process and process.same_as(look(process.pid))
-        ]
+        main = self._remains.main.pid if self._remains.main is not None else None
+        return sorted((process.pid for process in self._roster.living()), key=lambda pid: (pid != main, pid))
 
     # --- what others do ---
 

@@ -15,7 +15,7 @@ _POLL_S = 0.5  # where the kernel has no pidfd (before 5.3)
 _STEP_S = 0.02
 _RECORD_S = 3.0
 """What the shim may take to write down an exit that we saw at the same moment."""
-_SETTLE_S = 2.0
+_SETTLE_S = 1.0
 """Helpers of an engine (resource trackers, workers) notice its end a moment later: only then they count as left."""
 
 
