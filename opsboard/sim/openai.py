@@ -174,9 +174,11 @@ class Writer:
         """Return the chunk with the tokens from ``begin`` up to ``end``; ``finish`` belongs to the last one."""
         text = self.text(begin, end)
         ids = msgspec.json.encode(token_ids(text.encode())) if self._call.prompt_token_ids is not None else b"null"
-        before, between, behind = self._piece
+        before, between = self._piece
         reason = b"null" if finish is None else b'"%s"' % finish.encode()
-        return before + text.encode() + between + reason + behind % ids
+        # A chat says why it stopped only where it does.
+        stop = b"" if self._call.chat and finish is None else b',"stop_reason":null'
+        return before + text.encode() + between + reason + stop + b',"token_ids":%s}]}\n\n' % ids
 
     def closing(self, tokens: int) -> bytes:
         """Return the end of a stream, with the usage where it was asked for."""
@@ -189,13 +191,13 @@ class Writer:
         prompt = self._call.sized.prompt_tokens
         return {"prompt_tokens": prompt, "total_tokens": prompt + tokens, "completion_tokens": tokens}
 
-    def _template(self) -> tuple[bytes, bytes, bytes]:
-        """Return what stands before the text, between it and the reason, and behind; words need no escaping."""
+    def _template(self) -> tuple[bytes, bytes]:
+        """Return what stands before the text, and between it and the reason; words need no escaping."""
         head = msgspec.json.encode(self._base)[:-1]
         said = b'"delta":{"content":"' if self._call.chat else b'"text":"'
         close = b'"}' if self._call.chat else b'"'
         before = b"data: " + head + b',"choices":[{"index":0,' + said
-        return before, close + b',"logprobs":null,"finish_reason":', b',"stop_reason":null,"token_ids":%s}]}\n\n'
+        return before, close + b',"logprobs":null,"finish_reason":'
 
 
 def event(data: bytes) -> bytes:

@@ -204,3 +204,24 @@ def test_an_engine_hour_is_simulated_in_seconds() -> None:
         now += 5.0
     assert now > 3000
     assert steps == 12_000
+
+
+def test_a_block_that_was_handed_out_again_has_lost_what_it_cached() -> None:
+    model = EngineModel(SMALL)
+    model.add(request(1, 16, 2, (1, 2, 3, 4)), 0.0)
+    drain(model)
+    for number in (2, 3):
+        model.add(request(number, 120, 8), 10.0)
+    drain(model, 10.0)
+    model.add(request(4, 16, 2, (1, 2, 3, 4)), 50.0)
+    assert drain(model, 50.0)[0].first[0].cached_tokens == 0
+
+
+def test_a_leak_takes_a_block_once_even_where_prompts_share_it() -> None:
+    model = EngineModel(SMALL, Faults({"leak": 3.0}))
+    for number in range(1, 6):
+        model.add(request(number, 16, 5, (1, 2, 3, 4)), float(number))
+        drain(model, float(number))
+    # The shared prompt has four blocks; the rest must be blocks of answers.
+    assert model.leaked_blocks > 4
+    assert model.stats().kv_usage == pytest.approx(model.leaked_blocks / 64)
