@@ -116,7 +116,7 @@ def _streams(draw: st.DrawFn) -> list[tuple[float, str, float]]:
     return stream
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_streams(), st.lists(st.integers(0, 59), max_size=4), st.sampled_from((1.0, 7.0, 60.0, 300.0, 6 * 3600.0)))
 def test_history_says_what_a_naive_reader_would(
     stream: list[tuple[float, str, float]], restarts: list[int], step: float

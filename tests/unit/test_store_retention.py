@@ -23,12 +23,12 @@ HOURS = 6
 
 @pytest.fixture
 def full(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """Six hours of ten noisy series, a sample every two seconds."""
+    """Six hours of ten noisy series, a sample every five seconds."""
     connection = open_writer(tmp_path / "series.db", KIND)
     log = SeriesLog()
     log.load(connection)
     rnd = random.Random(7)
-    for at in range(0, HOURS * 3600, 2):
+    for at in range(0, HOURS * 3600, 5):
         log.offer(WALL + at, [Sample(f"engine/e{name}/running", rnd.random()) for name in range(10)])
         if at % 600 == 0:
             log.flush(connection)
