@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -90,6 +91,14 @@ def test_the_unknown_is_absent() -> None:
     assert "opsboard_engine_kv_usage_ratio" not in names
     assert "opsboard_host_memory_total_bytes" not in names
     assert samples(ask(status=msgspec.structs.replace(STATUS, engines=(), gpus=(), system=None)))
+
+
+def test_every_metric_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    for name in {name for name, _ in samples(ask())}:
+        whole = f"`{name}`" in text or f"`{name}{{" in text
+        prefix, _, short = name.removeprefix("opsboard_").partition("_")
+        assert whole or f"`_{short}`" in text or f"`_{short}{{" in text, f"{prefix}: {name}"
 
 
 def test_open_metrics_when_asked_for() -> None:

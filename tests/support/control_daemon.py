@@ -1,0 +1,159 @@
+"""A daemon's control socket in a test: the real handler on a real unix socket, with what lies behind it faked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from opsboard.core.clock import ManualClock
+from opsboard.core.errors import ControlError
+from opsboard.core.model import EngineReading, EngineView, Event, Outcome
+from opsboard.core.wire import DaemonInfo, History, HistoryPoint, Status
+from opsboard.daemon.actions import Actions
+from opsboard.daemon.board import status
+from opsboard.daemon.control import Control
+from opsboard.daemon.pipeline import EngineSpec, PipelineState, feed
+from opsboard.daemon.recording import Recorders
+from opsboard.daemon.rights import Right
+from opsboard.daemon.subscribers import Newest
+from opsboard.httpd import Limits, serve
+from opsboard.store.state import AuditEntry
+
+T = TypeVar("T")
+ALL = Right.READ | Right.OPERATE
+DEADLINE_S = 10.0
+
+
+class FakePast:
+    """A store that knows one series and no events."""
+
+    async def history(self, series: str, start: float, end: float, step: float) -> History:
+        return History(series=series, step=step, points=(HistoryPoint(t=start, mean=1, min=1, max=1, count=1),))
+
+    async def series(self) -> list[str]:
+        return ["engine/a/running"]
+
+    async def events(self, subject: str | None = None, limit: int = 100) -> list[Event]:
+        return []
+
+
+class FakeHands:
+    """A supervisor that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, str, str]] = []
+        self.error: Exception | None = None
+        self.hold = asyncio.Event()
+        self.hold.set()
+
+    async def _do(self, kind: str, name: str, reason: str) -> None:
+        await self.hold.wait()
+        if self.error:
+            raise self.error
+        self.done.append((kind, name, reason))
+
+    async def start(self, name: str, reason: str) -> None:
+        await self._do("start", name, reason)
+
+    async def stop(self, name: str, reason: str) -> None:
+        await self._do("stop", name, reason)
+
+    async def restart(self, name: str, reason: str) -> None:
+        await self._do("restart", name, reason)
+
+
+class FakeDaemon:
+    """Everything behind the socket, with what cannot be had in a unit test faked."""
+
+    def __init__(self, path: Path, *, right: Right = ALL, looks_only: bool = False) -> None:
+        self.path = path
+        self.clock = ManualClock()
+        self.state = PipelineState(
+            "gpu-a",
+            [EngineSpec(name="a", url="http://127.0.0.1:1", supervised=True), EngineSpec(name="b", url="http://x:1")],
+        )
+        self.hands = FakeHands()
+        self.events: list[Event] = []
+        self.asked: list[AuditEntry] = []
+        self.log = path.with_name("engine.log")
+        self.reload_error: ControlError | None = None
+        self.recorders = Recorders()
+        self.newest = Newest(lambda: json_line(self.status()))
+        self.actions = Actions(
+            self.clock, self.state.specs.get, None if looks_only else self.hands, self.events.append, self.asked.append
+        )
+        self.control = Control(
+            clock=self.clock,
+            state=self.state,
+            status=self.status,
+            past=FakePast(),
+            newest=self.newest,
+            recorders=self.recorders,
+            act=self.actions.ask,
+            log_path={"a": self.log}.get,
+            reload=self.reload,
+            healthy=lambda: True,
+            rights=lambda peer: right if peer is not None and peer.pid == os.getpid() else Right.NONE,
+        )
+
+    def status(self) -> Status:
+        return status(self.state, DaemonInfo(version="0", pid=1, started=0.0), self.clock.now())
+
+    def read(self, running: float) -> None:
+        view = EngineView(kind="vllm", running=running)
+        feed(self.state, EngineReading(engine="a", outcome=Outcome.OK, view=view), self.clock.advance(1.0))
+        self.newest.publish()
+
+    async def reload(self) -> None:
+        if self.reload_error:
+            raise self.reload_error
+
+
+def json_line(value: Status) -> bytes:
+    return msgspec.json.encode(value) + b"\n"
+
+
+@asynccontextmanager
+async def running(path: Path, **options: Any) -> AsyncIterator[FakeDaemon]:
+    daemon = FakeDaemon(path, **options)
+    server = await serve(daemon.control.handle, unix=path, limits=Limits(write_timeout=0.5))
+    try:
+        yield daemon
+    finally:
+        await daemon.actions.close()
+        await server.close(grace=0.0)
+
+
+def socket_path() -> Path:
+    """Return a path short enough for a socket."""
+    return Path(os.environ["XDG_RUNTIME_DIR"]) / "opsboard.sock"
+
+
+def with_daemon(path: Path, test: Callable[[FakeDaemon], Awaitable[T]], **options: Any) -> T:
+    async def main() -> T:
+        async with asyncio.timeout(DEADLINE_S), running(path, **options) as daemon:
+            return await test(daemon)
+
+    return asyncio.run(main())
+
+
+async def in_thread(call: Callable[[], T]) -> T:
+    return await asyncio.to_thread(call)
+
+
+async def plain(path: Path, request: str) -> tuple[str, dict[str, str], Any]:
+    """What curl would see."""
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(request.replace("\n", "\r\n").encode())
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    first, *rest = head.decode().split("\r\n")
+    headers = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in rest)}
+    return first, headers, json.loads(body)

@@ -1,0 +1,122 @@
+"""Actions over the control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from opsboard.client.stream import AsyncClient
+from opsboard.client.sync import Client
+from opsboard.core.errors import Conflict, ControlError, Denied, NotFound
+from tests.support.control_daemon import FakeDaemon, in_thread, plain, socket_path, with_daemon
+
+
+@pytest.fixture
+def path() -> Path:
+    return socket_path()
+
+
+# --- actions ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_action_is_taken_on_carried_out_and_told(path: Path) -> None:
+    async def test(daemon: FakeDaemon) -> None:
+        client = Client(path)
+        accepted = await in_thread(lambda: client.action("a", "restart", "leak\x1b[31m"))
+        assert (accepted.kind, accepted.engine) == ("restart", "a")
+        while not daemon.hands.done:
+            await asyncio.sleep(0.01)
+        assert daemon.hands.done == [("restart", "a", "leak\N{REPLACEMENT CHARACTER}[31m")]
+        (asked,) = daemon.asked
+        assert (asked.action, asked.subject, asked.uid, asked.pid) == ("restart", "engine/a", os.getuid(), os.getpid())
+        (event,) = daemon.events
+        assert event.subject == "engine/a"
+        assert event.text.startswith(f"restart asked by uid {os.getuid()} (pid {os.getpid()}): leak")
+
+    with_daemon(path, test)
+
+
+def test_the_same_key_does_it_once(path: Path) -> None:
+    async def test(daemon: FakeDaemon) -> None:
+        client = AsyncClient(path)
+        first = await client.action("a", "stop", idempotency_key="k1")
+        assert await client.action("a", "stop", idempotency_key="k1") == first
+        with pytest.raises(Conflict, match="idempotency key"):
+            await client.action("a", "start", idempotency_key="k1")
+        assert (await client.action("a", "stop")).id != first.id
+        while len(daemon.hands.done) < 2:
+            await asyncio.sleep(0.01)
+        assert len(daemon.hands.done) == len(daemon.asked) == 2
+
+    with_daemon(path, test)
+
+
+def test_what_an_action_may_not_be(path: Path) -> None:
+    async def test(daemon: FakeDaemon) -> None:
+        client = AsyncClient(path)
+        with pytest.raises(NotFound, match="no engine is called 'c'"):
+            await client.action("c", "start")
+        with pytest.raises(Conflict, match="did not start it"):
+            await client.action("b", "stop")
+        with pytest.raises(ControlError, match="no action is called 'explode'"):
+            await client.action("a", "explode")
+        assert daemon.asked == []
+
+    with_daemon(path, test)
+
+
+def test_a_body_that_makes_no_sense(path: Path) -> None:
+    async def test(daemon: FakeDaemon) -> None:
+        for body in ("{}", '{"kind": 5}', '{"kind": "stop", "force": true}', "not json"):
+            head = f"POST /v1/engines/a/actions HTTP/1.1\nHost: x\nConnection: close\nContent-Length: {len(body)}\n\n"
+            first, _, reply = await plain(path, head + body)
+            assert first.split()[1] == "400", body
+            assert reply["error"]["code"] == "usage"
+
+    with_daemon(path, test)
+
+
+def test_a_daemon_that_only_looks(path: Path) -> None:
+    async def test(daemon: FakeDaemon) -> None:
+        with pytest.raises(Denied, match="only looks"):
+            await AsyncClient(path).action("a", "stop")
+
+    with_daemon(path, test, looks_only=True)
+
+
+@pytest.mark.parametrize("error", [ControlError("port 1 is taken", hint="by pid 5"), ValueError("boom")])
+def test_an_action_that_fails_is_told(path: Path, error: Exception) -> None:
+    async def test(daemon: FakeDaemon) -> None:
+        daemon.hands.error = error
+        await AsyncClient(path).action("a", "start")
+        while len(daemon.events) < 2:
+            await asyncio.sleep(0.01)
+        assert daemon.events[1].severity == "error"
+        assert str(error) in daemon.events[1].text
+
+    with_daemon(path, test)
+
+
+def test_a_slow_action_delays_nobody(path: Path) -> None:
+    async def test(daemon: FakeDaemon) -> None:
+        daemon.hands.hold.clear()
+        client = AsyncClient(path)
+        await client.action("a", "stop")
+        await client.status()
+        assert daemon.hands.done == []
+
+    with_daemon(path, test)
+
+
+def test_a_reload_that_is_refused(path: Path) -> None:
+    async def test(daemon: FakeDaemon) -> None:
+        await in_thread(Client(path).reload)
+        daemon.reload_error = Conflict("engine a runs", hint="stop it first")
+        with pytest.raises(Conflict, match="engine a runs") as caught:
+            await in_thread(Client(path).reload)
+        assert caught.value.hint == "stop it first"
+
+    with_daemon(path, test)
