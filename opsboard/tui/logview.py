@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from opsboard.core.model import Record
 from opsboard.core.text import sanitise_line
 from opsboard.tui.spans import Line, Span, Style, clip, fit, rule, width_of
-from opsboard.tui.view import View
+from opsboard.tui.view import Size, View
 
 KEPT = 5000
 """Lines that are kept of a log."""
@@ -35,10 +35,10 @@ def moved(window: LogWindow, total: int, height: int, by: int) -> LogWindow:
     return LogWindow(end=None if end >= total else end, shift=window.shift, search=window.search)
 
 
-def found(lines: Sequence[str], window: LogWindow, height: int, step: int) -> LogWindow | None:
+def found(lines: Sequence[str], window: LogWindow, room: Size, step: int) -> LogWindow | None:
     """Return the window with the next (``step`` 1) or previous (-1) match as its last line, None without one.
 
-    The search goes round the ends. Letters' case does not matter.
+    The search goes round the ends, letters' case does not matter, and the window moves to the side where it must.
     """
     total = len(lines)
     text = window.search.lower()
@@ -48,8 +48,11 @@ def found(lines: Sequence[str], window: LogWindow, height: int, step: int) -> Lo
     for distance in range(1, total + 1):
         at = (last + step * distance) % total
         if text in lines[at].lower():
-            end = max(at + 1, min(height, total))
-            return LogWindow(end=end, shift=window.shift, search=window.search)
+            end = max(at + 1, min(room.height, total))
+            column = lines[at].lower().find(text)
+            seen = window.shift <= column and column + len(text) < window.shift + room.width - 2
+            shift = window.shift if seen else max(0, column - room.width // 3)
+            return LogWindow(end=end, shift=shift, search=window.search)
     return None
 
 

@@ -8,6 +8,7 @@ import random
 import msgspec
 
 from opsboard.core.model import GpuProcess, HostView, Phase, ProcessView
+from opsboard.core.series import split_series
 from opsboard.core.wire import (
     DaemonInfo,
     Engine,
@@ -346,7 +347,7 @@ def detail(base: Engine, t: float = 0.0) -> EngineDetail:
 
 def history(series: str, start: float, end: float, step: float) -> History:
     """A past that fits the series' field."""
-    _, name, field = series.split("/")
+    _, name, field = split_series(series)
     i = NAMES.index(name) if name in NAMES else 0
     points = []
     t = start
@@ -358,15 +359,15 @@ def history(series: str, start: float, end: float, step: float) -> History:
     return History(series=series, step=step, points=tuple(points))
 
 
+STATS = (
+    "Engine 000: Avg prompt throughput: 8123.4 tokens/s, Avg generation throughput: 2150.1 tokens/s, "
+    "Running: 48 reqs, Waiting: 0 reqs, GPU KV cache usage: 62.1%, Prefix cache hit rate: 63.0%"
+)
 LOG = tuple(
     f"(APIServer pid=4200) {level} 11-14 22:{12 + n // 30:02d}:{n * 2 % 60:02d} [loggers.py:123] {text}"
     for n, (level, text) in enumerate(
         [
-            (
-                "INFO",
-                "Engine 000: Avg prompt throughput: 8123.4 tokens/s, Avg generation throughput: 2150.1 tokens/s, "
-                "Running: 48 reqs, Waiting: 0 reqs, GPU KV cache usage: 62.1%, Prefix cache hit rate: 63.0%",
-            ),
+            ("INFO", STATS),
             ("INFO", '127.0.0.1:50412 - "POST /v1/chat/completions HTTP/1.1" 200 OK'),
             ("WARNING", "Sequence group 812 is preempted by PreemptionMode.RECOMPUTE"),
             ("ERROR", "Exception in ASGI application: client disconnected"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from opsboard.core.series import split_series
 from opsboard.core.wire import Incident, Status
 from opsboard.tui.detail import EngineView, engine_screen
 from opsboard.tui.dialog import Question, box, overlaid
@@ -35,10 +36,8 @@ def view(status: Status | None, **changes: object) -> View:
     trails = Trails()
     if status is not None:
         for name in series_of([e.name for e in status.engines if e.kv_usage is not None]):
-            _, engine, field = name.split("/", 2) if name.count("/") == 2 else ("", "", "")
-            if engine:
-                past = boards.history(name, boards.T0 - 900, boards.T0, RECENT.step)
-                trails.get(engine, field).fill(past)
+            _, engine, field = split_series(name)
+            trails.get(engine, field).fill(boards.history(name, boards.T0 - 900, boards.T0, RECENT.step))
         trails.take(status)
     engines = status.engines if status else ()
     base = View(
@@ -89,7 +88,7 @@ def helped(size: Size) -> list[Line]:
 
 def searched(size: Size) -> list[Line]:
     """Draw a log in which something was found."""
-    window = found(boards.LOG, LogWindow(search="preempt"), 20, -1)
+    window = found(boards.LOG, LogWindow(search="preempt"), Size(80, 20), -1)
     assert window is not None
     return on_engine("llama-a", "log", window=window)(size)
 

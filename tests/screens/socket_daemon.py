@@ -47,7 +47,7 @@ class Player:
             return reply(ActionAccepted(id="a1", kind="restart", engine=path.split("/")[3]))
         if path.startswith("/v1/engines/"):
             state = self.status()
-            engine = next(e for e in state.engines if e.name == path.split("/")[3])
+            engine = next(e for e in state.engines if e.name == path.removeprefix("/v1/engines/"))
             return reply(boards.detail(engine, state.time - boards.T0))
         return reply(self.status())
 

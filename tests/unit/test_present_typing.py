@@ -11,7 +11,7 @@ from opsboard.tui.lineedit import LIMIT, edited, pasted
 from opsboard.tui.logview import LogWindow, found, level, moved
 from opsboard.tui.table import filtered, ordered, window
 from opsboard.tui.timeline import KEPT, merged
-from opsboard.tui.view import Order
+from opsboard.tui.view import Order, Size
 from tests.screens import boards
 
 ENGINES = ["llama-a", "llama-b", "mixtral"]
@@ -108,14 +108,17 @@ def test_the_log_follows_until_it_is_moved_and_again_at_its_end() -> None:
 
 def test_a_search_goes_round() -> None:
     lines = ["one", "Two", "three", "two"]
-    first = found(lines, LogWindow(search="two"), 1, -1)
+    first = found(lines, LogWindow(search="two"), Size(80, 1), -1)
     assert first is not None
     assert first.end == 2  # from the newest line backwards: the newest itself was looked at last
-    again = found(lines, first, 1, -1)
+    again = found(lines, first, Size(80, 1), -1)
     assert again is not None
     assert again.end == 4
-    assert found(lines, LogWindow(search="nine"), 1, -1) is None
-    assert found(lines, LogWindow(), 1, -1) is None
+    far = found(["x" * 200 + "needle"], LogWindow(search="needle"), Size(80, 1), 1)
+    assert far is not None
+    assert far.shift <= 200 < far.shift + 80
+    assert found(lines, LogWindow(search="nine"), Size(80, 1), -1) is None
+    assert found(lines, LogWindow(), Size(80, 1), -1) is None
 
 
 def test_levels_are_read_from_the_head_of_a_line() -> None:

@@ -17,12 +17,12 @@ from opsboard.tui.logview import KEPT, SHIFT, LogWindow, found, moved
 from opsboard.tui.present import framed
 from opsboard.tui.screens.page import COMMON, Page
 from opsboard.tui.session import with_changes
+from opsboard.tui.view import Size, View
 
 if TYPE_CHECKING:
     from textual.worker import Worker
 
     from opsboard.tui.spans import Line
-    from opsboard.tui.view import Size, View
 
 LOG_PAINT_S = 0.5
 """A log is repainted at most twice a second, however fast it grows."""
@@ -215,7 +215,7 @@ class EnginePage(Page):
 
     def action_find(self, step: int) -> None:
         """Go to another match."""
-        window = found(tuple(self._log), self.own.window, self._log_height, step)
+        window = found(tuple(self._log), self.own.window, Size(self.size.width, self._log_height), step)
         if window is None:
             self.session.say(
                 f"no match for {self.own.window.search!r}" if self.own.window.search else "nothing to find"

@@ -1,0 +1,369 @@
+"""Keys and manners: what a person presses, and what the board says then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from opsboard.client.stream import Disconnected
+from opsboard.core.errors import Conflict
+from opsboard.core.text import sanitise
+from opsboard.tui.session import MESSAGE_S
+from tests.screens import boards
+from tests.screens.stage import staged
+
+
+def played(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run an asynchronous test."""
+
+    @wraps(test)
+    def run(**fixtures: object) -> None:
+        asyncio.run(test(**fixtures))  # type: ignore[arg-type]
+
+    return run
+
+
+GONE = Disconnected(message="no daemon answers (/x/y.sock: nobody listens)", for_s=3.0)
+
+
+@played
+async def test_news_are_shown_and_the_cursor_moves() -> None:
+    async with staged(boards.busy()) as stage:
+        await stage.shows("▸● ready     llama-a")
+        await stage.press("j", "down")
+        await stage.shows("▸● ready     qwen-coder")
+        await stage.press("G")
+        await stage.shows("▸◐ starting  vision")
+        await stage.press("g")
+        await stage.shows("▸● ready     llama-a")
+
+
+@played
+async def test_a_filter_works_with_each_letter_and_esc_clears_it() -> None:
+    async with staged(boards.busy()) as stage:
+        await stage.press("slash", *"qwe")
+        await stage.shows("▸● ready     qwen-coder")
+        await stage.hides("mixtral     exit")
+        assert stage.footer.startswith(" /qwe")
+        await stage.press("enter")
+        assert "filter qwe" in stage.footer
+        await stage.press("escape")
+        await stage.shows("mixtral     exit")
+        await stage.press("ctrl+r")
+        await stage.hides("mixtral     exit")
+        await stage.press("escape")
+        await stage.shows("mixtral     exit")
+
+
+@played
+async def test_sorting_shows_its_arrow_reverses_and_is_lazy() -> None:
+    async with staged(boards.busy()) as stage:
+        await stage.press("K")
+        await stage.shows("KV CACHE▼")
+        assert stage.text.index("llama-b") < stage.text.index("qwen-coder")
+        await stage.press("K")
+        await stage.shows("KV CACHE▲")
+        await stage.press("K")
+        low = boards.busy()
+        fresh = [msgspec.structs.replace(e, kv_usage=0.01) if e.name == "llama-b" else e for e in low.engines]
+        stage.feed.say(msgspec.structs.replace(low, engines=tuple(fresh), time=low.time + 1))
+        await stage.shows("  1%")
+        rows = stage.text.splitlines()[2:10]
+        assert "llama-b" in rows[0], "rows jumped at once"
+        stage.clock.advance(6.0)
+        stage.feed.say(msgspec.structs.replace(low, engines=tuple(fresh), time=low.time + 2))
+        await stage.shows("22:13:22")
+        assert "llama-b" not in stage.text.splitlines()[2]
+        await stage.press("0")
+        await stage.hides("▼")
+
+
+@played
+async def test_pause_freezes_the_display_only() -> None:
+    async with staged(boards.steady()) as stage:
+        await stage.shows("22:13:20")
+        await stage.press("p")
+        await stage.shows("PAUSED")
+        stage.feed.say(boards.steady(7.0))
+        await stage.pilot.pause()
+        await stage.press("j")
+        await stage.shows("shown as of 7s ago")
+        assert "22:13:20" in stage.text
+        await stage.press("space")
+        await stage.shows("22:13:27")
+
+
+@played
+async def test_a_daemon_that_goes_away_leaves_its_last_board_and_comes_back_by_itself() -> None:
+    async with staged(boards.busy()) as stage:
+        await stage.shows("llama-a")
+        stage.clock.advance(12.0)
+        stage.feed.say(GONE)
+        await stage.shows("daemon not reachable for 12s, retrying")
+        await stage.shows("llama-a")
+        stage.feed.say(boards.busy(20.0))
+        await stage.hides("not reachable")
+        await stage.shows("22:13:40")
+
+
+@played
+async def test_no_daemon_at_all_says_what_to_do() -> None:
+    async with staged(GONE) as stage:
+        await stage.shows("opsboard demo")
+        await stage.shows("nobody listens")
+        await stage.press("enter", "x", "j", "e", "escape", "question_mark", "escape")
+        await stage.shows("opsboard daemon")
+
+
+@played
+async def test_silence_is_noticed() -> None:
+    async with staged(boards.busy()) as stage:
+        await stage.shows("llama-a")
+        stage.clock.advance(25.0)
+        await stage.shows("no news from the daemon for 25s")
+
+
+@played
+async def test_stopping_begins_on_cancel_needs_the_name_and_then_acts() -> None:
+    async with staged(boards.busy()) as stage:
+        await stage.shows("llama-a")
+        await stage.press("x")
+        await stage.shows("stop llama-a")
+        await stage.press("enter")
+        await stage.shows("type its name")  # too early: a key that was meant for the board
+        stage.clock.advance(1.0)
+        await stage.press("tab", "enter")
+        await stage.shows("nothing was done")
+        assert stage.feed.acted == []
+
+        await stage.press("x")
+        stage.clock.advance(1.0)
+        await stage.press(*"llama", "minus", "a", "enter")
+        await stage.shows("the daemon took it on (a1)")
+        assert [act[:2] for act in stage.feed.acted] == [("stop", "llama-a")]
+
+
+@played
+async def test_a_failed_engine_is_restarted_without_its_name_but_not_by_one_key() -> None:
+    async with staged(boards.busy()) as stage:
+        await stage.press("j", "j", "j", "r")
+        await stage.shows("restart mixtral")
+        stage.clock.advance(1.0)
+        await stage.press("right", "enter")
+        await stage.shows("the daemon took it on")
+        assert stage.feed.acted[0][:2] == ("restart", "mixtral")
+
+
+@played
+async def test_a_refusal_is_told() -> None:
+    async with staged(boards.busy()) as stage:
+        stage.feed.refuses = Conflict("mixtral is stopping", hint="wait until it has stopped")
+        await stage.press("j", "j", "j", "s")
+        await stage.shows("start mixtral")
+        stage.clock.advance(1.0)
+        await stage.press("tab", "enter")
+        await stage.shows("mixtral is stopping (wait until it has stopped)")
+        stage.clock.advance(MESSAGE_S + 1)
+        await stage.shows("open")
+
+
+@played
+async def test_read_only_touches_nothing_and_offers_nothing() -> None:
+    async with staged(boards.busy(), readonly=True) as stage:
+        await stage.shows("llama-a")
+        assert "stop" not in stage.footer
+        await stage.press("x")
+        await stage.shows("read-only: engines cannot be touched")
+        await stage.press("colon", *"stop llama", "minus", "a", "enter")
+        await stage.shows("read-only")
+        assert stage.feed.acted == []
+
+
+@played
+async def test_a_private_daemon_and_observed_engines_are_not_touched() -> None:
+    seen = boards.status((boards.engine(0, supervised=False),))
+    async with staged(seen) as stage:
+        await stage.press("r")
+        await stage.shows("llama-a is observed only")
+    looks = msgspec.structs.replace(boards.busy(), daemon=boards.daemon(read_only=True))
+    async with staged(looks) as stage:
+        await stage.press("r")
+        await stage.shows("read-only")
+
+
+@played
+async def test_commands_complete_and_act() -> None:
+    async with staged(boards.busy()) as stage:
+        await stage.press("colon", *"so", "tab")
+        await stage.shows(":sort")
+        await stage.press(*"kv", "enter")
+        await stage.shows("KV CACHE▼")
+        await stage.press("colon", *"open mix", "tab", "enter")
+        await stage.shows("1 overview")
+        await stage.shows("mixtral")
+        await stage.press("escape", "colon", *"fly", "enter")
+        await stage.shows("no command 'fly'; one of: start stop")
+        await stage.press("colon", *"filter embed", "enter")
+        await stage.hides("mixtral     exit")
+        await stage.press("escape", "colon", "escape")
+        await stage.shows("open")
+
+
+@played
+async def test_help_is_made_from_the_keys() -> None:
+    async with staged(boards.busy()) as stage:
+        await stage.press("question_mark")
+        await stage.shows("keys of the board")
+        await stage.press("G")
+        await stage.shows("in binary units")
+        await stage.press("q")
+        await stage.shows("▸● ready")
+        await stage.press("enter", "f1")
+        await stage.shows("keys of an engine")
+
+
+@played
+async def test_an_engine_opens_with_details_past_and_ranges() -> None:
+    async with staged(boards.busy()) as stage:
+        await stage.press("enter")
+        await stage.shows("LATENCY")
+        await stage.shows("last 15m")
+        assert "engine/llama-a/ttft_p95_s" in stage.feed.asked
+        await stage.press("t")
+        await stage.shows("last 1h")
+        await stage.press("b")
+        await stage.shows("last 10s: each quantile lies in the bucket")
+        await stage.press("2")
+        await stage.shows("engine_core")
+        await stage.press("j", "j")
+        await stage.shows("lines 3-")
+        await stage.press("4")
+        await stage.shows("requests wait for KV cache")
+        await stage.press("tab")
+        await stage.shows("LATENCY")
+        await stage.press("q")
+        await stage.shows("STATE")
+
+
+@played
+async def test_a_log_is_followed_held_and_searched() -> None:
+    async with staged(boards.busy()) as stage:
+        await stage.press("l")
+        await stage.shows("of 60  following")
+        stage.feed.more_log.put_nowait("INFO a new line")
+        await stage.shows("a new line")
+        await stage.press("slash", *"preempt", "enter")
+        await stage.shows("held, f follows  /preempt")
+        await stage.press("n")
+        await stage.shows("812 is")
+        await stage.press("slash", "ctrl+u", *"nowhere", "enter")
+        await stage.shows("no match for 'nowhere'")
+        await stage.press("f")
+        await stage.shows("following")
+        await stage.press(*["left"] * 9, "right")
+        await stage.hides("(APIServer")
+        await stage.press("left")
+        await stage.shows("(APIServer")
+        await stage.press("k")
+        await stage.shows("held")
+        stage.feed.more_log.put_nowait("INFO another line")
+        await stage.shows("of 62  held")
+        assert "another line" not in stage.text
+        await stage.press("G")
+        await stage.shows("another line")
+
+
+@played
+async def test_an_engine_that_leaves_the_board_is_told() -> None:
+    async with staged(boards.busy()) as stage:
+        await stage.press("enter")
+        await stage.shows("LATENCY")
+        stage.feed.say(boards.status((boards.engine(1),)))
+        await stage.shows("llama-a is not on the board")
+        await stage.press("x", "escape")
+        await stage.shows("llama-b")
+
+
+@played
+async def test_events_have_a_page() -> None:
+    async with staged(boards.busy()) as stage:
+        await stage.press("e")
+        await stage.shows("events, newest first")
+        await stage.shows("configuration reloaded")
+
+
+@played
+async def test_the_screen_is_saved_as_text_and_json(tmp_path: Path) -> None:
+    async with staged(boards.busy()) as stage:
+        await stage.shows("llama-a")
+        await stage.press("ctrl+s")
+        await stage.shows("saved ")
+    saved = sorted((tmp_path / "home/.local/state/opsboard/screens").iterdir())
+    assert [path.suffix for path in saved] == [".json", ".txt"]
+    assert "llama-a" in saved[1].read_text()
+    assert saved[0].stat().st_mode & 0o777 == 0o600
+
+
+@played
+async def test_history_is_asked_for_once_and_again_after_an_outage() -> None:
+    async with staged(boards.steady()) as stage:
+        await stage.shows("llama-a")
+        stage.feed.say(boards.steady(1.0))
+        await stage.shows("22:13:21")
+        assert stage.feed.asked.count("engine/llama-a/kv_usage") == 1
+        stage.feed.say(GONE)
+        stage.feed.say(boards.steady(9.0))
+        await stage.shows("22:13:29")
+        await stage.pilot.pause()
+        assert stage.feed.asked.count("engine/llama-a/kv_usage") == 2
+
+
+@played
+async def test_resizing_through_every_size_never_breaks() -> None:
+    async with staged(boards.busy(), size=(80, 24)) as stage:
+        for keys in ((), ("enter",), ("2",), ("3",), ("escape", "x")):
+            await stage.press(*keys)
+            for size in ((20, 3), (300, 80), (1, 1), (40, 8)):
+                await stage.pilot.resize_terminal(*size)
+                await stage.pilot.pause()
+                lines = stage.text.splitlines()
+                assert len(lines) == size[1]
+        await stage.pilot.resize_terminal(39, 3)
+        await stage.shows("opsboard needs 40x8")
+
+
+HOSTILE_KEYS = [
+    (),
+    ("enter",),
+    ("enter", "2"),
+    ("l",),
+    ("enter", "4"),
+    ("e",),
+    ("x",),
+    ("question_mark",),
+    ("y",),
+    ("colon", "s", "space"),
+]
+
+
+@pytest.mark.parametrize(("size", "ascii_only"), [((80, 24), False), ((200, 60), True), ((41, 9), False)])
+def test_hostile_strings_reach_no_screen(size: tuple[int, int], ascii_only: bool) -> None:
+    async def story() -> None:
+        async with staged(boards.hostile(), size=size, ascii_only=ascii_only) as stage:
+            stage.feed.log = [f"line {n} {boards.HOSTILE}" for n in range(50)]
+            for keys in HOSTILE_KEYS:
+                await stage.press(*keys)
+                await stage.pilot.pause()
+                for line in stage.text.split("\n"):
+                    assert sanitise(line) == line
+                    assert not ascii_only or line.isascii()
+                assert len(stage.text.split("\n")) == size[1]
+                await stage.press("escape")
+                stage.clock.advance(MESSAGE_S + 1)
+
+    asyncio.run(story())
