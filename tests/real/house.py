@@ -38,6 +38,8 @@ class House:
     def __init__(self, installation: Installation, directory: Path) -> None:
         self.directory = directory
         self.port = free_port()
+        self.served = 0
+        """Answers that a test had from the engine, over all its lives."""
         self.state_dir = directory / "state"
         self.config = directory / "opsboard.toml"
         self._runtime = Path(tempfile.mkdtemp(prefix="opsboard-real-"))  # short: socket paths have 107 bytes
@@ -178,7 +180,7 @@ class House:
         for process in psutil.process_iter():
             with contextlib.suppress(OSError, psutil.Error):
                 ours = process.pid == shim.get("pid") or os.getpgid(process.pid) == main.get("pid")
-                if ours and process.create_time() >= self._began - 1 and process.status() != psutil.STATUS_ZOMBIE:
+                if ours and process.create_time() >= self._began - 1 and alive(process):
                     found.append(process)
         return found
 
@@ -188,6 +190,14 @@ class House:
             connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (self.port,)
             for connection in psutil.net_connections("tcp")
         )
+
+
+def alive(process: psutil.Process) -> bool:
+    """Tell whether exactly this process lives; one that only waits to be reaped does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _config(installation: Installation, port: int, directory: Path) -> str:
