@@ -93,6 +93,17 @@ def test_keep_alive_and_pipelining_answer_in_order() -> None:
     run(use, echo)
 
 
+def test_a_client_that_sends_far_ahead_waits_and_is_answered_in_full() -> None:
+    count = 1500
+
+    async def use(server: httpd.Server) -> None:
+        reply = await exchange(server, get("/", f"X: {'y' * 100}", close=False) * count + get("/last"))
+        assert reply.count(b"HTTP/1.1 200") == count + 1
+        assert reply.endswith(b'"/last","query":{},"body":""}')
+
+    run(use, echo)
+
+
 def test_a_request_in_single_bytes_is_read() -> None:
     async def use(server: httpd.Server) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)

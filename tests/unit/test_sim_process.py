@@ -124,6 +124,17 @@ def test_the_clients_truth_and_the_page_agree(engine: SimProcess) -> None:
     assert all(len(one.gaps) <= (one.tokens or 0) - 1 for one in truth.requests)
 
 
+def test_clients_that_leave_are_known_to_the_truth_and_leave_no_block(engine: SimProcess) -> None:
+    mix = Mix(prompt_median=40, output_median=200, stream_share=1.0, abort_share=1.0, ignore_eos=True)
+    traffic = Traffic(f"http://127.0.0.1:{engine.port}", 40.0, seed=4, mix=mix)
+    truth = asyncio.run(asyncio.wait_for(traffic.run(0.4), 25))
+    assert truth.failed == 0
+    assert truth.aborted > 5
+    assert truth.aborted + truth.finished == truth.sent
+    settled(engine, "vllm:num_requests_running", 0.0)
+    settled(engine, "vllm:kv_cache_usage_perc", 0.0)
+
+
 # -- starting and ending
 
 
