@@ -152,6 +152,7 @@ class Daemon:
         self._flow = Flow(self._clock, self.state, self._store, self._newest)
         self._flow.tell("daemon", f"opsboard {__version__} began, {len(self.state.engines)} engines")
         ending.push_async_callback(self._gpus.close)
+        ending.push_async_callback(self._close_fetcher)
         self._collecting = self._make_collecting(config)
         if not self._options.read_only:
             await self._open_supervisor(config, ending)
@@ -193,6 +194,7 @@ class Daemon:
         wanted = any(engine.gpus for engine in config.engine)
         gpus = await self._gpus.read() if wanted else None
         probe = Fetcher(FetchLimits(connect_s=1.0, total_s=PROBE_S))
+        ending.push_async_callback(probe.close)
         self._supervisor = Supervisor(
             self._options.state_dir,
             self._options.socket.parent,
@@ -247,6 +249,9 @@ class Daemon:
     def _make_fetcher(self, config: Config) -> Fetcher:
         timeout = config.collect.timeout
         return Fetcher(FetchLimits(connect_s=min(1.0, timeout), total_s=timeout))
+
+    async def _close_fetcher(self) -> None:
+        await self._fetcher.close()
 
     def _make_collecting(self, config: Config) -> Collecting:
         return Collecting(
@@ -328,11 +333,12 @@ class Daemon:
         self._store.apply(_limits(new.config))
         self.state.configure(self._specs(new.config))
         old_exporter, self._exporter = self._exporter, exporter
-        self._fetcher = self._make_fetcher(new.config)
+        old_fetcher, self._fetcher = self._fetcher, self._make_fetcher(new.config)
         self._collecting = self._make_collecting(new.config)
         self._collect()
         self._tasks.add("publish", lambda: on_grid(new.config.collect.interval, self._publish))
         self._flow.tell("reloaded", f"{path}: {len(new.config.engine)} engines")
+        await old_fetcher.close()
         if old_exporter is not None and old_exporter is not exporter:
             await old_exporter.close()
 

@@ -23,7 +23,7 @@ from opsboard.daemon.pipeline import EngineSpec, PipelineState, feed
 from opsboard.daemon.recording import Recorders
 from opsboard.daemon.rights import Right
 from opsboard.daemon.subscribers import Newest
-from opsboard.httpd import Limits, serve
+from opsboard.httpd import Limits, Peer, serve
 from opsboard.store.state import AuditEntry
 
 T = TypeVar("T")
@@ -84,6 +84,8 @@ class FakeDaemon:
         self.asked: list[AuditEntry] = []
         self.log = path.with_name("engine.log")
         self.reload_error: ControlError | None = None
+        self.right = right
+        self.peer: Peer | None = None
         self.recorders = Recorders()
         self.newest = Newest(lambda: json_line(self.status()))
         self.actions = Actions(
@@ -100,7 +102,7 @@ class FakeDaemon:
             log_path={"a": self.log}.get,
             reload=self.reload,
             healthy=lambda: True,
-            rights=lambda peer: right if peer is not None and peer.pid == os.getpid() else Right.NONE,
+            rights=self.rights,
         )
 
     def status(self) -> Status:
@@ -110,6 +112,10 @@ class FakeDaemon:
         view = EngineView(kind="vllm", running=running)
         feed(self.state, EngineReading(engine="a", outcome=Outcome.OK, view=view), self.clock.advance(1.0))
         self.newest.publish()
+
+    def rights(self, peer: Peer | None) -> Right:
+        self.peer = peer
+        return self.right if peer is not None and peer.pid == os.getpid() else Right.NONE
 
     async def reload(self) -> None:
         if self.reload_error:

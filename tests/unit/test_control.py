@@ -62,6 +62,16 @@ def test_the_socket_is_for_its_owner_only(path: Path) -> None:
     assert not path.exists()
 
 
+def test_the_kernel_tells_who_asks_with_all_their_groups(path: Path) -> None:
+    async def test(daemon: FakeDaemon) -> Peer | None:
+        await AsyncClient(path).status()
+        return daemon.peer
+
+    assert with_daemon(path, test) == Peer(
+        pid=os.getpid(), uid=os.getuid(), gid=os.getgid(), groups=tuple(os.getgroups())
+    )
+
+
 @pytest.mark.parametrize(
     ("right", "looks", "operates"), [(Right.NONE, False, False), (Right.READ, True, False), (ALL, True, True)]
 )
