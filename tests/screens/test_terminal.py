@@ -209,6 +209,7 @@ def test_hostile_strings_do_not_reach_the_terminal() -> None:
             for keys in ("\r", "2", "3", "4", "\x1b"):
                 terminal.press(keys)
                 terminal.read(0.3)
+            said = terminal.said.replace(b"\x1b]22;default\x07", b"")  # Textual's own, the pointer's shape
             for raw in (
                 b"\x1b]0;",
                 b"\x1b]52",
@@ -218,6 +219,6 @@ def test_hostile_strings_do_not_reach_the_terminal() -> None:
                 "\u202e".encode(),
                 b"\xe2\x80\xa8",
             ):
-                assert raw not in terminal.said, raw
+                assert raw not in said, raw
         finally:
             terminal.close()
