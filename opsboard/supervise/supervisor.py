@@ -11,9 +11,10 @@ from opsboard.core.errors import NotFound, SuperviseError
 from opsboard.core.model import EngineState, Event, LifeView, Severity
 from opsboard.supervise import machine
 from opsboard.supervise.adopt import examine
-from opsboard.supervise.keeper import Keeper, Wish, World
+from opsboard.supervise.keeper import Keeper
 from opsboard.supervise.launch import LaunchSpec
 from opsboard.supervise.machine import Body
+from opsboard.supervise.world import Wish, World
 
 __all__ = ["LaunchSpec", "Supervisor", "Wish"]
 
@@ -73,7 +74,7 @@ class Supervisor:
         if keeper.body is Body.ALIVE and life.state is EngineState.FAILED:
             raise SuperviseError(f"{name} still runs as pid {life.pid}", hint=f"opsboard engine restart {name}")
         keeper.wish(machine.Start(), reason)
-        await keeper.settled()
+        await _begun(keeper)
 
     async def stop(self, name: str, reason: str) -> None:
         """Stop an engine; return when no process of it is left. Raises NotFound."""
@@ -85,7 +86,7 @@ class Supervisor:
         """Stop an engine, then start it; return when the new process runs. Raises as :meth:`start`."""
         keeper = self._of(name)
         keeper.wish(machine.Restart(), reason)
-        await keeper.settled()
+        await _begun(keeper)
 
     def apply(self, specs: Iterable[LaunchSpec]) -> None:
         """Take a new configuration, whole or not at all.
@@ -144,10 +145,7 @@ class Supervisor:
             if remains is not None and remains.lives:
                 pid = remains.main.pid if remains.main is not None else remains.others[0].pid
                 text = f"runs as pid {pid} but is not in the configuration; it is left alone: name it again to stop it"
-                now = self._world.clock.now().wall
-                subject = f"engine/{folder.name}"
-                event = Event(t=now, subject=subject, kind="not_configured", text=text, severity=Severity.WARNING)
-                self._world.on_event(event)
+                self._world.tell(folder.name, "not_configured", text, Severity.WARNING)
 
     def _keeper(self, spec: LaunchSpec) -> Keeper:
         return Keeper(spec, self._engines / spec.name, self._world)
@@ -169,6 +167,12 @@ class Supervisor:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _begun(keeper: Keeper) -> None:
+    await keeper.settled()
+    if keeper.error is not None:
+        raise keeper.error
 
 
 def _folders(path: Path) -> list[Path]:

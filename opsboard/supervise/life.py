@@ -1,0 +1,182 @@
+"""One life of an engine, watched from its launch (or its adoption) to its end.
+
+What is seen goes to the owner's machine; nothing here decides. Where the shim is gone its work is done here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from opsboard.core.model import Severity
+from opsboard.supervise import bundle, machine
+from opsboard.supervise.adopt import Remains
+from opsboard.supervise.launch import LaunchSpec
+from opsboard.supervise.machine import Body
+from opsboard.supervise.processes import Process, look
+from opsboard.supervise.rotate import rotate
+from opsboard.supervise.startup import StartUp, last_words
+from opsboard.supervise.watching import (
+    all_gone,
+    ended,
+    how_it_ended,
+    record_for_the_shim,
+    remember_ready,
+)
+from opsboard.supervise.world import Crew, World, log
+
+LOOK_S = 0.25
+PROBE_S = 0.5
+PROBE_DEADLINE_S = 5.0
+WITHOUT_SHIM_S = 5.0
+_VISIBLE = 0.01  # progress that moves by less is not told
+_NO_SHIM = "its shim is gone: how it ends will not be known; the next start gives it a new one"
+
+
+class Owner(Protocol):
+    """Whose life it is."""
+
+    @property
+    def body(self) -> Body:
+        """What the machine believes there is."""
+        ...
+
+    def apply(self, event: machine.Event) -> None:
+        """Take in what was seen."""
+        ...
+
+    def publish(self) -> None:
+        """Tell people if what they see has changed."""
+        ...
+
+
+class Life:
+    """What is known of the present life, and the tasks that find it out."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        spec: LaunchSpec,
+        directory: Path,
+        world: World,
+        *,
+        remains: Remains,
+        last_seconds: Mapping[str, float] | None,
+    ) -> None:
+        """``spec`` is what it was launched with; ``last_seconds`` by phase, None for a life that has been ready."""
+        self.spec = spec
+        self.remains = remains
+        self.note: str | None = None
+        """What people should know as long as it lives."""
+        self.start_up: StartUp | None = None
+        self._owner = owner
+        self._directory = directory
+        self._log = directory / bundle.LOG
+        self._world = world
+        self._crew = Crew(spec.name, world)
+        if last_seconds is not None:
+            self.start_up = StartUp(self._log, remains.log_offset, last_seconds, remains.started)
+
+    def watch(self) -> None:
+        """Begin."""
+        if self._owner.body is Body.LEFT:
+            self._crew.do(self._wait_for_the_left())
+            return
+        if self.start_up is not None:
+            self._crew.do(self._see_it_start(self.start_up))
+        self._crew.do(self._see_it_end())
+        if self.remains.shim is not None:
+            self._crew.do(self._see_shim_end(self.remains.shim))
+        elif self.remains.main is not None:
+            self._go_on_without_shim()
+
+    def close(self) -> list[asyncio.Task[None]]:
+        """Stop watching; return the tasks that end now."""
+        if self.start_up is not None:
+            self.start_up.close()
+        return self._crew.dismiss()
+
+    # --- the start ---
+
+    async def _see_it_start(self, start_up: StartUp) -> None:
+        """Look at the log and ask the engine until it serves."""
+        clock, probed, shown = self._world.clock, float("-inf"), (start_up.phase, 0.0)
+        while self._owner.body is Body.ALIVE:
+            now = clock.now()
+            start_up.look(now.wall)
+            if now.mono - probed >= PROBE_S:
+                probed = now.mono
+                if await self._serves():
+                    self._has_begun(start_up)
+                    return
+                self._owner.apply(machine.Tick())
+            seen = (start_up.phase, start_up.progress(now.wall))
+            if seen[0] != shown[0] or seen[1] - shown[1] >= _VISIBLE:
+                shown = seen
+                self._owner.publish()
+            await asyncio.sleep(LOOK_S)
+
+    async def _serves(self) -> bool:
+        try:
+            async with asyncio.timeout(PROBE_DEADLINE_S):
+                return await self._world.ready_probe(self.spec.url)
+        except Exception as error:  # noqa: BLE001  a probe that fails says: not ready
+            log.debug("engine %s: probe failed: %s", self.spec.name, error)
+            return False
+
+    def _has_begun(self, start_up: StartUp) -> None:
+        if self._owner.body is not Body.ALIVE:
+            return
+        start_up.ready(self._world.clock.now().wall)
+        try:
+            remember_ready(self._directory, self.remains.instance)
+        except OSError as error:
+            log.warning("engine %s: cannot write down that it was ready: %s", self.spec.name, error)
+        self._owner.apply(machine.Ready())
+
+    # --- the end ---
+
+    async def _see_it_end(self) -> None:
+        if self.remains.main is not None:
+            await ended(self.remains.main)
+        words = await asyncio.to_thread(self._last_words)
+        self._owner.apply(await how_it_ended(self._directory, words))
+        if self._owner.body is Body.LEFT:
+            await self._wait_for_the_left()
+
+    async def _wait_for_the_left(self) -> None:
+        await all_gone(self._directory)
+        if self._owner.body is Body.LEFT:
+            self._owner.apply(machine.Gone())
+
+    def _last_words(self) -> str | None:
+        if self.start_up is not None:
+            self.start_up.look(self._world.clock.now().wall)
+            return self.start_up.last_words()
+        return last_words(self._log, self.remains.log_offset)
+
+    # --- the shim ---
+
+    async def _see_shim_end(self, shim: Process) -> None:
+        await ended(shim)
+        main = self.remains.main
+        if self._owner.body is Body.ALIVE and main is not None and main.same_as(look(main.pid)):
+            self._go_on_without_shim()
+
+    def _go_on_without_shim(self) -> None:
+        self.note = _NO_SHIM
+        self._world.tell(self.spec.name, "shim_gone", _NO_SHIM, Severity.WARNING)
+        self._crew.do(self._stand_in_for_the_shim())
+        self._owner.publish()
+
+    async def _stand_in_for_the_shim(self) -> None:
+        """Keep the log small and the record of processes true."""
+        while self._owner.body is not Body.NOTHING:
+            try:
+                await asyncio.to_thread(rotate, str(self._log), self.spec.log_bytes, self.spec.log_files)
+                await asyncio.to_thread(record_for_the_shim, self._directory)
+            except OSError as error:
+                log.warning("engine %s: no shim, and its work cannot be done: %s", self.spec.name, error)
+            await asyncio.sleep(WITHOUT_SHIM_S)
