@@ -43,6 +43,7 @@ class Remains(Record, frozen=True, kw_only=True):
     started: float
     log_offset: int
     socket: str
+    argv_sha256: str
     same_boot: bool
     shim: Process | None = None
     main: Process | None = None
@@ -83,6 +84,7 @@ def examine(directory: Path, boot: str | None = None) -> Remains | None:
         started=float(identity.get("started", 0.0)),
         log_offset=int(identity.get("log_offset", 0)),
         socket=str(identity.get("socket", "")),
+        argv_sha256=str(identity.get("argv_sha256", "")),
         same_boot=same_boot,
         group=process.get("pid"),
         ending=asked,

@@ -15,7 +15,7 @@ from opsboard.core.model import EngineState, LifeView, Severity
 from opsboard.core.text import sanitise
 from opsboard.supervise import bundle, machine
 from opsboard.supervise.adopt import Remains, Roster, examine, examine_within
-from opsboard.supervise.launch import LaunchSpec, launch
+from opsboard.supervise.launch import LaunchSpec, fingerprint, launch
 from opsboard.supervise.life import Life
 from opsboard.supervise.machine import Body, Command, Found, Situation
 from opsboard.supervise.startup import last_words
@@ -280,6 +280,7 @@ class Keeper:
     def _message(self) -> str | None:
         notes = [self._situation.message]
         if self._life is not None and self.body is Body.ALIVE:
-            changed = self._life.spec != self.spec
+            same_command = self._life.remains.argv_sha256 == fingerprint(self.spec.command)
+            changed = self._life.spec != self.spec or not same_command
             notes += [self._life.note, "its configuration has changed: applies at the next start" if changed else None]
         return sanitise("; ".join(note for note in notes if note)) or None

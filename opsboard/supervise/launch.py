@@ -9,7 +9,7 @@ import json
 import os
 import pwd
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,11 @@ class Launched(Record, frozen=True, kw_only=True):
     start_ticks: int | None
     started: float
     log_offset: int
+
+
+def fingerprint(command: Sequence[str]) -> str:
+    """Return what tells two commands apart; a record may keep it where the arguments themselves hold secrets."""
+    return hashlib.sha256("\0".join(command).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def socket_path(directory: Path, runtime_dir: Path) -> Path:
@@ -155,7 +160,7 @@ def _record(
         "instance": instance,
         "life": life,
         "argv": list(spec.command),
-        "argv_sha256": hashlib.sha256("\0".join(spec.command).encode("utf-8", "surrogateescape")).hexdigest(),
+        "argv_sha256": fingerprint(spec.command),
         "env": environment(spec, instance, inherited),
         "cwd": spec.cwd,
         **_identity_of(spec),

@@ -364,6 +364,14 @@ def test_what_cannot_be_looked_at_is_not_started(herd: Herd, monkeypatch: pytest
     asyncio.run(story())
 
 
+def test_a_command_that_changed_while_no_daemon_ran_is_told(herd: Herd) -> None:
+    asyncio.run(herd.launch(herd.spec("a", "idle")))
+    (life,) = adopted(herd, herd.spec("a", "stubborn"))
+    assert life.message == "its configuration has changed: applies at the next start"
+    (life,) = adopted(herd, herd.spec("a", "idle"))
+    assert life.message is None
+
+
 def test_garbage_in_a_bundle_is_no_life(herd: Herd) -> None:
     herd.bundle("a").mkdir(parents=True)
     for file in ("identity.json", "status.json", "exit.json", "ready.json"):
