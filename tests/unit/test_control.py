@@ -16,6 +16,7 @@ from opsboard.client.sync import Client
 from opsboard.core.errors import Denied
 from opsboard.daemon.rights import Right
 from opsboard.daemon.subscribers import Newest
+from opsboard.httpd import Peer
 from tests.support.control_daemon import (
     ALL,
     DEADLINE_S,

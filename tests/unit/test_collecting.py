@@ -1,0 +1,138 @@
+"""When targets are read, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import pairwise
+
+from opsboard.core.model import (
+    EngineReading,
+    EngineState,
+    EngineView,
+    GpuReading,
+    HostReading,
+    LifeView,
+    Outcome,
+)
+from opsboard.daemon.collecting import PROCESSES_EVERY_S, Collecting, EngineTarget
+from opsboard.daemon.health import Health
+from opsboard.daemon.pipeline import EngineSpec, PipelineState, Reading
+from opsboard.daemon.recording import Recorders
+from opsboard.daemon.tasks import TaskBook
+from opsboard.daemon.taskset import TaskSet
+from tests.support import virtual_time
+
+
+class FakeScraper:
+    """An engine that answers after ``delay`` seconds."""
+
+    def __init__(self, name: str, delay: float = 0.001) -> None:
+        self.name = name
+        self.delay = delay
+        self.pages = 0
+
+    async def scrape(self, *, keep_page: bool = False) -> EngineReading:
+        await asyncio.sleep(self.delay)
+        self.pages += keep_page
+        page = b"up 1\n" if keep_page else None
+        return EngineReading(engine=self.name, outcome=Outcome.OK, view=EngineView(kind="vllm"), page=page)
+
+
+class FakeGpus:
+    async def read(self) -> GpuReading:
+        return GpuReading(outcome=Outcome.NO_DATA)
+
+
+class FakeHost:
+    def read(self) -> HostReading:
+        return HostReading(outcome=Outcome.FAILED)
+
+
+def target(scraper: FakeScraper, looks: list[float] | None = None, life: LifeView | None = None) -> EngineTarget:
+    async def pids() -> Sequence[int]:
+        if looks is not None:
+            looks.append(asyncio.get_running_loop().time())
+        return ()
+
+    return EngineTarget(scraper.name, scraper, pids=pids, role_of=lambda _n, _a: None, life=lambda: life)
+
+
+def collect(seconds: float, *targets: EngineTarget, recorders: Recorders | None = None) -> list[tuple[float, Reading]]:
+    """Run the collecting tasks for so long and return what they read and when."""
+    seen: list[tuple[float, Reading]] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        collecting = Collecting(
+            clock=virtual_time.LoopClock(),
+            state=PipelineState("h", [EngineSpec(name=one.name) for one in targets]),
+            feed=lambda reading: seen.append((loop.time(), reading)),
+            recorders=recorders or Recorders(),
+            health=Health(10.0),
+            interval_s=1.0,
+        )
+        async with asyncio.TaskGroup() as group:
+            tasks = TaskSet(group, TaskBook())
+            factories = collecting.tasks(targets, FakeGpus(), FakeHost())
+            # The host is read in a thread, which takes no part in virtual time.
+            tasks.replace("collect:", {name: make for name, make in factories.items() if "host" not in name})
+            await asyncio.sleep(seconds)
+            await tasks.close()
+
+    virtual_time.run(main())
+    return seen
+
+
+def times(seen: list[tuple[float, Reading]], name: str) -> list[float]:
+    return [t for t, reading in seen if isinstance(reading, EngineReading) and reading.engine == name]
+
+
+def test_no_two_targets_wake_in_the_same_millisecond() -> None:
+    seen = collect(0.99, *(target(FakeScraper(f"e{n}")) for n in range(8)))
+    firsts = sorted(times(seen, f"e{n}")[0] for n in range(8))
+    assert all(later - earlier > 0.005 for earlier, later in pairwise(firsts))
+    assert firsts[-1] < 1.0
+
+
+def test_many_targets_still_share_the_interval() -> None:
+    seen = collect(1.99, *(target(FakeScraper(f"e{n}")) for n in range(200)))
+    assert all(len(times(seen, f"e{n}")) >= 1 for n in range(200))
+
+
+def test_a_slow_engine_delays_only_itself() -> None:
+    seen = collect(10.5, target(FakeScraper("slow", delay=3.5)), target(FakeScraper("quick")))
+    assert len(times(seen, "quick")) == 11
+    assert len(times(seen, "slow")) == 2
+
+
+def test_processes_are_read_less_often_than_pages() -> None:
+    looks: list[float] = []
+    collect(PROCESSES_EVERY_S * 4 - 0.5, target(FakeScraper("a"), looks))
+    assert len(looks) == 4
+
+
+def test_while_somebody_records_pages_and_processes_are_kept_every_time() -> None:
+    looks: list[float] = []
+    recorders, scraper = Recorders(), FakeScraper("a")
+    recorders._queues[asyncio.Queue(1)] = 0
+    collect(4.5, target(scraper, looks), recorders=recorders)
+    assert scraper.pages == 5
+    assert len(looks) == 5
+    assert recorders.dropped == 4
+
+
+def test_an_engine_that_is_not_up_is_not_asked() -> None:
+    def life(state: EngineState) -> LifeView:
+        return LifeView(engine="a", state=state, since=0.0, supervised=True)
+
+    for state, asked, looked in (
+        (EngineState.STOPPED, 0, 0),
+        (EngineState.FAILED, 0, 0),
+        (EngineState.STARTING, 0, 1),
+        (EngineState.READY, 3, 1),
+        (EngineState.STOPPING, 3, 1),
+    ):
+        looks: list[float] = []
+        seen = collect(2.5, target(FakeScraper("a"), looks, life(state)))
+        assert (len(times(seen, "a")), len(looks)) == (asked, looked), state
