@@ -1,4 +1,4 @@
-"""Keys: one table a page, from which come its bindings, its footer and its help."""
+"""Keys: one table a page, from which come what they do, its footer and its help."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def first_frame(socket: Path) -> float:
 
 
 def key_to_paint(board: Terminal, key: str) -> float:
-    """Press a key that moves the cursor, at another moment of the second each time; return when the cursor has moved."""
+    """Press a key that moves the cursor, each time at another moment of the second; return when it has moved."""
     board.read(0.17)
     since, pressed = board.press(key), time.perf_counter()
     board.until(CURSOR, since)

@@ -7,6 +7,8 @@ import datetime as dt
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
+from textual import events
+from textual.keys import _character_to_key
 from textual.pilot import Pilot
 
 from opsboard.core.clock import ManualClock
@@ -18,6 +20,8 @@ from opsboard.tui.spans import line_text
 from opsboard.tui.theme import COLOUR
 from tests.screens.scripted import ScriptedFeed
 from tests.support.waiting import wait_until_async
+
+_CHARACTERS = {"space": " ", "minus": "-", "slash": "/", "colon": ":"}
 
 
 class Stage(NamedTuple):
@@ -40,7 +44,11 @@ class Stage(NamedTuple):
         return self.text.splitlines()[-1]
 
     async def press(self, *keys: str) -> None:
-        await self.pilot.press(*keys)
+        """Press keys faster than anyone could, as a slow line delivers them: names as Textual's, or characters."""
+        for key in keys:
+            name = _character_to_key(key) if len(key) == 1 else key
+            character = key if len(key) == 1 else _CHARACTERS.get(key)
+            self.app.post_message(events.Key(name, character))
         await self.pilot.pause()
 
     async def shows(self, text: str) -> None:

@@ -132,9 +132,7 @@ async def test_silence_is_noticed() -> None:
 async def test_stopping_begins_on_cancel_needs_the_name_and_then_acts() -> None:
     async with staged(boards.busy()) as stage:
         await stage.shows("llama-a")
-        await stage.press("x")
-        await stage.shows("stop llama-a")
-        await stage.press("enter")
+        await stage.press("x", "enter")
         await stage.shows("type its name")  # too early: a key that was meant for the board
         stage.clock.advance(1.0)
         await stage.press("tab", "enter")
@@ -287,6 +285,19 @@ async def test_an_engine_that_leaves_the_board_is_told() -> None:
         await stage.shows("llama-a is not on the board")
         await stage.press("x", "escape")
         await stage.shows("llama-b")
+
+
+@played
+async def test_the_mouse_points_opens_and_scrolls() -> None:
+    async with staged(boards.busy()) as stage:
+        await stage.shows("▸● ready     llama-a")
+        await stage.pilot.click(offset=(20, 4))
+        await stage.shows("▸● ready     qwen-coder")
+        await stage.pilot.click(offset=(20, 12))  # a GPU: not an engine
+        await stage.shows("▸● ready     qwen-coder")
+        await stage.pilot.click(offset=(20, 4))
+        await stage.shows("Qwen2.5-Coder")
+        await stage.shows("1 overview")
 
 
 @played

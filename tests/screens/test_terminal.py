@@ -43,6 +43,13 @@ def test_q_leaves_the_terminal_as_it_was(board: Terminal) -> None:
     assert b"Traceback" not in board.said
 
 
+def test_keys_that_come_in_one_piece_are_taken_in_their_order(board: Terminal) -> None:
+    since = board.press("/qwen\rx")
+    board.until("type its name", since)
+    assert b"stop qwen-coder" in board.said[since:]
+    assert not board.ended()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_it_in_good_order(board: Terminal, number: signal.Signals) -> None:
     os.kill(board.pid, number)

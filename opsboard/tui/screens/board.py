@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from textual import events
+
 from opsboard.tui.columns import COLUMNS
 from opsboard.tui.keys import Key
 from opsboard.tui.present import board
 from opsboard.tui.screens.page import COMMON, Page
 from opsboard.tui.session import with_changes
-from opsboard.tui.spans import Line
+from opsboard.tui.spans import Line, line_text
 from opsboard.tui.table import filtered, ordered
 from opsboard.tui.view import Order, Size
 
@@ -127,6 +129,22 @@ class BoardPage(Page):
             self._sorted_at = self.board.clock.now().mono
             self.board.want_history(self._cursor)
             self.redraw()
+
+    def wheel(self, by: int) -> None:
+        """Move the cursor."""
+        self.action_move(by)
+
+    def on_click(self, event: events.Click) -> None:
+        """Put the cursor on a row; a click on the cursor's own row opens the engine."""
+        lines = [line_text(line) for line in self.canvas.lines] if self.canvas is not None else []
+        here = next((y for y, text in enumerate(lines) if text.startswith(self.session.glyphs.cursor)), None)
+        if here is None or self._cursor is None or not 0 <= event.y < len(lines):
+            return
+        row = self._rows.index(self._cursor) + event.y - here
+        if event.y == here:
+            self.action_open()
+        elif 0 <= row < len(self._rows) and self._rows[row][:6] in lines[event.y]:
+            self.action_move(event.y - here)
 
     def action_open(self) -> None:
         """Open the engine under the cursor."""

@@ -13,7 +13,7 @@ from opsboard.tui.keys import Key
 from opsboard.tui.lineedit import edited, pasted
 from opsboard.tui.screens.page import Page
 from opsboard.tui.spans import Line, plain_ascii
-from opsboard.tui.view import Size
+from opsboard.tui.view import FLOOR, Size
 
 DEBOUNCE_S = 0.3
 """A key that was meant for the page below must not answer."""
@@ -43,17 +43,18 @@ class ConfirmPage(Page):
     def draw(self, size: Size) -> list[Line]:
         """Return the page below, dimmed, with the box over it."""
         under: Sequence[Line] = self._under.draw(size)
+        if size.width < FLOOR.width or size.height < FLOOR.height:
+            return list(under)
         glyphs = self.session.glyphs
         lines = overlaid(under, box(self.question, min(64, size.width), glyphs), size)
         return [plain_ascii(line) for line in lines] if glyphs.ascii else lines
 
-    def on_key(self, event: events.Key) -> None:
+    async def pressed(self, event: events.Key) -> None:
         """Type the name, change the focus, answer."""
         key = event.key
         if key.startswith("ctrl+") and key not in ("ctrl+u", "ctrl+w", "ctrl+h"):
+            await super().pressed(event)
             return
-        event.stop()
-        event.prevent_default()
         question = self.question
         if key == "escape":
             self._leave("nothing was done")
@@ -64,20 +65,20 @@ class ConfirmPage(Page):
         elif question.needs_name:
             typed = edited(question.typed, key, event.character)
             if typed is not None:
-                self._type(typed)
+                self._take(typed)
         elif event.character == "q":
             self._leave("nothing was done")
-        if self.is_current:
+        if self.on_top:
             self.redraw()
 
     def on_paste(self, event: events.Paste) -> None:
         """A pasted name is a typed name."""
         if self.question.needs_name:
             event.stop()
-            self._type(pasted(self.question.typed, event.text))
+            self._take(pasted(self.question.typed, event.text))
             self.redraw()
 
-    def _type(self, text: str) -> None:
+    def _take(self, text: str) -> None:
         """Take the name as typed; once it is whole, typing it was the decision and the button gets the focus."""
         question = msgspec.structs.replace(self.question, typed=text)
         self.question = msgspec.structs.replace(question, on_action=question.allowed)

@@ -173,6 +173,10 @@ class EnginePage(Page):
         else:
             self._change(top=max(0, min(self.own.top + by, 500)))
 
+    def wheel(self, by: int) -> None:
+        """Scroll."""
+        self.action_scroll(by)
+
     @property
     def _log_height(self) -> int:
         return max(1, self.size.height - 6)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import events
-from textual.binding import Binding
 from textual.screen import Screen
 
 from opsboard.tui.canvas import Canvas
@@ -44,14 +43,10 @@ class Page(Screen[object]):
     TITLE_OF_HELP: ClassVar[str] = ""
     AUTO_FOCUS = None
 
-    def __init_subclass__(cls, **options: bool) -> None:
-        """Make Textual's bindings from the table of keys."""
-        cls.BINDINGS = [Binding(",".join(key.keys), key.action, key.text, show=False) for key in cls.KEYS]
-        super().__init_subclass__(**options)
-
     def __init__(self) -> None:
         """Nothing is being typed at first."""
         super().__init__()
+        self._actions = {name: key.action for key in self.KEYS for name in key.keys}
         self.prompt: Prompt | None = None
         self.canvas: Canvas | None = None
 
@@ -64,6 +59,11 @@ class Page(Screen[object]):
     def session(self) -> Session:
         """What is known."""
         return self.board.session
+
+    @property
+    def on_top(self) -> bool:
+        """True when this is the page that is seen (Textual's ``is_current`` holds for pages below it, too)."""
+        return self.app.screen is self
 
     @property
     def room(self) -> Size:
@@ -85,7 +85,7 @@ class Page(Screen[object]):
 
     def redraw(self) -> None:
         """Draw anew; only cells that changed are sent."""
-        if self.canvas is not None and self.is_current and self.size.width and self.size.height:
+        if self.canvas is not None and self.on_top and self.size.width and self.size.height:
             self.canvas.show(self.draw(self.room))
 
     def on_mount(self) -> None:
@@ -128,13 +128,30 @@ class Page(Screen[object]):
     def prompt_left(self, mark: str) -> None:
         """Act on Esc."""
 
-    def on_key(self, event: events.Key) -> None:
-        """While something is typed, keys are letters."""
-        if self.prompt is None:
-            return
+    async def on_key(self, event: events.Key) -> None:
+        """Act on a key at once.
+
+        Textual would carry each key to the application and back before it acts. Over a slow line several keys come
+        together: the ``q`` of ``/qwen`` must find the filter open, and what follows a key that opens a page is for it.
+        """
         event.stop()
         event.prevent_default()
-        mark, text = self.prompt.mark, self.prompt.text
+        if not self.on_top:
+            self.board.page.post_message(events.Key(event.key, event.character))
+        elif self.prompt is not None:
+            self._type(self.prompt, event)
+        else:
+            await self.pressed(event)
+
+    async def pressed(self, event: events.Key) -> None:
+        """Do what the table of keys says."""
+        action = self._actions.get(event.key)
+        if action is not None:
+            await self.run_action(action)
+
+    def _type(self, prompt: Prompt, event: events.Key) -> None:
+        """Take a key as a letter of the line at the foot."""
+        mark, text = prompt.mark, prompt.text
         if event.key == "enter":
             self.prompt = None
             self.prompt_done(mark, text)
@@ -159,6 +176,19 @@ class Page(Screen[object]):
     def _typed(self, mark: str, text: str) -> None:
         self.prompt = Prompt(mark=mark, text=text, choices=self.prompt_choices(mark, text))
         self.prompt_changed(mark, text)
+
+    # --- the mouse, where it was asked for --------------------------------------------------------------------------
+
+    def wheel(self, by: int) -> None:
+        """Act on the wheel: ``by`` lines down, or up where negative."""
+
+    def on_mouse_scroll_down(self) -> None:
+        """Wheel down."""
+        self.wheel(3)
+
+    def on_mouse_scroll_up(self) -> None:
+        """Wheel up."""
+        self.wheel(-3)
 
     # --- what every page can do -------------------------------------------------------------------------------------
 

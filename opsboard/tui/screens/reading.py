@@ -53,6 +53,10 @@ class ReadingPage(Page):
         heading = rule((Span(title, "strong"),), room.width, view.glyphs.horizontal)
         return [heading, *scrolled(lines, self._top, Size(room.width, room.height - 1))]
 
+    def wheel(self, by: int) -> None:
+        """Scroll."""
+        self.action_scroll(by)
+
     def action_scroll(self, by: int) -> None:
         """Scroll."""
         self._top = max(0, min(self._top + by, max(0, self._total - self.size.height + 5)))
