@@ -89,6 +89,11 @@ def flowing(traffic: Traffic, requests: list[Truth]) -> None:
     wait_until(streaming, ANSWERS_WITHIN_S, what="tokens flow")
 
 
+def answered(traffic: Traffic) -> None:
+    """Return when nothing is in flight any more."""
+    wait_until(lambda: not traffic.in_flight(), REQUEST_TIMEOUT_S, what="every request ends")
+
+
 def test_frozen_moments_are_shown_exactly(house: House, traffic: Traffic, full: bool, measured: Measured) -> None:
     requests = [traffic.send(prompt_tokens=20 + 7 * n, max_tokens=LONG) for n in range(MAX_RUNNING + QUEUED)]
     worst = 0.0
@@ -113,7 +118,7 @@ def test_frozen_moments_are_shown_exactly(house: House, traffic: Traffic, full: 
             worst = max(worst, apart)
         finally:
             house.ask("POST", "/resume")
-    wait_until(lambda: not traffic.in_flight(), REQUEST_TIMEOUT_S, what="every request ends")
+    answered(traffic)
     assert traffic.failed() == []
     done = settled(house, traffic)
     assert (done.engine.running, done.engine.waiting, done.engine.kv_usage) == (0, 0, 0)
@@ -125,6 +130,7 @@ def test_frozen_moments_are_shown_exactly(house: House, traffic: Traffic, full: 
 
 
 def test_rates_and_latencies_under_steady_load(house: House, traffic: Traffic, full: bool, measured: Measured) -> None:
+    answered(traffic)
     traffic.begin_load(MAX_RUNNING, prompt_tokens=(20, 120), max_tokens=(60, 200))
     start = time.monotonic() + SETTLING_S
     for _ in range(FULL_WINDOWS_OF_LOAD if full else WINDOWS_OF_LOAD):
