@@ -23,6 +23,8 @@ _START_S = 10.0
 _END_S = 60.0
 _POLL_S = 0.05
 _LOG_TAIL = 400
+_SHORT = 40
+"""A longer temporary directory leaves no room for socket names (107 bytes, unix(7))."""
 
 
 def opsboard_argv(*words: str) -> list[str]:
@@ -33,7 +35,8 @@ def opsboard_argv(*words: str) -> list[str]:
 @contextlib.contextmanager
 def scratch(prefix: str) -> Iterator[Path]:
     """Yield a private directory that is gone afterwards."""
-    path = Path(tempfile.mkdtemp(prefix=prefix))
+    usual = tempfile.gettempdir()
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir=usual if len(usual) <= _SHORT else "/tmp"))  # noqa: S108  mkdtemp
     try:
         yield path
     finally:
