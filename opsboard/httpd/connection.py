@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, unquote
 import h11
 
 from opsboard.core.errors import OpsboardError
+from opsboard.core.text import sanitise
 from opsboard.httpd.messages import (
     Broken,
     Handler,
@@ -185,7 +186,7 @@ class Connection(asyncio.Protocol):
         except OpsboardError as error:
             return error_response(error)
         except Exception:  # noqa: BLE001  whatever a handler does, the client gets an answer
-            _log.exception("%s %s failed", request.method, request.path)
+            _log.exception("%s %s failed", sanitise(request.method), sanitise(request.path))
             return refusal(500, "internal", "the server failed to answer; its log says why")
 
     # -- reading

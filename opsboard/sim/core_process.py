@@ -55,10 +55,14 @@ def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(0)
 
 
+def set_name(name: str) -> None:
+    """Show ``name``, of which the kernel keeps 15 bytes, as this process's name; its command line stays."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
 def set_title(title: str) -> None:
     """Show ``title`` as this process's name and command line, as setproctitle does for vLLM."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_NAME, title.encode()[:15], 0, 0, 0)
+    set_name(title)
     # Fields 48 and 49 of /proc/PID/stat: where the kernel reads the command line from (proc(5)).
     fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
     begin, end = int(fields[45]), int(fields[46])

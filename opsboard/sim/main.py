@@ -12,6 +12,7 @@ from opsboard import httpd
 from opsboard.core.clock import Clock, SystemClock
 from opsboard.sim.core_link import CoreLink
 from opsboard.sim.core_process import run as run_core
+from opsboard.sim.core_process import set_name
 from opsboard.sim.families import bounds
 from opsboard.sim.logs import ERR, STATS_INTERVAL_S, Log, StatsLine
 from opsboard.sim.metrics import EngineMetrics
@@ -23,6 +24,8 @@ _WATCHDOG_S = 5.0
 """How often the front end looks whether its engine is dead (vLLM's ``watchdog_loop``)."""
 _LIMITS = httpd.Limits(connections=1024, body_bytes=16 * 2**20, idle_timeout=5.0)
 """uvicorn closes idle connections after five seconds (VLLM_HTTP_TIMEOUT_KEEP_ALIVE)."""
+_NAME = "VLLM::APIServer"
+"""By its command line the process is opsboard's; by its name it is found like a real one."""
 _LOST = "[shutdown] MPClient: engine core exited unexpectedly; starting cleanup"
 _FAILED = (
     "AsyncLLM output_handler failed.\nvllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. "
@@ -47,6 +50,7 @@ def run(options: SimOptions) -> int:
         listener.close()
         run_core(setup, theirs, clock, began)
     theirs.close()
+    set_name(_NAME)
     return asyncio.run(FrontEnd(setup, listener, clock, began).run(ours, pid))
 
 
