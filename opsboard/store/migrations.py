@@ -7,6 +7,11 @@ taken. Views are not here: they follow the list of fields (views.py).
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 STATE = (
     """
@@ -20,15 +25,27 @@ STATE = (
     CREATE INDEX events_subject ON events (subject, id);
     CREATE INDEX events_t ON events (t);
     CREATE TABLE lives (
-        id INTEGER PRIMARY KEY, engine TEXT NOT NULL, started REAL NOT NULL, ready REAL, ended REAL, state TEXT NOT
-        NULL, pid INTEGER, exit_code INTEGER, supervised INTEGER NOT NULL, message TEXT, UNIQUE (engine, started) )
-        STRICT; CREATE TABLE phases ( life_id INTEGER NOT NULL REFERENCES lives (id) ON DELETE CASCADE, position INTEGER
-        NOT NULL, name TEXT NOT NULL, started REAL NOT NULL, seconds REAL, PRIMARY KEY (life_id, position) ) STRICT,
-        WITHOUT ROWID; CREATE TABLE transitions ( id INTEGER PRIMARY KEY, engine TEXT NOT NULL, t REAL NOT NULL, state
-        TEXT NOT NULL, message TEXT ) STRICT; CREATE INDEX transitions_t ON transitions (t); CREATE TABLE wishes (
-        engine TEXT PRIMARY KEY, wish TEXT NOT NULL CHECK (wish IN ('up', 'down')), t REAL NOT NULL ) STRICT, WITHOUT
-        ROWID; CREATE TABLE audit ( id INTEGER PRIMARY KEY, t REAL NOT NULL, uid INTEGER, pid INTEGER, action TEXT NOT
-        NULL, subject TEXT NOT NULL, reason TEXT ) STRICT; CREATE INDEX audit_t ON audit (t); """,
+        id INTEGER PRIMARY KEY, engine TEXT NOT NULL, started REAL NOT NULL, ready REAL, ended REAL,
+        state TEXT NOT NULL, pid INTEGER, exit_code INTEGER, supervised INTEGER NOT NULL, message TEXT,
+        UNIQUE (engine, started)
+    ) STRICT;
+    CREATE TABLE phases (
+        life_id INTEGER NOT NULL REFERENCES lives (id) ON DELETE CASCADE, position INTEGER NOT NULL,
+        name TEXT NOT NULL, started REAL NOT NULL, seconds REAL, PRIMARY KEY (life_id, position)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE transitions (
+        id INTEGER PRIMARY KEY, engine TEXT NOT NULL, t REAL NOT NULL, state TEXT NOT NULL, message TEXT
+    ) STRICT;
+    CREATE INDEX transitions_t ON transitions (t);
+    CREATE TABLE wishes (
+        engine TEXT PRIMARY KEY, wish TEXT NOT NULL CHECK (wish IN ('up', 'down')), t REAL NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE audit (
+        id INTEGER PRIMARY KEY, t REAL NOT NULL, uid INTEGER, pid INTEGER, action TEXT NOT NULL,
+        subject TEXT NOT NULL, reason TEXT
+    ) STRICT;
+    CREATE INDEX audit_t ON audit (t);
+    """,
 )
 
 SERIES = (
@@ -62,16 +79,37 @@ SERIES = (
 )
 
 
-def migrate(connection: sqlite3.Connection, steps: tuple[str, ...]) -> None:
-    """Take the steps that are missing, each in a transaction of its own.
+def migrate(connection: sqlite3.Connection, steps: Sequence[str]) -> None:
+    """Take the steps that are missing, each in a transaction of its own, and note them in ``_sqlite_migrations``.
 
     Raises sqlite3.Error; a failed step leaves no trace.
     """
     done = connection.execute("PRAGMA user_version").fetchone()[0]
-    for version, step in enumerate(steps[done:], start=done + 1):
-        try:
-            connection.executescript(f"BEGIN IMMEDIATE; {step}; PRAGMA user_version = {version}; COMMIT;")
-        except sqlite3.Error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+    if done >= len(steps):
+        return
+    # 19 MB and 0.2 s: only for a file that is new or old.
+    from sqlite_utils import Database, Migrations  # noqa: PLC0415
+
+    migrations = Migrations("opsboard")
+    for version, step in enumerate(steps, start=1):
+        migrations(name=f"step {version}")(_taking(version, step))
+    migrations.apply(Database(connection))
+
+
+def _taking(version: int, step: str) -> Callable[[Database], None]:
+    def take(database: Database) -> None:
+        for statement in _statements(step):
+            database.execute(statement)
+        database.execute(f"PRAGMA user_version = {version:d}")
+
+    return take
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for part in script.split(";"):
+        statement += part + ";"
+        if sqlite3.complete_statement(statement):
+            if statement.strip(" ;\n"):
+                yield statement
+            statement = ""

@@ -19,9 +19,7 @@ QUERIES = re.findall(r"```sql\n(.*?)```", DOC, re.DOTALL)
 def everything() -> sqlite3.Connection:
     """Both schemas in one place."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    migrate(connection, SERIES)
-    connection.execute("PRAGMA user_version = 0")
-    migrate(connection, STATE)
+    migrate(connection, SERIES + STATE)
     views.refresh(connection)
     return connection
 
