@@ -10,15 +10,13 @@ from opsboard.config.explain import to_toml
 
 if TYPE_CHECKING:
     from collectors.discover import FoundEngine
-
     from opsboard.core.model import GpuReading
 
 
 async def look() -> tuple[list[FoundEngine], GpuReading]:
     """Find the engines that answer here and read the GPUs once."""
-    from collectors.discover import find_engines
-
     from collectors.connection import Limits
+    from collectors.discover import find_engines
     from collectors.fetch import Fetcher
     from collectors.nvml import GpuReader
 
