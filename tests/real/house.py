@@ -90,6 +90,15 @@ class House:
             self._daemon.wait(STOPPED_WITHIN_S)
             self._daemon = None
 
+    def settle(self) -> None:
+        """Return when the daemon has lived for some intervals: what it read in its last second may not be written."""
+
+        def old_enough() -> bool:
+            status = self.client.status()
+            return status.time - status.daemon.started > 3 * INTERVAL_S
+
+        wait_until(old_enough, ANSWERS_WITHIN_S, what="the daemon has been there for some intervals")
+
     def opsboard(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a verb against the daemon; fail with what it said unless it exits 0."""
         result = subprocess.run(

@@ -15,7 +15,7 @@ import pytest
 
 from collectors.phases import PHASES
 from tests.real.client import Traffic
-from tests.real.house import ANSWERS_WITHIN_S, INTERVAL_S, NAME, House, alive
+from tests.real.house import ANSWERS_WITHIN_S, NAME, House, alive
 from tests.real.vllm_env import HEALTHY_WITHIN_S, SERVED_NAME
 from tests.support.waiting import wait_until
 
@@ -177,12 +177,7 @@ def test_a_stop_leaves_nothing_and_lasts(house: House, measured: Measured) -> No
     assert recorded_tokens(house) == house.served * TOKENS
     house.config.write_text(house.config.read_text().replace('kind = "vllm"', 'kind = "vllm"\nautostart = true'))
     house.start_daemon()
-
-    def settled() -> bool:
-        status = house.client.status()
-        return status.time - status.daemon.started > 3 * INTERVAL_S
-
-    wait_until(settled, ANSWERS_WITHIN_S, what="the new daemon has been there for some intervals")
+    house.settle()
     assert house.engine().engine.state == "stopped"
     assert house.processes() == []
 
