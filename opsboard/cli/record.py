@@ -19,6 +19,8 @@ from opsboard.core.wire import RECORDING_SCHEMA
 if TYPE_CHECKING:
     from opsboard.cli.main import Options
 
+_OTHERS = frozenset({".zst", ".bz2", ".zip", ".br", ".lz4", ".7z"})
+
 
 @click.command()
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
@@ -32,17 +34,18 @@ def record(options: Options, out: Path, seconds: float | None, force: bool) -> N
     started = time.monotonic()
     with _open(out, force) as file, contextlib.suppress(KeyboardInterrupt):
         file.write(msgspec.json.encode({"schema": RECORDING_SCHEMA}) + b"\n")
-        for line in source.record():
+        for line in source.record(seconds):
             file.write(line + b"\n")
             lines += 1
-            if seconds is not None and time.monotonic() - started >= seconds:
-                break
-    click.echo(f"{out}: {lines} readings in {time.monotonic() - started:.0f} s")
+    nothing = "; no engine is being read" if not lines else ""
+    click.echo(f"{out}: {lines} readings in {time.monotonic() - started:.0f} s{nothing}")
 
 
 def _open(path: Path, force: bool) -> BinaryIO:
     if path.exists() and not force:
         raise UsageError(f"{path}: is already there", hint="--force writes over it")
+    if path.suffix in _OTHERS:
+        raise UsageError(f"{path}: opsboard does not write {path.suffix}", hint="name it .gz, .xz, or without either")
     try:
         if path.suffix == ".gz":
             return cast("BinaryIO", gzip.open(path, "wb"))

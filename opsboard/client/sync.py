@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
@@ -74,9 +75,9 @@ class Client:
         for line in self._lines(target("/v1/engines", name, "logs", query=query)):
             yield line.decode("utf-8", "replace")
 
-    def record(self) -> Iterator[bytes]:
-        """Yield recording lines (without line ends) as the daemon collects them."""
-        yield from self._lines("/v1/record")
+    def record(self, seconds: float | None = None) -> Iterator[bytes]:
+        """Yield recording lines (without line ends) as the daemon collects them, for ``seconds`` or for ever."""
+        yield from self._lines("/v1/record", seconds)
 
     def reload(self) -> None:
         """Let the daemon read its file again."""
@@ -85,28 +86,27 @@ class Client:
     # --- the wire ---------------------------------------------------------------------------------------------------
 
     def _call(self, method: str, where: str, body: bytes | None = None) -> bytes:
-        with self._reply(method, where, body) as reply:
+        with self._reply(method, where, body) as (reply, _):
             data = reply.read(MAX_REPLY_BYTES)
             check(reply.status, reply.getheader(PROTOCOL_HEADER), data)
             return data
 
-    def _lines(self, where: str) -> Iterator[bytes]:
-        with self._reply("GET", where, None, stream=True) as reply:
+    def _lines(self, where: str, seconds: float | None = None) -> Iterator[bytes]:
+        end = None if seconds is None else time.monotonic() + seconds
+        with self._reply("GET", where, None) as (reply, sock):
             if reply.status != 200:
                 check(reply.status, reply.getheader(PROTOCOL_HEADER), reply.read(MAX_REPLY_BYTES))
-            while line := reply.readline(_LINE_BYTES):
+            while line := _line(reply, sock, end):
                 yield line.rstrip(b"\n")
 
     @contextmanager
-    def _reply(self, method: str, where: str, body: bytes | None, *, stream: bool = False) -> Iterator[HTTPResponse]:
-        connection = _UnixConnection(self._connect())
+    def _reply(self, method: str, where: str, body: bytes | None) -> Iterator[tuple[HTTPResponse, socket.socket]]:
+        sock = self._connect()
+        connection = _UnixConnection(sock)
         try:
             headers = {**HEADERS, "Content-Type": "application/json"} if body else HEADERS
             connection.request(method, where, body, headers)
-            reply = connection.getresponse()
-            if stream:
-                connection.sock.settimeout(None)
-            yield reply
+            yield connection.getresponse(), sock
         except TimeoutError as error:
             raise NotReachable(f"the daemon did not answer within {self._timeout:.0f} s") from error
         except ConnectionError as error:
@@ -129,6 +129,18 @@ class Client:
             else:
                 return sock
         raise unreachable(failures)
+
+
+def _line(reply: HTTPResponse, sock: socket.socket, end: float | None) -> bytes:
+    """Return the next line of a stream that may be silent for long; nothing at its end or at ``end`` (monotonic)."""
+    left = None if end is None else end - time.monotonic()
+    if left is not None and left <= 0:
+        return b""
+    sock.settimeout(left)
+    try:
+        return reply.readline(_LINE_BYTES)
+    except TimeoutError:
+        return b""
 
 
 class _UnixConnection(HTTPConnection):

@@ -125,7 +125,8 @@ def test_doctor_says_what_is_missing_and_bundles_it(
 def test_record_writes_what_the_daemon_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def lines(_self: Client) -> Iterator[bytes]:
+    def lines(_self: Client, seconds: float | None) -> Iterator[bytes]:
+        assert seconds is None
         yield b'{"t":1.0,"engine":"a","kind":"vllm","metrics":""}'
 
     monkeypatch.setattr(Client, "record", lines)
@@ -135,6 +136,8 @@ def test_record_writes_what_the_daemon_says(
     assert "1 readings" in capsys.readouterr().out
     assert run("record", str(out)) == 2
     assert "is already there" in capsys.readouterr().err
+    assert run("record", str(tmp_path / "out.zst")) == 2
+    assert "does not write .zst" in capsys.readouterr().err
 
 
 def test_numbers_for_people() -> None:

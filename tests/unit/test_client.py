@@ -75,6 +75,14 @@ def test_recorders_get_every_reading(path: Path) -> None:
     with_daemon(path, test)
 
 
+def test_a_recording_ends_in_time_though_nothing_is_read(path: Path) -> None:
+    async def test(daemon: FakeDaemon) -> None:
+        assert await in_thread(lambda: list(Client(path).record(0.2))) == []
+        assert not daemon.recorders.dropped
+
+    with_daemon(path, test)
+
+
 def test_a_slow_recorder_is_told_what_it_lost() -> None:
     async def main() -> list[Any]:
         recorders, clock = Recorders(), ManualClock()
