@@ -111,6 +111,10 @@ class EngineTrack:
         if life.state not in SERVING or (old is not None and old.started != life.started):
             self._forget()
 
+    def inherit(self, before: EngineTrack) -> None:
+        """Take over what supervision knows: an engine lives on when its configuration changes, its numbers do not."""
+        self.life, self.state, self.state_since = before.life, before.state, before.state_since
+
     def _forget(self) -> None:
         self.last = self.view = self.good_mono = self.last_wall = None
         self.figures, self.processes, self.gpu_memory_bytes, self.restarted = NO_FIGURES, (), None, False

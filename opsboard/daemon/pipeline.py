@@ -90,9 +90,10 @@ class PipelineState:
             same = before is not None and (before.kind, before.url, before.supervised) == (
                 spec.kind, spec.url, spec.supervised,
             )  # fmt: skip
-            self.engines[name] = (
-                old[name] if same else EngineTrack(name, kind=spec.kind, url=spec.url, supervised=spec.supervised)
-            )
+            track = EngineTrack(name, kind=spec.kind, url=spec.url, supervised=spec.supervised)
+            if before is not None and before.supervised and spec.supervised:
+                track.inherit(old[name])
+            self.engines[name] = old[name] if same else track
 
     def pids_by_engine(self) -> dict[str, list[int]]:
         """Return the processes of each engine as last seen."""

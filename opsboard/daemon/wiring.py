@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket as sockets
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from opsboard.core.registry import dialects
 from opsboard.core.version import __version__
 from opsboard.core.wire import DaemonInfo, Status
 from opsboard.daemon import board
-from opsboard.daemon.access import open_access
+from opsboard.daemon.access import Access, open_access
 from opsboard.daemon.actions import Actions
 from opsboard.daemon.collecting import Collecting
 from opsboard.daemon.control import Control
@@ -42,10 +43,12 @@ from opsboard.daemon.subscribers import Newest
 from opsboard.daemon.targets import engine_targets, ready_probe
 from opsboard.daemon.tasks import TaskBook, on_grid
 from opsboard.daemon.taskset import TaskSet
-from opsboard.httpd import Server, serve
+from opsboard.httpd import Server, refuse_served, serve
 from opsboard.store.retention import StoreLimits
 from opsboard.store.store import Store
 from opsboard.supervise.supervisor import Supervisor, Wish
+
+log = logging.getLogger("opsboard.daemon")
 
 STALE_INTERVALS, STALE_LEAST_S = 10, 15.0
 """Nothing collected for so many intervals, and at least so many seconds: the watchdog is not fed."""
@@ -154,6 +157,10 @@ class Daemon:
         ending.push_async_callback(self._gpus.close)
         ending.push_async_callback(self._close_fetcher)
         self._collecting = self._make_collecting(config)
+        # A daemon that could not be reached must not start engines either.
+        access = open_access(config.control, self._options.socket.parent)
+        refuse_served(self._options.socket)
+        self._exporter = await self._open_exporter(config.exporter)
         if not self._options.read_only:
             await self._open_supervisor(config, ending)
         actions = Actions(self._clock, self.state.specs.get, self._supervisor, self._flow.event, self._store.audit)
@@ -165,8 +172,7 @@ class Daemon:
             self._tasks.add("manager", lambda: on_grid(self._manager_interval(), self._manager))
         if self._options.read_only and not self._options.urls:
             self._tasks.add("find", lambda: find_for_ever(self._fetcher, self._found))
-        self._exporter = await self._open_exporter(config.exporter)
-        self._control = await self._open_control(config, actions)
+        self._control = await self._open_control(access, actions)
 
     async def _end(self) -> None:
         """Take no more work, then stop reading; the exit stack ends what is below, the store last."""
@@ -187,6 +193,8 @@ class Daemon:
             Store.open, self._options.state_dir, self._clock, _limits(config), host=self.state.host
         )
         ending.push_async_callback(self._store.close)
+        if notice := self._store.health().message:
+            log.warning("%s", notice)
         self.state.events.extend(await self._store.events(limit=EVENTS_KEPT))
 
     async def _open_supervisor(self, config: Config, ending: contextlib.AsyncExitStack) -> None:
@@ -213,9 +221,7 @@ class Daemon:
     def _remember_wish(self, name: str, wish: Wish) -> None:
         self._store.wish(name, wish)
 
-    async def _open_control(self, config: Config, actions: Actions) -> Server:
-        socket = self._options.socket
-        access = open_access(config.control, socket.parent)
+    async def _open_control(self, access: Access, actions: Actions) -> Server:
         control = Control(
             clock=self._clock,
             state=self.state,
@@ -229,7 +235,7 @@ class Daemon:
             healthy=lambda: self._health.healthy(self._clock.now()),
             rights=access.allowed,
         )
-        return await serve(control.handle, unix=socket, mode=access.mode, gid=access.gid)
+        return await serve(control.handle, unix=self._options.socket, mode=access.mode, gid=access.gid)
 
     async def _open_exporter(self, wanted: Exporter | None) -> Server | None:
         if wanted is None:

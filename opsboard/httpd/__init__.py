@@ -12,7 +12,7 @@ from opsboard.httpd.messages import (
     error_response,
     json_response,
 )
-from opsboard.httpd.server import Server, bind_tcp, bind_unix, serve
+from opsboard.httpd.server import Server, bind_tcp, bind_unix, refuse_served, serve
 
 __all__ = [
     "JSON",
@@ -28,5 +28,6 @@ __all__ = [
     "bind_unix",
     "error_response",
     "json_response",
+    "refuse_served",
     "serve",
 ]

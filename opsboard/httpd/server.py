@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import stat
 from pathlib import Path
 
 from opsboard.core.errors import StateDirLocked
@@ -106,19 +105,26 @@ def bind_tcp(host: str, port: int) -> socket.socket:
     return sock
 
 
+def refuse_served(path: Path) -> None:
+    """Raise StateDirLocked when another process serves the unix socket ``path``."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+        except OSError as error:
+            raise StateDirLocked(f"{path} is in use: {error}") from error
+    raise StateDirLocked(f"another process serves {path}", hint="stop it, or choose another socket")
+
+
 def bind_unix(path: Path, mode: int, gid: int | None = None) -> socket.socket:
     """Return a socket bound to ``path``. Its rights are set before it listens, so nobody can slip in between."""
-    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(1.0)
-            try:
-                probe.connect(str(path))
-            except (ConnectionRefusedError, FileNotFoundError):
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                raise StateDirLocked(f"{path} is in use: {error}") from error
-            else:
-                raise StateDirLocked(f"another process serves {path}", hint="stop it, or choose another socket")
+    refuse_served(path)
+    if path.is_socket():
+        path.unlink()
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.bind(str(path))

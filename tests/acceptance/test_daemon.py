@@ -114,6 +114,22 @@ def test_the_straight_path_and_a_clean_end(house: House) -> None:
             house.client.status()
 
 
+@pytest.mark.parametrize("trouble", ["socket", "exporter"])
+def test_a_daemon_that_could_not_be_reached_starts_no_engine(house: House, trouble: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        house.write()
+        if trouble == "socket":
+            house.start()
+        house.state = house.root / "other-state"
+        mark = house.root / "engine-ran"
+        listen = f'[exporter]\nlisten = "127.0.0.1:{taken.getsockname()[1]}"\n' if trouble == "exporter" else ""
+        engine = f'url = "http://127.0.0.1:{free_port()}"\ncommand = ["/usr/bin/touch", "{mark}"]\nautostart = true'
+        house.write(f'name = "a"\n{engine}', rest=listen)
+        assert house.spawn().wait(START_S) in {1, 2}
+        assert {"socket": "another process serves", "exporter": "xporter"}[trouble] in house.log.read_text()
+        assert not mark.exists()
+
+
 def test_an_engine_dies_and_comes_back(house: House) -> None:
     with page_engines(1) as ports:
         house.write(observed("a", ports[0]))

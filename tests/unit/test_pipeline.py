@@ -307,3 +307,13 @@ def test_a_new_configuration_keeps_what_is_known_of_unchanged_engines() -> None:
     assert list(state.engines) == ["a", "b", "c"]
     assert state.engines["b"] is kept
     assert state.engines["a"].url == "http://elsewhere"
+
+
+def test_a_supervised_engine_with_a_new_address_still_lives() -> None:
+    state = PipelineState("h", [EngineSpec(name="a", url="http://127.0.0.1:1", supervised=True)])
+    feed(state, life(EngineState.FAILED, 5.0, message="not ready"), ManualClock().now())
+    state.configure([EngineSpec(name="a", url="http://127.0.0.1:2", supervised=True)])
+    track = state.engines["a"]
+    assert (track.url, track.state, track.message) == ("http://127.0.0.1:2", EngineState.FAILED, "not ready")
+    assert track.life is not None
+    assert track.life.pid == 7
