@@ -55,6 +55,8 @@ class Remains(Record, frozen=True, kw_only=True):
     again: bool | None = None
     """An operator wanted it ended: True when another life was to follow. None: nobody did."""
     was_ready: bool = False
+    ready_since: float | None = None
+    """Unix seconds; None when it was not ready."""
     exit: Exit | None = None
     settled: bool = True
     """False while a shim is between its own start and the engine's."""
@@ -90,6 +92,7 @@ def examine(directory: Path, boot: str | None = None) -> Remains | None:
         ending=asked,
         again=bool(stop.get("again")) if asked else None,
         was_ready=ready.get("instance") == instance,
+        ready_since=_seconds(ready.get("since")) if ready.get("instance") == instance else None,
         exit=_exit(bundle.read(place, bundle.EXIT), instance),
     )
     if not same_boot:
@@ -170,6 +173,10 @@ def _alive(record: object) -> Process | None:
         return None
     found = look(record["pid"])
     return found if found is not None and found.start_ticks == record.get("start_ticks") else None
+
+
+def _seconds(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _exit(record: dict[str, Any] | None, instance: str) -> Exit | None:

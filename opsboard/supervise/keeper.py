@@ -15,7 +15,7 @@ from opsboard.core.model import EngineState, LifeView, Severity
 from opsboard.core.text import sanitise
 from opsboard.supervise import bundle, machine
 from opsboard.supervise.adopt import Remains, Roster, examine, examine_within
-from opsboard.supervise.launch import LaunchSpec, fingerprint, launch
+from opsboard.supervise.launch import LaunchSpec, fingerprint, launch, rehearse
 from opsboard.supervise.life import Life
 from opsboard.supervise.machine import Body, Command, Found, Situation
 from opsboard.supervise.startup import last_words
@@ -129,6 +129,14 @@ class Keeper:
         self._reason, self.error = reason, None
         self.apply(event)
         self._world.on_wish(self.spec.name, "down" if isinstance(event, machine.Stop) else "up")
+
+    async def rehearse(self) -> None:
+        """Raise SuperviseError when a new life could not begin now."""
+        try:
+            await asyncio.to_thread(rehearse, self.spec, self._directory, self._world.runtime_dir)
+        except SuperviseError as error:
+            message = f"left running, it could not be started again: {error.message}"
+            raise SuperviseError(message, hint=error.hint, permanent=error.permanent) from error
 
     async def settled(self) -> None:
         """Return when the machine waits for nothing any more: no launch and no end is out."""
@@ -250,6 +258,7 @@ class Keeper:
             ended=exited(remains, words) if crashed or remains.lives else None,
             never_began=known.message if over and known is not None else None,
             ended_by_us=over and remains.again is not None,
+            since=known.ended if known is not None else remains.ready_since if remains.main is not None else None,
         )
 
     # --- what is remembered ---

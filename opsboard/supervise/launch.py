@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pwd
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ INHERITED = (
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
 )
 """What an engine gets of the daemon's environment, with ``LC_*``. Nothing else: tokens stay where they are."""
+REHEARSAL = "rehearsal.json"
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ROOT = 0
 
@@ -140,6 +142,30 @@ async def launch(
         started=reply["started"],
         log_offset=reply["log_offset"],
     )
+
+
+def rehearse(
+    spec: LaunchSpec, directory: Path, runtime_dir: Path, *, inherited: Mapping[str, str] = os.environ
+) -> None:
+    """Find out whether ``spec`` could be started now, before the life that runs is ended for it. Blocks shortly.
+
+    Raises:
+        SuperviseError: it could not, and why.
+    """
+    record = _record(spec, directory, runtime_dir, instance="", life=0, inherited=inherited)
+    program = spec.command[0]
+    if "/" in program:
+        program = os.path.join(spec.cwd or "", program)  # noqa: PTH118  an absolute one stays as it is
+    if shutil.which(program, path=record["env"]["PATH"]) is None:
+        raise SuperviseError(f"{spec.command[0]} cannot be found or executed", hint="correct its `command`")
+    try:
+        bundle.write(str(directory), REHEARSAL, record)
+    except OSError as error:
+        raise SuperviseError(f"{directory}: cannot be written: {error.strerror}", permanent=False) from error
+    finally:
+        for name in (REHEARSAL, f"{REHEARSAL}.new"):
+            with contextlib.suppress(OSError):
+                bundle.remove(str(directory), name)
 
 
 async def _free_port(spec: LaunchSpec) -> None:

@@ -129,9 +129,10 @@ class Life:
     def _has_begun(self, start_up: StartUp) -> None:
         if self._owner.body is not Body.ALIVE:
             return
-        start_up.ready(self._world.clock.now().wall)
+        now = self._world.clock.now().wall
+        start_up.ready(now)
         try:
-            remember_ready(self._directory, self.remains.instance)
+            remember_ready(self._directory, self.remains.instance, now)
         except OSError as error:
             log.warning("engine %s: cannot write down that it was ready: %s", self.spec.name, error)
         self._owner.apply(machine.Ready())

@@ -121,10 +121,20 @@ class Found(Record, frozen=True, kw_only=True):
     """Why the last launch failed, when it did."""
     ended_by_us: bool = False
     """We ended the last life; with a wish to run, a new one was to follow and the daemon died in between."""
+    since: float | None = None
+    """When it became ready or ended, Unix seconds, where that was written down."""
 
 
 def adopt(found: Found, *, wanted: bool | None, ready_timeout_s: float, now: Now) -> tuple[Situation, list[Command]]:
     """Return where an engine is when the daemon starts. ``wanted`` is the remembered wish, None if there was none."""
+    situation, commands = _adopted(found, wanted, ready_timeout_s, now)
+    lasting = situation.state in {EngineState.READY, EngineState.FAILED} and found.unsure is None
+    if found.since is None or not lasting:
+        return situation, commands
+    return msgspec.structs.replace(situation, since=min(found.since, now.wall)), commands
+
+
+def _adopted(found: Found, wanted: bool | None, ready_timeout_s: float, now: Now) -> tuple[Situation, list[Command]]:
     begin = Situation(since=now.wall, wanted=bool(wanted))
     if found.unsure is not None:
         return _to(begin, now, EngineState.FAILED, Body.LEFT, found.unsure), []

@@ -11,6 +11,8 @@ import signal
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from opsboard.core.procstat import parse
+
 PROC = "/proc"
 TAG = "OPSBOARD_INSTANCE"
 """Environment variable that every process of a life inherits; its value is the life's unique id."""
@@ -43,12 +45,10 @@ def look(pid: int) -> Process | None:
             data = file.read(4096)
     except OSError:
         return None
-    head, _, tail = data.rpartition(b")")  # the name may hold blanks and brackets
-    fields = tail.split()
-    if len(fields) < 20 or fields[0] in {b"Z", b"X"}:
+    line = parse(data)
+    if line is None or line.ended:
         return None
-    name = head.partition(b"(")[2].decode("utf-8", "replace")
-    return Process(pid, int(fields[19]), int(fields[1]), int(fields[2]), fields[0].decode(), name)
+    return Process(pid, line.start_ticks, line.parent, line.group, line.state, line.comm)
 
 
 def alive(pid: int | None, start_ticks: int | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from collectors.phases import PHASES, PhaseTracker, progress
 from opsboard.core.model import Phase
 
 QUOTE_CHARS = 300
+_LAST_LINES, _LAST_BYTES = 400, 256 * 1024
+_ROUTINE = re.compile(r'"[A-Z]+ \S+ HTTP/\d|Avg prompt throughput|Finished server process|Shutting down\b')
+"""Lines that stand at the end of a log whatever happened: uvicorn's and vLLM's regular ones."""
 _DONE = PHASES[-1]
 _NEARLY = 0.99
 """The log does not decide that an engine is ready, the probe does."""
@@ -61,8 +65,7 @@ class StartUp:
     def last_words(self) -> str | None:
         """Return the log line that explains an end best: what looks fatal, else the last one; None for silence."""
         if self._tracker.reason is not None and not self._over:
-            hint = f" ({self._tracker.hint})" if self._tracker.hint else ""
-            return f"“{self._tracker.reason}”{hint}"
+            return _quoted(self._tracker)
         return last_words(self._log, self._offset)
 
     def close(self) -> None:
@@ -81,12 +84,26 @@ class StartUp:
 
 
 def last_words(log: Path, offset: int) -> str | None:
-    """Return the last line with something in it that was written after ``offset``, as a quotation."""
+    """Return the line that explains an end best among the last ones after byte ``offset``, as a quotation.
+
+    That is what looks fatal, else the last line that is more than the note of a served request.
+    """
     try:
-        if log.stat().st_size <= offset:
-            return None
-        lines = tail(log, 20)
+        size = log.stat().st_size
+        # one byte more: the line end before ``offset``, for tail drops a first line that may be cut
+        lines = tail(log, _LAST_LINES, limit=min(_LAST_BYTES, size - offset + 1)) if size > offset else []
     except OSError:
         return None
-    words = next((line for line in reversed(lines) if line.strip()), None)
-    return None if words is None else f"“{words.strip()[:QUOTE_CHARS]}”"
+    tracker = PhaseTracker()
+    for line in lines:
+        tracker.feed(line)
+    if tracker.reason is not None:
+        return _quoted(tracker)
+    said = [line.strip() for line in lines if line.strip()]
+    words = next((line for line in reversed(said) if _ROUTINE.search(line) is None), said[-1] if said else None)
+    return None if words is None else f"“{words[:QUOTE_CHARS]}”"
+
+
+def _quoted(tracker: PhaseTracker) -> str:
+    hint = f" ({tracker.hint})" if tracker.hint else ""
+    return f"“{tracker.reason}”{hint}"

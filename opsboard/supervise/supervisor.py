@@ -83,8 +83,13 @@ class Supervisor:
         await keeper.settled()
 
     async def restart(self, name: str, reason: str) -> None:
-        """Stop an engine, then start it; return when the new process runs. Raises as :meth:`start`."""
+        """Stop an engine, then start it; return when the new process runs. Raises as :meth:`start`.
+
+        An engine that runs is not stopped when it is clear that it could not be started again.
+        """
         keeper = self._of(name)
+        if keeper.body is Body.ALIVE:
+            await keeper.rehearse()
         keeper.wish(machine.Restart(), reason)
         await _begun(keeper)
 

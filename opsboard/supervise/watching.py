@@ -92,6 +92,6 @@ def record_for_the_shim(directory: Path) -> Remains | None:
     return remains
 
 
-def remember_ready(directory: Path, instance: str) -> None:
-    """Write down that a life has been ready. Raises OSError."""
-    bundle.write(str(directory), bundle.READY, {"protocol": bundle.PROTOCOL, "instance": instance})
+def remember_ready(directory: Path, instance: str, since: float) -> None:
+    """Write down that a life is ready ``since`` (Unix s). Raises OSError."""
+    bundle.write(str(directory), bundle.READY, {"protocol": bundle.PROTOCOL, "instance": instance, "since": since})

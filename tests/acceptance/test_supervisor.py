@@ -272,6 +272,22 @@ def test_a_lost_shim_is_told_and_stop_still_works(herd: Herd) -> None:
     with_supervisor(herd, herd.spec("a", "serve_with_child", free_port()), story=story)
 
 
+def test_a_restart_that_cannot_succeed_leaves_the_engine_running(herd: Herd) -> None:
+    port = free_port()
+
+    async def story(supervisor: Supervisor) -> None:
+        await supervisor.start("a", "up")
+        first = await until(supervisor, "a", EngineState.READY)
+        supervisor.apply([herd.spec("a", "serve", port, command=("no-such-engine",))])
+        with pytest.raises(SuperviseError, match="left running, it could not be started again: no-such-engine"):
+            await supervisor.restart("a", "apply")
+        life = supervisor.life("a")
+        assert (life.state, life.pid) == (EngineState.READY, first.pid)
+        await supervisor.stop("a", "done")
+
+    with_supervisor(herd, herd.spec("a", "serve", port), story=story)
+
+
 def test_a_reload(herd: Herd) -> None:
     """New engines appear, running ones cannot leave, a changed command waits for the next start."""
     port = free_port()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from opsboard.core.errors import SuperviseError
 from opsboard.core.secret import Secret
 from opsboard.supervise import ports
-from opsboard.supervise.launch import LaunchSpec, environment, socket_path
+from opsboard.supervise.launch import LaunchSpec, environment, rehearse, socket_path
 from opsboard.supervise.startup import StartUp, last_words
 
 if TYPE_CHECKING:
@@ -46,6 +47,17 @@ def test_no_gpus_are_hidden_or_all_are() -> None:
 
 def test_a_spec_shows_no_secret() -> None:
     assert "hush" not in repr(spec(env={"VLLM_API_KEY": Secret("hush")}))
+
+
+def test_a_rehearsal_leaves_nothing(tmp_path: Path) -> None:
+    bundle = tmp_path / "engines" / "a"
+    bundle.mkdir(parents=True)
+    rehearse(msgspec.structs.replace(spec(), command=("true",)), bundle, tmp_path)
+    assert list(bundle.iterdir()) == []
+    with pytest.raises(SuperviseError, match="no-such-engine cannot be found or executed"):
+        rehearse(msgspec.structs.replace(spec(), command=("no-such-engine",)), bundle, tmp_path)
+    with pytest.raises(SuperviseError, match="cannot be written: No such file"):
+        rehearse(msgspec.structs.replace(spec(), command=("true",)), tmp_path / "gone", tmp_path)
 
 
 def test_socket_names_are_short_and_differ(tmp_path: Path) -> None:
@@ -121,6 +133,22 @@ def test_the_last_words(tmp_path: Path) -> None:
     assert last_words(log, log.stat().st_size) is None, "this life has said nothing"
     log.write_text("x" * 1000)
     assert len(last_words(log, 0) or "") < 310
+
+
+def test_the_last_words_are_not_the_routine_of_every_end(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    served = 'INFO:     127.0.0.1:43194 - "GET /metrics HTTP/1.1" 200 OK\n' * 30
+    over = "INFO:     Shutting down\nINFO:     Finished server process [26875]\n"
+    log.write_text("ERROR torch.OutOfMemoryError: CUDA out of memory. Of the last life\n")
+    offset = log.stat().st_size
+    with log.open("a") as writer:
+        writer.write(f"INFO loaded\n{served}{over}")
+    assert last_words(log, offset) == "“INFO loaded”"
+    with log.open("a") as writer:
+        writer.write(f"ERROR [core.py:9] EngineCore encountered a fatal error.\n{served}{over}")
+    assert last_words(log, offset) == "“EngineCore encountered a fatal error.”"
+    log.write_text(served)
+    assert "GET /metrics" in (last_words(log, 0) or ""), "better than nothing"
 
 
 def test_what_looks_fatal_is_quoted_before_what_came_last(tmp_path: Path) -> None:

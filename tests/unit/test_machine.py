@@ -111,3 +111,20 @@ def test_an_adopted_start_keeps_its_deadline_and_is_asked_at_least_once() -> Non
     old, _ = machine.adopt(Found(alive=True, age_s=9000.0), wanted=True, ready_timeout_s=900.0, now=NOW)
     assert old.ready_by is not None
     assert old.ready_by > NOW.mono
+
+
+def test_what_is_adopted_has_been_so_since_before_the_daemon() -> None:
+    ready, _ = machine.adopt(
+        Found(alive=True, was_ready=True, since=NOW.wall - 9e4), wanted=True, ready_timeout_s=900.0, now=NOW
+    )
+    assert (ready.state, ready.since) == (EngineState.READY, NOW.wall - 9e4)
+    failed, _ = machine.adopt(
+        Found(ended=Exited(code=1), since=NOW.wall - 60.0), wanted=None, ready_timeout_s=900.0, now=NOW
+    )
+    assert (failed.state, failed.since) == (EngineState.FAILED, NOW.wall - 60.0)
+    ahead, _ = machine.adopt(
+        Found(alive=True, was_ready=True, since=NOW.wall + 60.0), wanted=True, ready_timeout_s=900.0, now=NOW
+    )
+    assert ahead.since == NOW.wall, "the clock was set back"
+    starting, _ = machine.adopt(Found(alive=True), wanted=True, ready_timeout_s=900.0, now=NOW)
+    assert starting.since == NOW.wall
