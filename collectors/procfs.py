@@ -12,28 +12,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from opsboard.core.model import Record
+from opsboard.core.procstat import Stat, parse
 
 PROC = "/proc"
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _MEMORY = re.compile(rb"^(VmRSS|RssAnon|VmSwap):\s+(\d+) kB", re.MULTILINE)
 _GONE = (FileNotFoundError, ProcessLookupError, NotADirectoryError)
-
-
-class Stat(Record, frozen=True):
-    """What /proc/PID/stat says, as far as it matters here. Times in clock ticks (:data:`TICKS_PER_SECOND`)."""
-
-    comm: str
-    state: str
-    """One letter of proc(5): R, S, D, Z (zombie), X (dead), ..."""
-    parent: int
-    cpu_ticks: int
-    start_ticks: int
-    """Since boot; with the pid and the boot id it names a process for ever."""
-
-    @property
-    def ended(self) -> bool:
-        """True for a zombie: it holds a pid and an exit status, nothing else."""
-        return self.state in "ZX"
 
 
 class Memory(Record, frozen=True):
@@ -67,12 +51,7 @@ def read_bytes(path: str, limit: int = 1 << 16, *, whole: bool = False) -> bytes
 def stat(pid: int, root: str = PROC) -> Stat | None:
     """Return the stat line of a process, None when there is no such process. Raises OSError when /proc forbids it."""
     data = read_bytes(f"{root}/{pid}/stat", 4096)
-    if not data:
-        return None
-    head, _, tail = data.rpartition(b")")  # the name may hold blanks and brackets
-    fields = tail.split()
-    name = head.partition(b"(")[2].decode("utf-8", "replace")
-    return Stat(name, fields[0].decode(), int(fields[1]), int(fields[11]) + int(fields[12]), int(fields[19]))
+    return None if data is None else parse(data)
 
 
 def memory(pid: int, root: str = PROC) -> Memory | None:
