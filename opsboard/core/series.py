@@ -14,12 +14,21 @@ Kind = Literal["engine", "gpu", "host", "process"]
 
 
 class Field(msgspec.Struct, frozen=True):
-    """One recorded field: ``counter`` ones are cumulative and may reset, all others are of the moment."""
+    """One recorded field: ``counter`` ones are cumulative and may reset, all others are of the moment.
+
+    ``computed`` ones are our own arithmetic (rates, quantiles, ratios, durations): kept at :data:`DIGITS`. All others
+    are kept as they were read.
+    """
 
     name: str
     unit: str
     help: str
     counter: bool = False
+    computed: bool = False
+
+
+DIGITS = 4
+"""Significant digits of a computed value: an error of 0.05 % at most, far below what its window and buckets say."""
 
 
 FIELDS: dict[Kind, tuple[Field, ...]] = {
@@ -37,19 +46,19 @@ FIELDS: dict[Kind, tuple[Field, ...]] = {
         Field("prefix_queries", "tokens", "tokens looked up in the prefix cache", counter=True),
         Field("prefix_hits", "tokens", "tokens found in the prefix cache", counter=True),
         Field("iterations", "steps", "engine steps that produced output", counter=True),
-        Field("prompt_tokens_per_s", "tokens/s", "prompt tokens a second, last 10 s"),
-        Field("generation_tokens_per_s", "tokens/s", "generated tokens a second, last 10 s"),
-        Field("requests_per_s", "requests/s", "requests finished a second, last 60 s"),
-        Field("errors_per_s", "requests/s", "requests failed a second, last 60 s"),
-        Field("ttft_p50_s", "seconds", "time to first token, median, last 60 s"),
-        Field("ttft_p95_s", "seconds", "time to first token, 95th percentile, last 60 s"),
-        Field("itl_p50_s", "seconds", "inter-token latency, median, last 60 s"),
-        Field("itl_p95_s", "seconds", "inter-token latency, 95th percentile, last 60 s"),
-        Field("e2e_p95_s", "seconds", "request latency, 95th percentile, last 60 s"),
-        Field("queue_p95_s", "seconds", "time in the queue, 95th percentile, last 60 s"),
+        Field("prompt_tokens_per_s", "tokens/s", "prompt tokens a second, last 10 s", computed=True),
+        Field("generation_tokens_per_s", "tokens/s", "generated tokens a second, last 10 s", computed=True),
+        Field("requests_per_s", "requests/s", "requests finished a second, last 60 s", computed=True),
+        Field("errors_per_s", "requests/s", "requests failed a second, last 60 s", computed=True),
+        Field("ttft_p50_s", "seconds", "time to first token, median, last 60 s", computed=True),
+        Field("ttft_p95_s", "seconds", "time to first token, 95th percentile, last 60 s", computed=True),
+        Field("itl_p50_s", "seconds", "inter-token latency, median, last 60 s", computed=True),
+        Field("itl_p95_s", "seconds", "inter-token latency, 95th percentile, last 60 s", computed=True),
+        Field("e2e_p95_s", "seconds", "request latency, 95th percentile, last 60 s", computed=True),
+        Field("queue_p95_s", "seconds", "time in the queue, 95th percentile, last 60 s", computed=True),
         Field("rss_bytes", "bytes", "resident memory of all the engine's processes"),
         Field("gpu_memory_bytes", "bytes", "GPU memory held by the engine's processes"),
-        Field("scrape_s", "seconds", "how long the last scrape took"),
+        Field("scrape_s", "seconds", "how long the last scrape took", computed=True),
     ),
     "gpu": (
         Field("memory_used_bytes", "bytes", "memory in use"),
@@ -66,7 +75,7 @@ FIELDS: dict[Kind, tuple[Field, ...]] = {
         Field("xid", "code", "last Xid seen"),
     ),
     "host": (
-        Field("cpu_ratio", "ratio", "CPU in use, of all cores"),
+        Field("cpu_ratio", "ratio", "CPU in use, of all cores", computed=True),
         Field("load1", "1", "load average, 1 min"),
         Field("memory_available_bytes", "bytes", "memory that can be had without swapping"),
         Field("memory_total_bytes", "bytes", "memory of the machine"),
@@ -74,14 +83,14 @@ FIELDS: dict[Kind, tuple[Field, ...]] = {
         Field("cgroup_used_bytes", "bytes", "memory charged to the daemon's cgroup"),
         Field("disk_free_bytes", "bytes", "free on the disk of the state directory"),
         Field("disk_total_bytes", "bytes", "size of the disk of the state directory"),
-        Field("daemon_cpu_ratio", "ratio", "cores used by the daemon"),
+        Field("daemon_cpu_ratio", "ratio", "cores used by the daemon", computed=True),
         Field("daemon_rss_bytes", "bytes", "resident memory of the daemon"),
     ),
     "process": (
         Field("rss_bytes", "bytes", "resident memory"),
         Field("rss_anon_bytes", "bytes", "anonymous resident memory (what leaks)"),
         Field("swap_bytes", "bytes", "swapped out"),
-        Field("cpu_ratio", "cores", "cores used"),
+        Field("cpu_ratio", "cores", "cores used", computed=True),
     ),
 }
 

@@ -9,10 +9,10 @@ from typing import Protocol
 
 from collectors.process import ProcessReader, RoleOf
 from opsboard.core.clock import Clock
-from opsboard.core.model import EngineReading, EngineState, GpuReading, HostReading, LifeView
+from opsboard.core.model import EngineReading, GpuReading, HostReading, LifeView, Outcome
 from opsboard.core.wire import Gpu
 from opsboard.daemon.board import gpu_line
-from opsboard.daemon.engine_track import SERVING
+from opsboard.daemon.engine_track import LIVING, SERVING
 from opsboard.daemon.health import Health
 from opsboard.daemon.pipeline import PipelineState, Reading
 from opsboard.daemon.recording import Recorders, recording_line
@@ -24,6 +24,9 @@ PROCESSES_EVERY_S = 5.0
 SPACING_S = 0.012
 """Between the wakes of two targets: none waits for another, and the processor's caches are still warm (measured: 10 to
 20 % less CPU than spread over the whole second)."""
+
+HOST_S = 2.0
+"""What the machine may take to say how it is."""
 
 Factory = Callable[[], Awaitable[None]]
 
@@ -79,7 +82,7 @@ class EngineTarget:
     def lives(self) -> bool:
         """Whether there can be processes."""
         life = self.life()
-        return life is None or life.state in SERVING or life.state is EngineState.STARTING
+        return life is None or life.state in LIVING
 
 
 class Collecting:
@@ -104,6 +107,7 @@ class Collecting:
         self._health = health
         self._interval_s = interval_s
         self._processes = ProcessReader(clock=clock)
+        self._host_look: asyncio.Task[HostReading] | None = None
 
     def tasks(self, targets: Iterable[EngineTarget], gpus: Gpus, host: Host) -> dict[str, Factory]:
         """Return a factory a target, spread so that they do not all wake at once."""
@@ -155,6 +159,13 @@ class Collecting:
         self._feed(await gpus.read())
 
     async def _host(self, host: Host) -> None:
-        # statvfs of a dead network file system may hang: not in the loop.
-        self._feed(await asyncio.to_thread(host.read))
         self._feed(self._health.read(self._clock.now()))
+        # statvfs of a dead network file system may hang for ever: not in the loop, and one thread at most.
+        look = self._host_look = self._host_look or asyncio.create_task(asyncio.to_thread(host.read))
+        await asyncio.wait({look}, timeout=HOST_S)
+        if look.done():
+            self._host_look = None
+            self._feed(look.result())
+        else:
+            error = f"the disk of the state directory did not answer within {HOST_S:g} s"
+            self._feed(HostReading(outcome=Outcome.FAILED, error=error))

@@ -32,6 +32,9 @@ PROCESS_START_SLACK_S = 2.0
 SERVING = frozenset({EngineState.READY, EngineState.DRAINING, EngineState.STOPPING})
 """Life states in which an engine has a page worth reading."""
 
+LIVING = SERVING | {EngineState.STARTING}
+"""Life states in which an engine has processes."""
+
 
 class Figures(Record, frozen=True, kw_only=True):
     """Computed from the trackers at one reading: rates a second, latencies in s, ratios 0..1, over ``WINDOW_S``."""
@@ -106,9 +109,14 @@ class EngineTrack:
         self.processes = reading.processes if reading.outcome is Outcome.OK else ()
 
     def live(self, life: LifeView) -> None:
-        """Take in what supervision knows; a new or ended life makes the old one's numbers unknown."""
+        """Take in what supervision knows; a new or ended life makes the old one's numbers unknown.
+
+        What is seen of the processes of an engine that is starting stays: it is told of its progress many times.
+        """
         old, self.life = self.life, life
-        if life.state not in SERVING or (old is not None and old.started != life.started):
+        another = old is not None and old.started != life.started
+        silenced = life.state not in SERVING and (old is None or old.state in SERVING)
+        if another or silenced or life.state not in LIVING:
             self._forget()
 
     def inherit(self, before: EngineTrack) -> None:

@@ -221,10 +221,8 @@ def _gpu_severity(*, lost: bool) -> Severity:
 
 
 def _host(state: PipelineState, reading: HostReading) -> Effects:
-    if reading.host is None:
-        return Effects()
-    state.system = reading.host
-    return Effects(host_samples(state.host, reading.host))
+    state.system = reading.host  # None: what was true before has no age on the board
+    return Effects() if reading.host is None else Effects(host_samples(state.host, reading.host))
 
 
 def _event(now: Now, subject: str, kind: str, text: str, severity: Severity) -> Event:

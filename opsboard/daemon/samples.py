@@ -7,7 +7,7 @@ from functools import lru_cache
 from operator import attrgetter
 
 from opsboard.core.model import EngineReading, EngineView, GpuView, HostView, Outcome, ProcessView, Sample
-from opsboard.core.series import FIELDS, Kind, series_name
+from opsboard.core.series import DIGITS, FIELDS, Kind, series_name
 from opsboard.daemon.engine_track import SHORT_S, EngineTrack
 
 Value = float | int | None
@@ -22,6 +22,8 @@ _GPU = tuple(field.name for field in FIELDS["gpu"] if field.name != "throttled")
 _PROCESS = tuple(field.name for field in FIELDS["process"])
 _HOST = tuple(field.name for field in FIELDS["host"] if not field.name.startswith("daemon_"))
 
+_COMPUTED = {kind: frozenset(field.name for field in fields if field.computed) for kind, fields in FIELDS.items()}
+
 _PROCESS_GETTERS: dict[str, Callable[[ProcessView], Value]] = {name: attrgetter(name) for name in _PROCESS}
 
 
@@ -31,7 +33,17 @@ def _name(kind: Kind, subject: str, field: str) -> str:
 
 
 def _known(kind: Kind, subject: str, pairs: Iterable[tuple[str, Value]]) -> list[Sample]:
-    return [Sample(_name(kind, subject, field), float(value)) for field, value in pairs if value is not None]
+    computed = _COMPUTED[kind]
+    return [
+        Sample(_name(kind, subject, field), _rounded(value) if field in computed else float(value))
+        for field, value in pairs
+        if value is not None
+    ]
+
+
+def _rounded(value: float) -> float:
+    """Cut a computed value to its significant digits: the rest is noise, and most of what the store would keep."""
+    return float(f"{value:.{DIGITS}g}")
 
 
 def engine_samples(track: EngineTrack, reading: EngineReading) -> list[Sample]:

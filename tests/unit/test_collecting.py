@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from itertools import pairwise
 
+import pytest
+
+from opsboard.core.clock import SystemClock
 from opsboard.core.model import (
     EngineReading,
     EngineState,
     EngineView,
     GpuReading,
     HostReading,
+    HostView,
     LifeView,
     Outcome,
 )
+from opsboard.daemon import collecting
 from opsboard.daemon.collecting import PROCESSES_EVERY_S, Collecting, EngineTarget
 from opsboard.daemon.health import Health
 from opsboard.daemon.pipeline import EngineSpec, PipelineState, Reading
@@ -64,7 +70,7 @@ def collect(seconds: float, *targets: EngineTarget, recorders: Recorders | None 
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        collecting = Collecting(
+        reads = Collecting(
             clock=virtual_time.LoopClock(),
             state=PipelineState("h", [EngineSpec(name=one.name) for one in targets]),
             feed=lambda reading: seen.append((loop.time(), reading)),
@@ -74,7 +80,7 @@ def collect(seconds: float, *targets: EngineTarget, recorders: Recorders | None 
         )
         async with asyncio.TaskGroup() as group:
             tasks = TaskSet(group, TaskBook())
-            factories = collecting.tasks(targets, FakeGpus(), FakeHost())
+            factories = reads.tasks(targets, FakeGpus(), FakeHost())
             # The host is read in a thread, which takes no part in virtual time.
             tasks.replace("collect:", {name: make for name, make in factories.items() if "host" not in name})
             await asyncio.sleep(seconds)
@@ -136,3 +142,39 @@ def test_an_engine_that_is_not_up_is_not_asked() -> None:
         looks: list[float] = []
         seen = collect(2.5, target(FakeScraper("a"), looks, life(state)))
         assert (len(times(seen, "a")), len(looks)) == (asked, looked), state
+
+
+def test_a_disk_that_hangs_hides_the_host_but_starves_no_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collecting, "HOST_S", 0.02)
+    answer, looks = threading.Event(), []
+
+    class HangingHost:
+        def read(self) -> HostReading:
+            looks.append(1)
+            answer.wait(10)
+            return HostReading(outcome=Outcome.OK, host=HostView(load1=1.0))
+
+    async def main() -> None:
+        seen: list[Reading] = []
+        health = Health(10.0)
+        collect = Collecting(
+            clock=SystemClock(),
+            state=PipelineState("h"),
+            feed=seen.append,
+            recorders=Recorders(),
+            health=health,
+            interval_s=1.0,
+        )
+        for _ in range(3):
+            await collect._host(HangingHost())
+        assert health.healthy(SystemClock().now())
+        assert len(looks) == 1
+        hosts = [reading for reading in seen if isinstance(reading, HostReading)]
+        assert [reading.outcome for reading in hosts] == [Outcome.FAILED] * 3
+        answer.set()
+        monkeypatch.setattr(collecting, "HOST_S", 10.0)
+        await collect._host(HangingHost())
+        assert isinstance(seen[-1], HostReading)
+        assert seen[-1].outcome is Outcome.OK
+
+    asyncio.run(main())

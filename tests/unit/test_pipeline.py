@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from opsboard.core.clock import ManualClock
@@ -94,6 +95,19 @@ def test_known_fields_become_samples_and_unknown_ones_do_not() -> None:
     assert after["ttft_p95_s"] == pytest.approx(0.095)
     assert "running" not in after
     assert "itl_p95_s" not in after
+
+
+def test_computed_values_are_kept_at_four_digits_and_read_ones_as_they_were() -> None:
+    line = Line(OBSERVED)
+    line.feed(ok(1_000_003.0, kv_usage=0.123456789))
+    found = values(line.feed(ok(1_000_103.0, kv_usage=0.987654321), after=7.0))
+    assert found["generation_tokens_per_s"] == 14.29
+    assert found["generation_tokens"] == 1_000_103.0
+    assert found["kv_usage"] == 0.987654321
+    figures = line.state.engines["a"].figures
+    assert figures.generation_tokens_per_s == pytest.approx(100 / 7)  # the board shows all of it
+    host = HostReading(outcome=Outcome.OK, host=HostView(cpu_ratio=1 / 3, load1=1.23456, disk_free_bytes=123_456_789))
+    assert values(line.feed(host)) == {"cpu_ratio": 0.3333, "load1": 1.23456, "disk_free_bytes": 123_456_789.0}
 
 
 def test_an_observed_engine_is_what_its_page_says() -> None:
@@ -206,6 +220,21 @@ def test_a_new_life_forgets_the_old_ones_numbers() -> None:
     assert track.restarts == 0
 
 
+def test_the_processes_of_an_engine_that_starts_stay_while_its_progress_is_told() -> None:
+    line = Line(SUPERVISED)
+    line.feed(life(EngineState.STARTING, 0.0, started=10.0))
+    line.feed(ProcessReading(engine="a", outcome=Outcome.OK, processes=(process(1),)))
+    track = line.state.engines["a"]
+    for phase in ("load", "profile"):
+        line.feed(msgspec.structs.replace(life(EngineState.STARTING, 0.0, started=10.0), phase=phase))
+        assert track.processes == (process(1),)
+    line.feed(life(EngineState.STARTING, 5.0, started=20.0))
+    assert track.processes == ()
+    line.feed(ProcessReading(engine="a", outcome=Outcome.OK, processes=(process(2),)))
+    line.feed(life(EngineState.FAILED, 6.0, started=20.0))
+    assert track.processes == ()
+
+
 def process(pid: int, role: str = "engine_core", rss: int | None = 100, anon: int | None = 60) -> ProcessView:
     return ProcessView(pid=pid, started=0.0, name="x", role=role, rss_bytes=rss, rss_anon_bytes=anon)
 
@@ -280,8 +309,9 @@ def test_host_and_self() -> None:
     line = Line()
     effects = line.feed(HostReading(outcome=Outcome.OK, host=HostView(cpu_ratio=0.5, cpu_count=8, load1=None)))
     assert {sample.series: sample.value for sample in effects.samples} == {"host/gpu-a/cpu_ratio": 0.5}
-    assert line.feed(HostReading(outcome=Outcome.FAILED, error="no /proc")) == Effects()
     assert line.state.system is not None
+    assert line.feed(HostReading(outcome=Outcome.FAILED, error="no /proc")) == Effects()
+    assert line.state.system is None
     assert values(line.feed(SelfReading(cpu_ratio=0.01, rss_bytes=50))) == {
         "daemon_cpu_ratio": 0.01,
         "daemon_rss_bytes": 50.0,
