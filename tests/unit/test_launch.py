@@ -145,7 +145,7 @@ def test_the_last_words_are_not_the_routine_of_every_end(tmp_path: Path) -> None
         writer.write(f"INFO loaded\n{served}{over}")
     assert last_words(log, offset) == "“INFO loaded”"
     with log.open("a") as writer:
-        writer.write(f"ERROR [core.py:9] EngineCore encountered a fatal error.\n{served}{over}")
+        writer.write(f"ERROR 11-21 13:14:15 [core.py:9] EngineCore encountered a fatal error.\n{served}{over}")
     assert last_words(log, offset) == "“EngineCore encountered a fatal error.”"
     log.write_text(served)
     assert "GET /metrics" in (last_words(log, 0) or ""), "better than nothing"
