@@ -97,6 +97,8 @@ class GpuReader:
         self._rest_until = 0.0
         self._backoff = self._times.backoff
         self._silent_since: float | None = None
+        self._known = False
+        """There were cards, or a failure: neither is undone by a new reader process that is still starting."""
         self._born_mono = 0.0
         self._xids: dict[str, tuple[int, float | None]] = {}
 
@@ -109,8 +111,8 @@ class GpuReader:
     async def read(self) -> GpuReading:
         """Return what the driver says now.
 
-        NO_DATA: there is no driver or card (said in ``error``), or it is still starting; FAILED: it does not answer
-        or is broken.
+        NO_DATA: there is no driver or card (said in ``error``), or it is starting for the first time; FAILED: it does
+        not answer or is broken.
         """
         async with self._lock:
             now = self._clock.now()
@@ -184,6 +186,7 @@ class GpuReader:
     def _answered(self, reader: _Reader, reading: GpuReading, now: Now) -> GpuReading:
         reader.answered = True
         self._silent_since = None
+        self._known = reading.outcome is not Outcome.NO_DATA
         if reading.outcome is Outcome.FAILED:
             self._drop()
             return self._rest(now, reading.error or "the NVIDIA driver failed")
@@ -209,7 +212,9 @@ class GpuReader:
     def _unanswered(self, reader: _Reader, now: Now) -> GpuReading:
         waited = now.mono - reader.asked_mono
         if not reader.answered and waited < self._times.start:
-            return GpuReading(outcome=Outcome.NO_DATA, error=f"the NVIDIA driver is starting ({waited:.0f} s so far)")
+            starting = f"the NVIDIA driver is starting ({waited:.0f} s so far)"
+            error = starting if self._silent_since is None else self._silence(now)
+            return GpuReading(outcome=Outcome.FAILED if self._known else Outcome.NO_DATA, error=error)
         if self._silent_since is None:
             self._silent_since = now.wall - waited
         self._drop()
@@ -221,6 +226,7 @@ class GpuReader:
 
     def _rest(self, now: Now, error: str) -> GpuReading:
         """Fail, and ask nobody again for a while that doubles."""
+        self._known = True
         self._resting = GpuReading(outcome=Outcome.FAILED, error=error)
         self._rest_until = now.mono + self._backoff
         self._backoff = min(self._backoff * 2, self._times.backoff_most)

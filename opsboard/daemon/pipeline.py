@@ -199,7 +199,7 @@ def _memory_of(engine: str, gpus: Iterable[GpuView]) -> int | None:
 def _gpu_events(before: GpuReading | None, after: GpuReading, now: Now) -> Iterable[Event]:
     failed = after.outcome is Outcome.FAILED
     if failed != (before is not None and before.outcome is Outcome.FAILED):
-        text = after.error or "the GPU driver does not answer" if failed else "the GPU driver answers again"
+        text = after.error or ("the GPU driver does not answer" if failed else "the GPU driver answers again")
         yield _event(now, "host", "gpu_driver", text, Severity.ERROR if failed else Severity.INFO)
     if failed:
         return

@@ -292,6 +292,28 @@ def test_a_hanging_driver_fails_its_reading_and_is_read_again_when_it_answers(gp
     assert again.gpus[0].power_w == 612.345
 
 
+def test_a_driver_that_still_hangs_when_it_is_asked_afresh_goes_on_failing(gpus: FakeGpus) -> None:
+    clock = ManualClock()
+
+    async def story() -> list[GpuReading]:
+        reader = gpus.reader(times=GpuTimes(answer=0.3, start=30.0, backoff=1.0), clock=clock)
+        try:
+            await answered(reader)
+            gpus.say("hang nvmlInitWithFlags", "hang nvmlDeviceGetPowerUsage")
+            readings = [await reader.read()]
+            for _ in range(2):  # a new process, which waits for the driver as long as it is allowed to
+                clock.advance(2)
+                readings.append(await reader.read())
+            return readings
+        finally:
+            await reader.close()
+
+    readings = asyncio.run(story())
+
+    assert [reading.outcome for reading in readings] == [Outcome.FAILED] * 3
+    assert {reading.error for reading in readings} == {readings[0].error}  # neither "starting" nor no cards
+
+
 def test_readers_beyond_any_signal_are_left_and_at_most_some_of_them(
     gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
