@@ -15,11 +15,12 @@ from opsboard.core.errors import ControlError, UsageError
 if TYPE_CHECKING:
     from opsboard.cli.main import Options
     from opsboard.client.sync import Client
-    from opsboard.core.wire import Engine
+    from opsboard.core.wire import EngineDetail
 
 _DONE = {"start": ("ready", "asleep"), "restart": ("ready", "asleep"), "stop": ("stopped",)}
 _FAILED = ("failed", "parked")
 _POLL_S = 0.25
+_GLANCE_S, _GLANCE_POLL_S = 1.0, 0.05  # a launch answers within 0.1 s
 _WAIT_S = 3600.0  # the engine's own ready_timeout and stop_timeout end the wait long before
 
 
@@ -64,11 +65,12 @@ def _action(kind: str, summary: str) -> Callable[..., None]:
     def run(options: Options, names: tuple[str, ...], every: bool, reason: str | None, wait: bool) -> None:
         source = client(options)
         for name in _targets(source, names, every):
-            before = source.engine(name).engine
+            before = source.engine(name)
             source.action(name, kind, reason)
             if wait:
                 _wait_for(source, name, kind, before)
             else:
+                _glance_at(source, name, kind, before)
                 click.echo(f"{name}: {kind} accepted")
 
     return run
@@ -85,11 +87,33 @@ def _targets(source: Client, names: tuple[str, ...], every: bool) -> list[str]:
     return [item.name for item in source.status().engines if item.supervised] if every else list(names)
 
 
-def _wait_for(source: Client, name: str, kind: str, before: Engine) -> None:
+def _glance_at(source: Client, name: str, kind: str, before: EngineDetail) -> None:
+    """Return when the action has begun; raise ControlError when it failed at once, as most failures do."""
+    deadline = time.monotonic() + _GLANCE_S
+    while kind != "stop" and time.monotonic() < deadline:
+        detail = source.engine(name)
+        _raise_failure(name, detail, before)
+        now = detail.engine
+        if now.state == "stopping" or (now.pid is not None and (kind == "start" or now.pid != before.engine.pid)):
+            return
+        time.sleep(_GLANCE_POLL_S)
+
+
+def _raise_failure(name: str, now: EngineDetail, before: EngineDetail) -> None:
+    """Raise ControlError when the timeline has told since ``before`` that the action failed."""
+    for event in now.events:
+        if event.kind == "action_failed" and event not in before.events:
+            raise ControlError(f"{name}: {event.text}")
+
+
+def _wait_for(source: Client, name: str, kind: str, detail: EngineDetail) -> None:
+    before = detail.engine
     deadline = time.monotonic() + _WAIT_S
     said = ""
     while time.monotonic() < deadline:
-        now = source.engine(name).engine
+        new = source.engine(name)
+        _raise_failure(name, new, detail)
+        now = new.engine
         line = now.state if now.phase is None else f"{now.state}: {now.phase}"
         if line != said:
             click.echo(f"{name}: {line}", err=True)
@@ -113,5 +137,9 @@ def _wait_for(source: Client, name: str, kind: str, before: Engine) -> None:
 @click.pass_obj
 def logs(options: Options, name: str, lines: int, follow: bool) -> None:
     """Show the log of an engine that opsboard supervises."""
+    silent = True
     for line in client(options).logs(name, lines, follow=follow):
+        silent = False
         click.echo(line)
+    if silent and lines > 0:
+        click.echo(f"{name} has written nothing yet; `opsboard engine list` tells how it is", err=True)

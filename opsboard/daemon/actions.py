@@ -18,6 +18,8 @@ from opsboard.httpd import Peer
 from opsboard.store.state import AuditEntry
 
 KINDS = ("start", "stop", "restart")
+FAILED = "action_failed"
+"""Kind of the event that says so; clients look for it."""
 REASON_CHARS = 500
 KEYS_REMEMBERED = 1000
 
@@ -112,16 +114,16 @@ class Actions:
             await work(accepted.engine, reason)
         except OpsboardError as error:
             hint = f" ({error.hint})" if error.hint else ""
-            self._tell(accepted, f"{accepted.kind} failed: {error.message}{hint}", Severity.ERROR)
+            self._tell(accepted, f"{accepted.kind} failed: {error.message}{hint}", Severity.ERROR, FAILED)
         except Exception as error:  # noqa: BLE001  whatever the supervisor does, the operator is told
-            self._tell(accepted, f"{accepted.kind} failed: {sanitise(repr(error))}", Severity.ERROR)
+            self._tell(accepted, f"{accepted.kind} failed: {sanitise(repr(error))}", Severity.ERROR, FAILED)
 
-    def _tell(self, accepted: ActionAccepted, text: str, severity: Severity) -> None:
+    def _tell(self, accepted: ActionAccepted, text: str, severity: Severity, kind: str = "action") -> None:
         self._on_event(
             Event(
                 t=self._clock.now().wall,
                 subject=f"engine/{accepted.engine}",
-                kind="action",
+                kind=kind,
                 text=sanitise(text),
                 severity=severity,
             )

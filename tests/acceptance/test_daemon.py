@@ -130,6 +130,19 @@ def test_a_daemon_that_could_not_be_reached_starts_no_engine(house: House, troub
         assert not mark.exists()
 
 
+def test_a_start_that_fails_at_once_is_told_at_once(house: House) -> None:
+    house.write('name = "a"\ncommand = ["no-such-engine"]')
+    house.start()
+    verb = [sys.executable, "-m", "opsboard", "--socket", str(house.socket), "engine", "start", "a"]
+    for options in ([], ["--wait"]):
+        asked = subprocess.run(
+            [*verb, *options], cwd=ROOT, capture_output=True, text=True, timeout=START_S, check=False
+        )
+        assert asked.returncode == 1
+        assert "command not found: no-such-engine" in asked.stderr
+        assert "accepted" not in asked.stdout
+
+
 def test_an_engine_dies_and_comes_back(house: House) -> None:
     with page_engines(1) as ports:
         house.write(observed("a", ports[0]))
