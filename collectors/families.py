@@ -39,11 +39,11 @@ def total(page: Page, name: str, keep: Callable[[Labels], bool] | None = None) -
     return known(sum(values)) if values else None
 
 
-def by_label(page: Page, name: str, label: str, default: str = "") -> dict[str, float]:
-    """Return the samples of ``name`` summed by one label; those that are no number are left out."""
+def by_label(page: Page, name: str, label: str, default: str = "", most: float = inf) -> dict[str, float]:
+    """Return the samples of ``name`` summed by one label; those outside 0..``most`` or no number are left out."""
     sums: dict[str, float] = {}
     for labels, value in page.samples.get(name, ()):
-        if isfinite(value):
+        if isfinite(value) and 0 <= value <= most:
             key = labels.get(label, default)
             sums[key] = sums.get(key, 0.0) + value
     return sums

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from math import inf
 from pathlib import PurePath
 
 from collectors import families
@@ -20,6 +21,8 @@ GAUGES = {
     "waiting": ("vllm:num_requests_waiting",),
     "kv_usage": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
 }
+MOST = {"kv_usage": 1.001}
+"""What lies beyond is no value of that field: a share is at most 1, and a little more by rounding."""
 COUNTERS = {
     "prompt_tokens": ("vllm:prompt_tokens_total",),
     "prompt_tokens_cached": ("vllm:prompt_tokens_cached_total",),
@@ -106,7 +109,7 @@ def _gauge(page: Page, field: str, aliases: dict[str, str]) -> dict[str, float]:
     if name is None:
         return {}
     aliases[field] = name
-    return families.by_label(page, name, "engine", "0")
+    return families.by_label(page, name, "engine", "0", MOST.get(field, inf))
 
 
 def _counters(page: Page, finished: dict[str, float], aliases: dict[str, str]) -> dict[str, float]:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from opsboard.cli.main import Options
     from opsboard.core.wire import Engine, Gpu, Status
 
+_MODEL_CHARS = 48
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="The JSON of the contract, on one line.")
@@ -48,6 +50,8 @@ def _write(now: Status) -> None:
     click.echo(f"{now.host}  opsboard {daemon.version} (pid {daemon.pid})  {load}  incidents {len(now.incidents)}")
     if not daemon.recorded:
         click.echo(f"NOT RECORDED: {daemon.message or 'nothing can be written'}")
+    elif daemon.message:
+        click.echo(f"note: {daemon.message}")
     click.echo()
     if now.engines:
         header = [
@@ -81,12 +85,12 @@ def _write(now: Status) -> None:
 def _engine(engine: Engine) -> list[str]:
     started = engine.started
     state = engine.state if engine.progress is None else f"{engine.state} {engine.progress:.0%}"
-    if engine.reading.outcome == "FAILED" and engine.reading.age_s is not None:
+    if engine.reading.outcome in {"FAILED", "NO_DATA"} and engine.reading.age_s is not None:
         state += f" (stale {shown_age(engine.reading.age_s)})"
     return [
         engine.name,
         state,
-        engine.model or "--",
+        _short(engine.model or "--"),
         shown(engine.running),
         shown(engine.waiting),
         shown(engine.kv_usage, "%", 100),
@@ -97,6 +101,10 @@ def _engine(engine: Engine) -> list[str]:
         shown_bytes(engine.gpu_memory_bytes if engine.gpu_memory_bytes is not None else engine.rss_bytes),
         shown_age(None if started is None else SystemClock().now().wall - started),
     ]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MODEL_CHARS else text[: _MODEL_CHARS - 1] + "…"
 
 
 def _gpu(gpu: Gpu) -> list[str]:

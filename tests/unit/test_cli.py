@@ -16,6 +16,7 @@ from opsboard.cli.main import VERBS, main
 from opsboard.client.sync import Client
 from opsboard.config.load import load
 from opsboard.core.model import GpuReading, GpuView, Outcome
+from opsboard.core.wire import DaemonInfo, Engine, ReadingInfo, Status
 
 
 def run(*words: str) -> int:
@@ -138,6 +139,20 @@ def test_record_writes_what_the_daemon_says(
     assert "is already there" in capsys.readouterr().err
     assert run("record", str(tmp_path / "out.zst")) == 2
     assert "does not write .zst" in capsys.readouterr().err
+
+
+def test_status_tells_notes_and_ages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    reading = ReadingInfo(outcome="NO_DATA", age_s=75.0, error="no series")
+    engine = Engine(name="a", supervised=False, state="ready", reading=reading, model="m" * 1000)
+    daemon = DaemonInfo(version="1", pid=2, started=0.0, recorded=True, message="series.db was damaged")
+    board = Status(time=100.0, host="h", daemon=daemon, engines=(engine,))
+    monkeypatch.setattr(Client, "status", lambda _self: board)
+    assert run("status") == 0
+    said = capsys.readouterr().out
+    assert "note: series.db was damaged" in said
+    assert "ready (stale 1m15s)" in said
+    assert "a: no series" in said
+    assert max(map(len, said.splitlines())) < 200
 
 
 def test_numbers_for_people() -> None:

@@ -105,6 +105,12 @@ def test_a_sum_over_ranks_of_which_one_is_unknown_is_unknown() -> None:
     assert (view.running, view.waiting) == (None, None)
 
 
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "-1", "1.5", "1e300"])
+def test_a_value_that_the_field_cannot_have_is_unknown_and_the_rest_is_good(value: str) -> None:
+    view = read(f"vllm:kv_cache_usage_perc {value}", "vllm:num_requests_running 2", "vllm:num_requests_waiting -1")
+    assert (view.kv_usage, view.running, view.waiting) == (None, 2, None)
+
+
 def test_ranks_are_in_order_of_number() -> None:
     lines = [f'vllm:num_requests_running{{engine="{rank}"}} 1' for rank in (10, 9, "x", 0)]
     assert [rank.rank for rank in read(*lines).ranks] == ["0", "9", "10", "x"]
