@@ -168,7 +168,10 @@ class Writer:
         on_trouble: Callable[[sqlite3.Connection, StoreError], None] | None = None,
         bound: int = 4096,
     ) -> None:
-        """``on_tick`` runs each ``tick_s`` outside a transaction; ``on_trouble`` may make room after a failed write."""
+        """``on_tick`` runs each ``tick_s`` outside a transaction; ``on_trouble`` may make room after a failed write.
+
+        It may raise StoreError, sqlite3.Error and OSError: then the write waits for the next tick.
+        """
         self.path = path
         self.trouble: StoreError | None = None
         """Why the last write failed; None while writes succeed."""
@@ -289,14 +292,25 @@ class Writer:
                 work()
             except Exception as error:  # noqa: BLE001  whatever it is: a writer that dies in silence records nothing
                 self.trouble = mapped(error, self.path)
-                if attempt == 0 and self._on_trouble is not None:
-                    with contextlib.suppress(sqlite3.Error, OSError):
-                        self._on_trouble(self._connection, self.trouble)
-                        continue
+                if attempt == 0 and self._helped(self.trouble):
+                    continue
                 return False
             self.trouble = None
             return True
         return False
+
+    def _helped(self, trouble: StoreError) -> bool:
+        """Let ``on_trouble`` do what it can; False when there is none, or it failed too."""
+        if self._on_trouble is None:
+            return False
+        try:
+            self._on_trouble(self._connection, trouble)
+        except StoreError as worse:
+            self.trouble = worse
+            return False
+        except (sqlite3.Error, OSError):
+            return False
+        return True
 
 
 def _is_outside(error: sqlite3.Error) -> bool:

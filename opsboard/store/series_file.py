@@ -51,6 +51,8 @@ class SeriesFile:
         self._opened = clock.now()
         self._written = self._opened.mono
         self._until_tidy = 0
+        self._homeless = self._cleared = False
+        """The damaged file was let go, and set aside, and no new one stands in its place yet."""
         try:
             connection = open_writer(path, KIND)
         except Corrupt as error:
@@ -103,26 +105,40 @@ class SeriesFile:
             self.log.load(connection)
         except (zlib.error, struct.error, ValueError, EOFError) as error:
             raise damaged(f"a block cannot be read: {error}") from error
-        views.refresh(connection)
-        connection.execute("INSERT OR REPLACE INTO meta VALUES ('host', ?)", (self._host,))
+        self._describe(connection)
 
     def _on_trouble(self, connection: sqlite3.Connection, error: StoreError) -> None:
-        if isinstance(error, DiskFull):
-            self._ballast.release()
-            retention.make_room(connection)
-        elif isinstance(error, Corrupt):
+        if isinstance(error, Corrupt) or self._homeless:
+            self._homeless = True
             connection.close()
             self.writer.use(self._begin_afresh(error))
             self.log.begin_afresh()
+        elif isinstance(error, DiskFull):
+            self._ballast.release()
+            retention.make_room(connection)
 
-    def _begin_afresh(self, error: Corrupt) -> sqlite3.Connection:
+    def _begin_afresh(self, error: StoreError) -> sqlite3.Connection:
+        """Set the damaged file aside, once, and open a new one, as often as it takes. Raises StoreError."""
         try:
-            aside = set_aside(self.path, self._clock.now().wall)
-        except OSError as problem:
+            if not self._cleared:
+                aside = set_aside(self.path, self._clock.now().wall)
+                self._cleared = True
+                self.notice = f"{self.path.name} was damaged; it is kept as {aside.name} and a new one was begun"
+                self._say("series_damaged", f"{self.notice} ({error.message})")
+            connection = open_writer(self.path, KIND)
+            self._describe(connection)
+        except (sqlite3.Error, OSError) as problem:
             raise mapped(problem, self.path) from problem
-        self.notice = f"{self.path.name} was damaged; it is kept as {aside.name} and a new one was begun"
-        self._say("series_damaged", f"{self.notice} ({error.message})")
-        return open_writer(self.path, KIND)
+        except DiskFull:
+            self._ballast.release()
+            raise
+        self._homeless = self._cleared = False
+        return connection
+
+    def _describe(self, connection: sqlite3.Connection) -> None:
+        """Put in what people find in the file besides numbers: the views, and whose numbers they are."""
+        views.refresh(connection)
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('host', ?)", (self._host,))
 
 
 def quick_check(connection: sqlite3.Connection) -> None:

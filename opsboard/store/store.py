@@ -112,7 +112,7 @@ class Store:
     async def history(self, series: str, start: float, end: float, step: float) -> History:
         """Return ``[start, end)`` in steps of ``step`` seconds, or more where points would be too many.
 
-        Empty for a series that is not known. Raises StoreError; TimeoutError when the disk does not answer.
+        Empty for a series that is not known. Raises StoreError, also when the disk does not answer.
         """
         return await _in_thread(lambda: self._series.history(series, start, end, step))
 
@@ -198,5 +198,8 @@ class Store:
 
 
 async def _in_thread(work: Callable[[], T]) -> T:
-    async with asyncio.timeout(READ_S):
-        return await asyncio.to_thread(work)
+    try:
+        async with asyncio.timeout(READ_S):
+            return await asyncio.to_thread(work)
+    except TimeoutError:
+        raise StoreError(f"the disk did not answer within {READ_S:g} s", permanent=False) from None

@@ -17,7 +17,7 @@ from opsboard.core.clock import ManualClock
 from opsboard.core.errors import DiskFull, StoreError
 from opsboard.core.model import Event, Sample
 from opsboard.store import history, retention, series, series_file
-from opsboard.store.database import Writer, mapped, open_writer
+from opsboard.store.database import Kind, Writer, mapped, open_writer, reading
 from opsboard.store.series import SeriesLog
 from opsboard.store.series_file import KIND, damaged
 from opsboard.store.statedir import Ballast, set_aside
@@ -348,6 +348,42 @@ async def test_a_file_that_breaks_while_running_is_replaced_and_the_open_chunk_g
         await wait_until_async(lambda: not store._series.log.waiting() and store.health().recorded, what="recorded")
         assert len((await store.history(RUNNING, WALL, WALL + 200, 1)).points) == 102
         assert list(state.glob("series.db.corrupt.*"))
+
+
+@in_loop
+async def test_a_file_that_breaks_on_a_disk_that_takes_no_new_one_is_replaced_when_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state"
+    async with opened(state) as store:
+        fill(store, 100)
+        await stored(store)
+        flush = store._series.log.flush
+        tries: list[Path] = []
+
+        def broken(connection: sqlite3.Connection) -> None:
+            monkeypatch.setattr(store._series.log, "flush", flush)
+            raise damaged("page 7 is never used")
+
+        def full(path: Path, kind: Kind) -> sqlite3.Connection:
+            tries.append(path)
+            raise DiskFull(f"{path}: no room left on the disk", permanent=False)
+
+        monkeypatch.setattr(series_file, "open_writer", full)
+        monkeypatch.setattr(store._series.log, "flush", broken)
+        store.append(WALL + 100, [Sample(RUNNING, 1.0)])
+        await wait_until_async(lambda: len(tries) >= 3, what="it is tried again and again")
+        assert "no room left" in str(store.health().message)
+        monkeypatch.setattr(series_file, "open_writer", open_writer)
+        await wait_until_async(lambda: not store._series.log.waiting() and store.health().recorded, what="recorded")
+        assert (
+            len([path for path in state.glob("series.db.corrupt.*") if not path.name.endswith(("-wal", "-shm"))]) == 1
+        )
+        assert [event.kind for event in await store.events("host")] == ["series_damaged"]
+        assert len((await store.history(RUNNING, WALL, WALL + 200, 1)).points) == 101
+        with reading(state / "series.db") as connection:  # what is documented is there, too
+            assert connection.execute("SELECT count(*) FROM engine_minute").fetchone() is not None
+            assert connection.execute("SELECT value FROM meta WHERE key = 'host'").fetchone() == ("gpu-a",)
 
 
 @in_loop
