@@ -12,7 +12,7 @@ import msgspec
 
 from collectors.logs import LogFollower, tail
 from opsboard.core.clock import Clock
-from opsboard.core.errors import Conflict, Denied, NotFound, OpsboardError, UsageError
+from opsboard.core.errors import Conflict, Denied, NotFound, OpsboardError, StoreError, UsageError
 from opsboard.core.model import Event
 from opsboard.core.text import sanitise
 from opsboard.core.wire import (
@@ -36,7 +36,7 @@ TEXT = "text/plain; charset=utf-8"
 LOG_LINES, MAX_LOG_LINES = 100, 100_000
 LOG_LOOK_S = 0.25
 HISTORY_S, HISTORY_POINTS, MAX_HISTORY_POINTS = 3600.0, 300, 20_000
-DETAIL_EVENTS = 50
+DETAIL_EVENTS, DETAIL_S = 50, 1.0
 
 
 class Past(Protocol):
@@ -157,7 +157,10 @@ class Control:
 
     async def _detail(self, name: str) -> EngineDetail:
         detail = board.detail(self._state, name, self._clock.now())
-        events = await self._past.events(subject=f"engine/{name}", limit=DETAIL_EVENTS)
+        events: list[Event] = []
+        with suppress(StoreError, TimeoutError):  # the board is shown whatever the disk does: then from memory
+            async with asyncio.timeout(DETAIL_S):
+                events = await self._past.events(subject=f"engine/{name}", limit=DETAIL_EVENTS)
         path = self._log_path(name)
         return msgspec.structs.replace(
             detail,

@@ -22,7 +22,7 @@ class Health:
     def __init__(self, stale_s: float) -> None:
         self.gaps = Lag()
         """How late timers come: a loop that was blocked for a second makes one of them a second late."""
-        self._stale_s = stale_s
+        self.stale_s = stale_s
         self._beat: float | None = None
         self._cpu: tuple[float, float] | None = None
         self.last = SelfReading()
@@ -47,7 +47,7 @@ class Health:
 
     def healthy(self, now: Now) -> bool:
         """Return whether collection goes on: a loop that turns while nothing is read is as bad as one that stands."""
-        return self._beat is not None and now.mono - self._beat <= self._stale_s
+        return self._beat is not None and now.mono - self._beat <= self.stale_s
 
 
 def _rss_bytes() -> int | None:

@@ -16,9 +16,15 @@ class TaskSet:
         self._group = group
         self._book = book
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._closed = False
 
     def add(self, name: str, factory: Callable[[], Awaitable[None]]) -> None:
-        """Run ``factory`` under ``name`` until it returns; one that runs under that name is ended."""
+        """Run ``factory`` under ``name`` until it returns; one that runs under that name is ended.
+
+        After :meth:`close` nothing is begun: a reload that comes to its end while the daemon does must not hold it.
+        """
+        if self._closed:
+            return
         self.remove(name)
         self._tasks[name] = self._group.create_task(supervised(name, factory, self._book), name=name)
 
@@ -37,6 +43,7 @@ class TaskSet:
 
     async def close(self) -> None:
         """End all of them and wait."""
+        self._closed = True
         tasks = list(self._tasks.values())
         self._tasks.clear()
         for task in tasks:

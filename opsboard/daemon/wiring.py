@@ -83,7 +83,7 @@ class Daemon:
         self._started = clock.now().wall
         interval_s = loaded.config.collect.interval
         self.state = PipelineState(loaded.config.host.name or sockets.gethostname(), self._specs(loaded.config))
-        self._health = Health(max(STALE_LEAST_S, STALE_INTERVALS * interval_s))
+        self._health = Health(_stale_s(interval_s))
         self._book = TaskBook()
         self._recorders = Recorders()
         self._newest = Newest(lambda: msgspec.json.encode(self.status()) + b"\n")
@@ -141,7 +141,8 @@ class Daemon:
         """
         async with contextlib.AsyncExitStack() as ending, asyncio.TaskGroup() as group:
             self._tasks = TaskSet(group, self._book)
-            await self._begin(ending)
+            async with self._reloading:  # one asked for too early waits
+                await self._begin(ending)
             self._notifier.ready(f"{len(self.state.engines)} engines")
             try:
                 await stop.wait()
@@ -330,7 +331,7 @@ class Daemon:
             gpus = await self._gpus.read() if any(engine.gpus for engine in new.config.engine) else None
             if self._supervisor is not None:
                 self._supervisor.apply(launch_specs(new.config, gpus))
-        except OpsboardError:
+        except BaseException:  # who asked may have left, too
             if exporter is not None and exporter is not self._exporter:
                 await exporter.close()
             raise
@@ -341,12 +342,19 @@ class Daemon:
         old_exporter, self._exporter = self._exporter, exporter
         old_fetcher, self._fetcher = self._fetcher, self._make_fetcher(new.config)
         self._collecting = self._make_collecting(new.config)
+        self._health.stale_s = _stale_s(new.config.collect.interval)
         self._collect()
         self._tasks.add("publish", lambda: on_grid(new.config.collect.interval, self._publish))
         self._flow.tell("reloaded", f"{path}: {len(new.config.engine)} engines")
-        await old_fetcher.close()
-        if old_exporter is not None and old_exporter is not exporter:
-            await old_exporter.close()
+        try:
+            await old_fetcher.close()
+        finally:
+            if old_exporter is not None and old_exporter is not exporter:
+                await old_exporter.close()
+
+
+def _stale_s(interval_s: float) -> float:
+    return max(STALE_LEAST_S, STALE_INTERVALS * interval_s)
 
 
 def _limits(config: Config) -> StoreLimits:

@@ -13,7 +13,9 @@ import pytest
 
 from opsboard.client.stream import AsyncClient, Disconnected, watch
 from opsboard.client.sync import Client
-from opsboard.core.errors import Denied
+from opsboard.core.errors import Denied, StoreError
+from opsboard.core.model import Event
+from opsboard.daemon import control
 from opsboard.daemon.rights import Right
 from opsboard.daemon.subscribers import Newest
 from opsboard.httpd import Peer
@@ -21,6 +23,7 @@ from tests.support.control_daemon import (
     ALL,
     DEADLINE_S,
     FakeDaemon,
+    FakePast,
     in_thread,
     plain,
     running,
@@ -52,6 +55,27 @@ def test_the_board_the_detail_the_history(path: Path) -> None:
         hour = await AsyncClient(path).history("engine/a/running")
         assert hour.step == 12.0
         assert await in_thread(client.series) == ["engine/a/running"]
+
+    with_daemon(path, test)
+
+
+@pytest.mark.parametrize("trouble", [StoreError("the disk is gone"), None], ids=["fails", "hangs"])
+def test_an_engine_is_shown_from_memory_while_the_disk_does_not_answer(
+    path: Path, trouble: StoreError | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "DETAIL_S", 0.05)
+
+    class SilentPast(FakePast):
+        async def events(self, subject: str | None = None, limit: int = 100) -> list[Event]:
+            if trouble is not None:
+                raise trouble
+            return await asyncio.get_running_loop().create_future()
+
+    async def test(daemon: FakeDaemon) -> None:
+        daemon.control._past = SilentPast()
+        daemon.state.events.append(Event(t=1.0, subject="engine/a", kind="ready", text="stopped → ready"))
+        found = await in_thread(lambda: Client(path).engine("a"))
+        assert [event.text for event in found.events] == ["stopped → ready"]
 
     with_daemon(path, test)
 

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from opsboard.daemon.tasks import Lag, Policy, TaskBook, TaskGaveUp, on_grid, supervised
+from opsboard.daemon.taskset import TaskSet
 from tests.support import virtual_time
 
 
@@ -84,6 +85,25 @@ def test_rare_failures_do_not_spend_the_budget() -> None:
         return runs
 
     assert virtual_time.run(main()) == 101
+
+
+def test_a_set_that_was_closed_begins_nothing_and_holds_nobody() -> None:
+    begun: list[str] = []
+
+    async def for_ever(name: str) -> None:
+        begun.append(name)
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            tasks = TaskSet(group, TaskBook())
+            tasks.add("collect:a", lambda: for_ever("a"))
+            await asyncio.sleep(1)
+            await tasks.close()
+            tasks.replace("collect:", {"collect:b": lambda: for_ever("b")})  # a reload that ends too late
+
+    virtual_time.run(main())
+    assert begun == ["a"]
 
 
 def test_cancellation_passes_through() -> None:
