@@ -8,6 +8,7 @@ recognised: what else listens on this machine is left alone.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -16,11 +17,14 @@ import msgspec
 
 from collectors import procfs, sockets
 from collectors.base import Dialect, Page
+from collectors.engine_scrape import OFF_LOOP_BYTES
 from collectors.exposition import Parser
 from collectors.fetch import Fetcher
 from opsboard.core.errors import ExpositionError, FetchError
 from opsboard.core.model import Record
 from opsboard.core.registry import dialects as registered_dialects
+
+log = logging.getLogger("opsboard.discover")
 
 WELL_KNOWN_PORTS = frozenset({*range(8000, 8011), 8080, *range(9000, 9011), 30000})
 """Ports that are asked for a metrics page besides the default port of every dialect."""
@@ -173,9 +177,11 @@ async def _ask(fetcher: Fetcher, candidate: _Candidate, dialects: Sequence[Diale
         if page is None:
             continue
         for dialect in tried:
-            if dialect.metrics_path == path and dialect.recognise(page):
-                model = dialect.read(page).model
-                return _engine(candidate, dialect, model)
+            try:
+                if dialect.metrics_path == path and dialect.recognise(page):
+                    return _engine(candidate, dialect, dialect.read(page).model)
+            except Exception as error:  # noqa: BLE001  a dialect may come from another package
+                log.debug("the dialect %r cannot read the page of port %d: %r", dialect.kind, candidate.port, error)
     return _silent(candidate)
 
 
@@ -183,6 +189,8 @@ async def _page(fetcher: Fetcher, url: str) -> Page | None:
     try:
         async with asyncio.timeout(_PAGE_S):
             body = await fetcher.get(url)
+        if len(body.body) > OFF_LOOP_BYTES:
+            return await asyncio.to_thread(Parser().parse, body.body, body.content_type)
         return Parser().parse(body.body, body.content_type)
     except (FetchError, ExpositionError, TimeoutError):
         return None

@@ -54,6 +54,9 @@ class Parser:
         OpenMetrics), not UTF-8, malformed, over a limit, or says a series twice.
         """
         lines = self._lines(data, content_type)
+        # Labels that change every time must not pile up, nor must those of pages that are refused in the end.
+        if max(len(self._ids), len(self._series)) > 2 * len(self._layout.ids) + 1024:
+            self._forget()
         comments = [line for line in lines if line[:1] == "#"]
         if comments != self._comments:
             self._types, self._comments = _types(comments), comments
@@ -67,10 +70,6 @@ class Parser:
         if ids != self._layout.ids:
             known = [index for index in ids if index is not None]
             self._layout = _Layout(known, self._series)
-            if len(self._ids) > 2 * len(known) + 1024:  # labels that change every time must not pile up
-                layout, types = self._layout, self._types
-                self._forget()
-                return Page(samples=layout.group(values), types=types)
         return Page(samples=self._layout.group(values), types=self._types)
 
     def _lines(self, data: bytes, content_type: str | None) -> list[str]:

@@ -69,7 +69,8 @@ def test_an_engine_is_shown_from_memory_while_the_disk_does_not_answer(
         async def events(self, subject: str | None = None, limit: int = 100) -> list[Event]:
             if trouble is not None:
                 raise trouble
-            return await asyncio.get_running_loop().create_future()
+            await asyncio.Event().wait()
+            return []
 
     async def test(daemon: FakeDaemon) -> None:
         daemon.control._past = SilentPast()

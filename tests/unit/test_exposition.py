@@ -166,10 +166,22 @@ def test_a_page_cut_at_any_byte_is_refused_or_ends_at_a_line(known: bool) -> Non
             reader.parse(page[:cut], OPENMETRICS)
 
 
-def test_labels_that_change_every_time_do_not_pile_up() -> None:
+@pytest.mark.parametrize("line", ['a{x="%d"} 1\n', 'a{x="%d"} 1 1700000000000\n'], ids=["plain", "with a timestamp"])
+def test_labels_that_change_every_time_do_not_pile_up(line: str) -> None:
     parser = Parser(Limits(samples=10))
     for n in range(5_000):
-        assert parser.parse(b'# TYPE a gauge\na{x="%d"} 1\n' % n).types == {"a": "gauge"}
+        page = parser.parse(("# TYPE a gauge\n" + line % n).encode())
+        assert (page.types, page.samples) == ({"a": "gauge"}, {"a": [({"x": str(n)}, 1.0)]})
+    assert len(parser._ids) <= 1100
+    assert len(parser._series) <= 1100
+    assert len(parser._canonical) <= 1100
+
+
+def test_labels_of_refused_pages_do_not_pile_up() -> None:
+    parser = Parser(Limits(samples=10))
+    for n in range(2_000):
+        with pytest.raises(ExpositionError, match="twice"):
+            parser.parse(b'a{x="%d"} 1\nb 1\nb 2\n' % n)
     assert len(parser._ids) <= 1100
     assert len(parser._series) <= 1100
     assert len(parser._canonical) <= 1100
