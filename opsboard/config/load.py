@@ -195,7 +195,12 @@ def _explain_type(path: Path, data: Any, error: msgspec.ValidationError) -> Conf
     for technical, plain in _PLAIN_TYPES.items():
         text = text.replace(technical, plain)
     shown = "" if "found" in text or _holds_secret(where) else f", found {found!r}"
-    return ConfigError(f"{path}: `{where}`: {text.split(', got')[0]}{shown}")
+    hint = None
+    if "a list" in text and isinstance(found, str):
+        hint = "write one word a string: [" + ", ".join(f'"{word}"' for word in found.split()) + "]"
+    elif where == "engine" and isinstance(found, dict):
+        hint = "write [[engine]], with two brackets: there may be several"
+    return ConfigError(f"{path}: `{where}`: {text.split(', got')[0]}{shown}", hint=hint)
 
 
 def _holds_secret(where: str) -> bool:
@@ -227,10 +232,9 @@ def _check_values(path: Path, config: Config, kinds: tuple[str, ...]) -> None:
     for key in ("raw", "minute", "hour"):
         if getattr(config.store, key) <= 0:
             raise ConfigError(f"{path}: `store.{key}`: expected more than 0")
-    if config.exporter:
-        parse_listen(path, "exporter.listen", config.exporter.listen)
     names: dict[str, int] = {}
     places: dict[tuple[str | None, int | None], int] = {}
+    exporter = parse_listen(path, "exporter.listen", config.exporter.listen) if config.exporter else None
     for index, engine in enumerate(config.engine):
         where = f"engine[{index}]"
         _check_engine(path, where, engine, kinds)
@@ -244,6 +248,11 @@ def _check_values(path: Path, config: Config, kinds: tuple[str, ...]) -> None:
             other = config.engine[places[place]].name
             raise ConfigError(
                 f"{path}: `{where}`: {engine.name!r} and {other!r} both use {place[0]}:{place[1]}",
+                hint="give each its own port",
+            )
+        if exporter is not None and place == (_same_host(exporter[0]), exporter[1]):
+            raise ConfigError(
+                f"{path}: `{where}`: {engine.name!r} and `exporter.listen` both use {place[0]}:{place[1]}",
                 hint="give each its own port",
             )
         places[place] = index
@@ -260,6 +269,8 @@ def _check_engine(path: Path, where: str, engine: Engine, kinds: tuple[str, ...]
     if engine.command is None and engine.url is None:
         raise ConfigError(f"{path}: `{where}`: {engine.name!r} needs `command` (supervised) or `url` (observed)")
     if engine.gpus is not None:
+        if any(gpu < 0 for gpu in engine.gpus):
+            raise ConfigError(f"{path}: `{where}.gpus`: expected numbers from 0 up, found {list(engine.gpus)}")
         for variable in _GPU_VARIABLES:
             if variable in engine.env:
                 raise ConfigError(
@@ -279,8 +290,11 @@ def _place(path: Path, where: str, engine: Engine) -> tuple[str | None, int | No
         parts, port = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f'{path}: `{where}.url`: expected "http://HOST:PORT", found {engine.url!r}')
-    host = "127.0.0.1" if parts.hostname in ("localhost", "0.0.0.0", "::1") else parts.hostname  # noqa: S104  compared, not bound
-    return host + parts.path.rstrip("/"), port or (443 if parts.scheme == "https" else 80)
+    return _same_host(parts.hostname) + parts.path.rstrip("/"), port or (443 if parts.scheme == "https" else 80)
+
+
+def _same_host(host: str) -> str:
+    return "127.0.0.1" if host in ("localhost", "0.0.0.0", "::", "::1") else host  # noqa: S104  compared, not bound
 
 
 def parse_listen(path: Path | None, where: str, listen: str) -> tuple[str, int]:
@@ -295,8 +309,12 @@ def _assumptions(path: Path, config: Config) -> Iterable[str]:
     for parent in (path, path.resolve().parent):
         if parent.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not parent.stat().st_mode & stat.S_ISVTX:
             yield f"{parent}: others may write to it, and so choose what the daemon runs"
-    for engine in config.engine:
-        if engine.supervised and engine.user is None and os.getuid() == 0:
-            yield f"engine {engine.name!r}: no `user`: a root daemon runs it as root"
-        if engine.supervised and engine.gpus is None:
-            yield f"engine {engine.name!r}: no `gpus`: it sees every GPU"
+    supervised = [engine for engine in config.engine if engine.supervised]
+    rootly = [engine.name for engine in supervised if engine.user is None and os.getuid() == 0]
+    if rootly:
+        yield f"no `user` for {', '.join(rootly)}: a root daemon runs an engine as root"
+    everywhere = [engine.name for engine in supervised if engine.gpus is None]
+    if everywhere:
+        yield f"no `gpus` for {', '.join(everywhere)}: an engine then sees every GPU"
+    if config.control.read_group and config.control.operate_group:
+        yield "a socket has one group: members of `operate_group` must be in `read_group` too"

@@ -26,7 +26,7 @@ def config_path(option: str | None, env: Mapping[str, str] = os.environ) -> Path
     named = option or env.get("OPSBOARD_CONFIG")
     if named:
         path = Path(named)
-        if not path.is_file():
+        if not _is_there(path, hidden=True):  # whoever reads it tells why it cannot
             origin = "--config" if option else "OPSBOARD_CONFIG"
             raise ConfigError(
                 f"{path}: no such file (named by {origin})",
@@ -35,7 +35,15 @@ def config_path(option: str | None, env: Mapping[str, str] = os.environ) -> Path
         return path
     home = Path(env.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     usual = (Path("opsboard.toml"), home / "opsboard" / "opsboard.toml", Path("/etc/opsboard/opsboard.toml"))
-    return next((path for path in usual if path.is_file()), None)
+    return next((path for path in usual if _is_there(path, hidden=False)), None)
+
+
+def _is_there(path: Path, *, hidden: bool) -> bool:
+    """Return whether a file is there; ``hidden`` is the answer where we may not even look."""
+    try:
+        return path.exists() and (hidden or path.is_file())
+    except PermissionError:
+        return hidden
 
 
 def state_dir(

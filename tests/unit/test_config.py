@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -85,6 +86,34 @@ def test_explain_tells_where_a_value_comes_from(config_file: Path) -> None:
     assert lines["engine[1].ready_timeout"].origin == "default"
 
 
+def test_assumptions_are_one_line_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    file = tmp_path / "opsboard.toml"
+    engines = [f'[[engine]]\nname = "{name}"\ncommand = ["x", "--port={ord(name)}"]\n' for name in "abc"]
+    file.write_text('[control]\nread_group = "r"\noperate_group = "o"\n' + "".join(engines))
+    file.chmod(0o600)
+    assert load(file).assumed == (
+        "no `user` for a, b, c: a root daemon runs an engine as root",
+        "no `gpus` for a, b, c: an engine then sees every GPU",
+        "a socket has one group: members of `operate_group` must be in `read_group` too",
+    )
+
+
+def test_a_directory_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load(places.config_path(str(tmp_path)))
+
+
+def test_a_place_that_we_may_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hidden(_self: Path) -> bool:
+        raise PermissionError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "exists", hidden)
+    assert places.config_path(None, {"XDG_CONFIG_HOME": str(tmp_path)}) is None
+    assert places.config_path("/root/x.toml") == Path("/root/x.toml"), "who reads it tells why it cannot be"
+
+
 def test_every_key_is_documented() -> None:
     assert all(doc.help for doc in documented_keys())
 
@@ -102,7 +131,14 @@ BAD = {
     "wrong type of list": (
         ENGINE + 'command = "vllm serve"',
         "`engine[0].command`: expected a list, found 'vllm serve'",
-        None,
+        'write one word a string: ["vllm", "serve"]',
+    ),
+    "one bracket": ('[engine]\nname = "a"', "`engine`: expected a list", "write [[engine]]"),
+    "negative GPU": (ENGINE + 'command = ["x"]\ngpus = [0, -1]', "numbers from 0 up, found [0, -1]", None),
+    "port of the exporter": (
+        '[exporter]\nlisten = "0.0.0.0:8000"\n' + ENGINE + 'command = ["x"]',
+        "'a' and `exporter.listen` both use 127.0.0.1:8000",
+        "its own port",
     ),
     "wrong unit": ('[store]\nmax_bytes = "4 parsecs"', "found '4 parsecs'", None),
     "too fast": ('[collect]\ninterval = "10ms"', "at least 200ms", None),
