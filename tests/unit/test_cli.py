@@ -141,6 +141,11 @@ def test_record_writes_what_the_daemon_says(
     assert "does not write .zst" in capsys.readouterr().err
 
 
+def test_a_verb_nearly_right_is_answered_with_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("engin", "list") == 2
+    assert "Did you mean 'engine'?" in capsys.readouterr().err
+
+
 def test_status_tells_notes_and_ages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     reading = ReadingInfo(outcome="NO_DATA", age_s=75.0, error="no series")
     engine = Engine(name="a", supervised=False, state="ready", reading=reading, model="m" * 1000)
