@@ -15,7 +15,7 @@ from opsboard.config.load import Loaded, is_secret, section_of
 from opsboard.config.schema import Config, Section
 from opsboard.config.units import Bytes, Seconds
 from opsboard.core.model import Record
-from opsboard.core.secret import Secret
+from opsboard.core.secret import Secret, without_secrets
 
 _BARE_KEY = re.compile("[A-Za-z0-9_-]+")
 _SECRET_NAME = re.compile("TOKEN|KEY|SECRET|PASS|CREDENTIAL", re.IGNORECASE)
@@ -78,7 +78,7 @@ def print_toml(config: Config) -> str:
         for section in sections:
             out.append(f"[[{field.name}]]" if isinstance(value, tuple) else f"[{field.name}]")
             items = ((key, getattr(section, key)) for key in section.__struct_fields__)
-            out.extend(f"{key} = {to_toml(_redact_env(key, item))}" for key, item in items if item not in (None, {}))
+            out.extend(f"{key} = {to_toml(_redact(key, item))}" for key, item in items if item not in (None, {}))
             out.append("")
     return "\n".join(out).rstrip() + "\n"
 
@@ -101,7 +101,9 @@ def to_toml(value: Any) -> str:
     return str(value)
 
 
-def _redact_env(key: str, value: Any) -> Any:
+def _redact(key: str, value: Any) -> Any:
+    if key == "command" and value is not None:
+        return without_secrets(value)
     if key != "env":
         return value
     return {name: Secret(text) if _SECRET_NAME.search(name) else text for name, text in value.items()}
@@ -125,5 +127,5 @@ def _walk(section: Section, where: str, given: frozenset[str]) -> Iterator[Line]
                 yield from _walk(item, f"{here}[{index}]", given)
         elif section_of(hints[key]) is None:
             named = {here, f"{here}_file", f"{here}_env"} & given
-            text = None if value is None else to_toml(_redact_env(key, value))
+            text = None if value is None else to_toml(_redact(key, value))
             yield Line(key=here, value=text, origin="file" if named else "default", help=description(hints[key]))

@@ -54,6 +54,7 @@ class EngineSpec(Record, frozen=True, kw_only=True):
     url: str | None = None
     supervised: bool = False
     command: tuple[str, ...] | None = None
+    """To be shown: without secrets."""
 
 
 Reading = EngineReading | ProcessReading | GpuReading | HostReading | LifeView | SelfReading

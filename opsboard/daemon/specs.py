@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from collectors.discover import FoundEngine
 from opsboard.config.schema import Config, Engine
 from opsboard.core.model import GpuReading
-from opsboard.core.secret import Secret
+from opsboard.core.secret import Secret, without_secrets
 from opsboard.core.text import sanitise
 from opsboard.daemon.pipeline import EngineSpec
 from opsboard.supervise.launch import LaunchSpec
@@ -17,7 +17,13 @@ from opsboard.supervise.launch import LaunchSpec
 def engine_specs(config: Config) -> list[EngineSpec]:
     """Return every configured engine, in the order of the file."""
     return [
-        EngineSpec(name=e.name, kind=e.kind, url=e.url, supervised=e.supervised, command=e.command)
+        EngineSpec(
+            name=e.name,
+            kind=e.kind,
+            url=e.url,
+            supervised=e.supervised,
+            command=None if e.command is None else without_secrets(e.command),
+        )
         for e in config.engine
     ]
 
