@@ -52,8 +52,8 @@ def by_label(page: Page, name: str, label: str, default: str = "", most: float =
 def histogram(page: Page, name: str, ranks: tuple[str, ...]) -> Histogram | None:
     """Return the histogram ``name``, summed over the values of the labels ``ranks``. Bounds are read from the page.
 
-    None when it is missing or no histogram can look like that: no +Inf bucket, counts that descend, ranks with other
-    bounds.
+    None when it is missing or no histogram can look like that: no +Inf bucket, counts that descend or are no numbers,
+    ranks with other bounds.
     """
     groups: dict[tuple[str | None, ...], list[tuple[float, float]]] = {}
     for labels, count in page.samples.get(f"{name}_bucket", ()):
@@ -63,7 +63,8 @@ def histogram(page: Page, name: str, ranks: tuple[str, ...]) -> Histogram | None
     for buckets in groups.values():
         buckets.sort()
         bounds, counts = zip(*buckets, strict=True)
-        if bounds[-1] != inf or not all(map(lt, bounds, bounds[1:])) or not histograms.is_cumulative(counts):
+        ascending = all(map(lt, bounds, bounds[1:])) and histograms.is_cumulative(counts)
+        if bounds[-1] != inf or not ascending or not isfinite(counts[-1]):
             return None
         parts.append(Histogram(bounds=bounds, counts=counts))
     merged = histograms.merge(parts)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from collectors import sockets
@@ -74,11 +75,11 @@ def server(page: str, *arguments: str) -> Iterator[tuple[int, int]]:
         process.communicate(timeout=10)
 
 
-def find(*ports: int, proc_root: str = "/proc") -> list[FoundEngine]:
+def find(*ports: int, proc_root: str = "/proc", dialect: Dialect = TOY) -> list[FoundEngine]:
     async def look() -> list[FoundEngine]:
         fetcher = Fetcher(Limits(total_s=1.0))
         try:
-            return await find_engines(fetcher, ports=ports, dialects=[TOY], proc_root=proc_root)
+            return await find_engines(fetcher, ports=ports, dialects=[dialect], proc_root=proc_root)
         finally:
             await fetcher.close()
 
@@ -127,6 +128,14 @@ def test_an_engine_that_hangs_or_says_nothing_of_itself_is_shown_too_and_soon() 
         (f"toy-{port}", None, False) for port in sorted((hung, empty))
     ]
     assert took < 10  # two seconds, and room for a busy machine
+
+
+def test_an_engine_whose_dialect_cannot_read_its_page_is_shown_all_the_same() -> None:
+    with server("toy_running 1\ntoy_other 1\n", SERVE) as (_, port):
+        broken = msgspec.structs.replace(TOY, read=lambda page: toy_model(Page(samples={}, types=page.types)))
+        found = find(dialect=broken)
+
+    assert [(engine.name, engine.answers) for engine in found] == [(f"toy-{port}", False)]
 
 
 def test_a_model_name_from_a_stranger_becomes_a_plain_name() -> None:

@@ -131,6 +131,7 @@ def test_sleep_is_told_by_awake() -> None:
         {"0.1": 1, "zero": 2, "+Inf": 3},
         {"0.1": -1, "+Inf": 3},
         {"0.1": 1, "0.10": 1, "+Inf": 3},
+        {"1.0": 2, "+Inf": float("inf")},
     ],
 )
 def test_what_cannot_be_a_histogram_is_absent(buckets: dict[str, float]) -> None:
