@@ -13,6 +13,8 @@ from opsboard.core.text import sanitise
 from opsboard.core.wire import Gpu
 
 QUEUE_LINES = 256
+QUEUE_CHARS = 16 << 20
+"""Of pages that wait for one recorder; a line that passes it is the last one until some were read."""
 
 
 class _Process(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -68,6 +70,27 @@ def _host(host: HostView) -> _Host:
     return _Host(host.memory_total_bytes, host.memory_available_bytes, host.cgroup_limit_bytes)
 
 
+class _Lines(asyncio.Queue[_Line]):
+    """Lines that wait for one recorder, bounded in number and in size (a page may have 4 MiB)."""
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)
+        self._chars = 0
+
+    def _put(self, item: _Line) -> None:
+        super()._put(item)
+        self._chars += len(item.metrics or "")
+
+    def _get(self) -> _Line:
+        item = super()._get()
+        self._chars -= len(item.metrics or "")
+        return item
+
+    def full(self) -> bool:
+        """Tell whether there is no room for another line."""
+        return super().full() or self._chars >= QUEUE_CHARS
+
+
 class Recorders:
     """Every connected recorder with a bounded queue. One that reads too slowly loses lines and is told how many."""
 
@@ -92,7 +115,7 @@ class Recorders:
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """Yield lines until the caller stops. ``dropped`` in a line says how many are missing before it."""
-        queue: asyncio.Queue[_Line] = asyncio.Queue(QUEUE_LINES)
+        queue = _Lines(QUEUE_LINES)
         self._queues[queue] = 0
         try:
             while True:

@@ -18,6 +18,7 @@ from opsboard.client.sync import Client
 from opsboard.core.clock import ManualClock
 from opsboard.core.errors import ControlError, Denied, NotReachable, StateDirLocked
 from opsboard.core.model import EngineReading, EngineView, Outcome
+from opsboard.daemon import recording
 from opsboard.daemon.recording import Recorders, recording_line
 from opsboard.httpd import serve
 from tests.support.control_daemon import DEADLINE_S, FakeDaemon, in_thread, socket_path, with_daemon
@@ -103,6 +104,28 @@ def test_a_slow_recorder_is_told_what_it_lost() -> None:
     lines = asyncio.run(main())
     assert [line["engine"] for line in lines] == [*map(str, range(256)), "last"]
     assert lines[-1]["dropped"] == 44
+
+
+def test_large_pages_do_not_pile_up_for_a_slow_recorder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "QUEUE_CHARS", 1000)
+    page = EngineReading(engine="a", outcome=Outcome.OK, page=b"x" * 300)
+
+    async def main() -> None:
+        recorders, clock = Recorders(), ManualClock()
+        stream = recorders.stream()
+        first = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        for _ in range(10):
+            recorders.offer(recording_line(page, clock.now()))
+        assert recorders.dropped == 6
+        await first
+        recorders.offer(recording_line(page, clock.now()))
+        assert recorders.dropped == 6
+        lines = [json.loads(await anext(stream)) for _ in range(4)]
+        assert [line.get("dropped", 0) for line in lines] == [0, 0, 0, 6]
+        await stream.aclose()
+
+    asyncio.run(main())
 
 
 # --- clients and sockets that are not as they should be ------------------------------------------------------------
