@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import grp
 import os
 import socket
@@ -20,7 +21,7 @@ from opsboard.core.secret import Secret
 from opsboard.daemon import finder, health
 from opsboard.daemon.access import open_access
 from opsboard.daemon.fixed import refuse_fixed
-from opsboard.daemon.observed import SEARCH_EVERY_S, Owner, local_port
+from opsboard.daemon.observed import SEARCH_MOST_S, SEARCH_S, Owner, local_port
 from opsboard.daemon.pipeline import EngineSpec
 from opsboard.daemon.rights import Right
 from opsboard.daemon.specs import engine_specs, found_specs, launch_specs, secrets_of, url_specs
@@ -58,21 +59,22 @@ def test_the_process_that_listens_is_found_and_kept() -> None:
     assert asyncio.run(owner.pid()) == os.getpid(), "known, so nobody searches"
 
 
-def test_what_forwards_a_port_is_no_engine_and_is_not_searched_for_all_the_time() -> None:
-    clock, asked = ManualClock(), []
+def test_what_forwards_a_port_is_no_engine_and_is_searched_for_ever_more_seldom() -> None:
+    clock, searches = ManualClock(), []
 
     def is_engine(pid: int) -> bool:
-        asked.append(pid)
+        if pid == os.getpid():
+            searches.append(clock.now().mono)
         return False
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         owner = Owner(f"http://127.0.0.1:{server.getsockname()[1]}", is_engine, clock)
-        assert asyncio.run(owner.pid()) is None
-        assert asyncio.run(owner.pid()) is None
-        assert asked == [os.getpid()]
-        clock.advance(SEARCH_EVERY_S)
-        assert asyncio.run(owner.pid()) is None
-        assert len(asked) == 2
+        for _ in range(1000):
+            assert asyncio.run(owner.pid()) is None
+            clock.advance(5.0)
+    waits = [later - earlier for earlier, later in itertools.pairwise(searches)]
+    assert waits[:4] == [SEARCH_S, 2 * SEARCH_S, 4 * SEARCH_S, 8 * SEARCH_S]
+    assert set(waits[4:]) == {SEARCH_MOST_S}
 
 
 def test_an_engine_elsewhere_has_no_process_here() -> None:
