@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,7 @@ from opsboard.core.wire import (
     ActionAccepted,
     ActionRequest,
     EngineDetail,
+    EventInfo,
     History,
     Status,
 )
@@ -164,7 +165,7 @@ class Control:
         path = self._log_path(name)
         return msgspec.structs.replace(
             detail,
-            events=tuple(board.event_info(event) for event in events) or detail.events,
+            events=_merged(map(board.event_info, events), detail.events),
             log_path=None if path is None else str(path),
         )
 
@@ -206,6 +207,12 @@ async def log_stream(path: Path, lines: int, *, follow: bool) -> AsyncGenerator[
     finally:
         if follower is not None:
             follower.close()
+
+
+def _merged(stored: Iterable[EventInfo], lately: Sequence[EventInfo]) -> tuple[EventInfo, ...]:
+    """Return what the store remembers and what it could not take yet, each once, in order of time."""
+    events = dict.fromkeys([*stored, *lately])
+    return tuple(sorted(events, key=lambda event: event.t))[-DETAIL_EVENTS:]
 
 
 def _text(lines: list[str]) -> bytes:

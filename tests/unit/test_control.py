@@ -14,7 +14,7 @@ import pytest
 from opsboard.client.stream import AsyncClient, Disconnected, watch
 from opsboard.client.sync import Client
 from opsboard.core.errors import Denied, StoreError
-from opsboard.core.model import Event
+from opsboard.core.model import Event, Severity
 from opsboard.daemon import control
 from opsboard.daemon.rights import Right
 from opsboard.daemon.subscribers import Newest
@@ -77,6 +77,23 @@ def test_an_engine_is_shown_from_memory_while_the_disk_does_not_answer(
         daemon.state.events.append(Event(t=1.0, subject="engine/a", kind="ready", text="stopped → ready"))
         found = await in_thread(lambda: Client(path).engine("a"))
         assert [event.text for event in found.events] == ["stopped → ready"]
+
+    with_daemon(path, test)
+
+
+def test_a_timeline_holds_what_the_disk_has_and_what_it_could_not_take(path: Path) -> None:
+    def told(t: float) -> Event:
+        return Event(t=t, subject="engine/a", kind="action", text=f"at {t}", severity=Severity.INFO)
+
+    class FullPast(FakePast):
+        async def events(self, subject: str | None = None, limit: int = 100) -> list[Event]:
+            return [told(1.0), told(2.0)]
+
+    async def test(daemon: FakeDaemon) -> None:
+        daemon.control._past = FullPast()
+        daemon.state.events.extend([told(2.0), told(3.0)])
+        detail = await in_thread(lambda: Client(path).engine("a"))
+        assert [event.t for event in detail.events] == [1.0, 2.0, 3.0]
 
     with_daemon(path, test)
 
