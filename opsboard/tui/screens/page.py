@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import events
@@ -75,9 +76,9 @@ class Page(Screen[object]):
         self.canvas = Canvas(self.board.looks)
         yield self.canvas
 
+    @abstractmethod
     def draw(self, size: Size) -> list[Line]:
         """Return the lines of the whole screen."""
-        raise NotImplementedError
 
     def footer_keys(self) -> list[tuple[str, str]]:
         """Return what the footer says about keys."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 from opsboard.tui.detail import scrolled
@@ -38,9 +39,9 @@ class ReadingPage(Page):
         self._top = 0
         self._total = 0
 
+    @abstractmethod
     def content(self, view: View, width: int) -> tuple[str, Sequence[Line]]:
         """Return the title and all lines."""
-        raise NotImplementedError
 
     def draw(self, size: Size) -> list[Line]:
         """Return the visible part."""
