@@ -56,7 +56,7 @@ def list_engines(options: Options, as_json: bool) -> None:
 
 
 def _action(kind: str, summary: str) -> Callable[..., None]:
-    @engine.command(kind, help=summary)
+    @engine.command(kind, help=summary, short_help=summary.partition(":")[0].rstrip(".") + ".")
     @click.argument("names", metavar="NAME...", nargs=-1)
     @click.option("--all", "every", is_flag=True, help="Every supervised engine.")
     @click.option("--reason", metavar="TEXT", help="Kept on the engine's timeline.")
@@ -115,13 +115,13 @@ def _wait_for(source: Client, name: str, kind: str, detail: EngineDetail) -> Non
         _raise_failure(name, new, detail)
         now = new.engine
         line = now.state if now.phase is None else f"{now.state}: {now.phase}"
-        if line != said:
-            click.echo(f"{name}: {line}", err=True)
-            said = line
         moved = now.state_since != before.state_since or (kind != "restart" and now.state == before.state)
         if moved and now.state in _DONE[kind] and (kind != "restart" or now.pid != before.pid):
             click.echo(f"{name}: {now.state}")
             return
+        if line != said:
+            click.echo(f"{name}: {line}", err=True)
+            said = line
         if moved and now.state in _FAILED:
             raise ControlError(
                 f"{name}: {now.state}: {now.message or 'no reason known'}", hint=f"opsboard engine logs {name}"

@@ -28,7 +28,7 @@ VERBS = {
     "record": ("opsboard.cli.record:record", "Write readings to a file."),
     "shim": ("opsboard.cli.shim:shim", "Internal: the parent process of one engine."),
     "sim": ("opsboard.cli.sim:sim", "Run one simulated engine."),
-    "status": ("opsboard.cli.status:status", "One screen of truth."),
+    "status": ("opsboard.cli.status:status", "What all engines and GPUs do now, as text or JSON."),
 }
 HIDDEN = frozenset({"shim"})
 
