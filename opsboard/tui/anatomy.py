@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from opsboard.core.model import Phase, ProcessView
+from opsboard.core.text import sanitise
 from opsboard.core.wire import EngineDetail, Gpu
 from opsboard.tui import format as fmt
 from opsboard.tui.bars import bar
 from opsboard.tui.focus import facts, pairs, trouble
 from opsboard.tui.gpus import TABLE_WIDTH, gpu_table, grid
-from opsboard.tui.spans import Line, Span, clip, fit, rule
+from opsboard.tui.spans import Line, Span, clip, fit, rule, wrapped
 from opsboard.tui.view import View
 
 
@@ -134,5 +135,8 @@ def _command(detail: EngineDetail, width: int) -> list[Line]:
             lines.append(clip((Span(" " + fit(label, 9), "dim"), Span(fit(value, room, middle=True))), width))
     if detail.aliases:
         said = ", ".join(f"{name} = {series}" for name, series in sorted(detail.aliases.items()))
-        lines.append(clip((Span(" " + fit("read from", 9) + " ", "dim"), Span(fit(said, room - 1), "dim")), width))
+        heading = Span(" " + fit("read from", 9) + " ", "dim")
+        lines += [
+            clip(row, width) for row in wrapped((heading, Span(sanitise(said), "dim")), width - 1, indent=" " * 11)
+        ]
     return lines

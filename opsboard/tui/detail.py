@@ -11,7 +11,7 @@ from opsboard.tui.anatomy import anatomy
 from opsboard.tui.bars import bar
 from opsboard.tui.charts import CHARTS, chart
 from opsboard.tui.columns import kv_style, state_key
-from opsboard.tui.focus import title, trouble
+from opsboard.tui.focus import title, trouble, warning
 from opsboard.tui.header import STATE_STYLES
 from opsboard.tui.history import RECENT, Range
 from opsboard.tui.latency import latencies, rows
@@ -48,7 +48,7 @@ def engine_screen(view: View, own: EngineView, room: Size) -> list[Line]:
     head = [_who(engine, view, room.width), _doing(engine, view, room.width), _tabs(own, room.width)]
     said = trouble(engine, view)
     if said:
-        head.append(clip((Span(" " + fit(said, room.width - 2), "warn"),), room.width))
+        head += warning(said, room.width, 3)
     body = Size(room.width, room.height - len(head))
     lines = _look(engine, view, own, body)
     old = view.stale or engine.state == "unreachable" or _old(engine, view)

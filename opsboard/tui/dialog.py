@@ -13,6 +13,7 @@ from opsboard.tui.view import Size
 
 SERVING = ("ready", "draining", "starting", "unreachable")
 """States in which an engine may have requests in flight: stopping one then needs its name typed."""
+_NOTHING_TO_DO = {"start": ("ready", "starting", "asleep"), "stop": ("stopped",)}
 
 
 class Question(Record, frozen=True, kw_only=True):
@@ -32,6 +33,13 @@ class Question(Record, frozen=True, kw_only=True):
     def allowed(self) -> bool:
         """True when the action's button may be pressed."""
         return not self.needs_name or self.typed == self.engine.name
+
+
+def needless(engine: Engine, kind: str) -> str | None:
+    """Return in one sentence why there is nothing to ask, None when there is."""
+    if engine.state not in _NOTHING_TO_DO.get(kind, ()):
+        return None
+    return f"{engine.name} is {fmt.state_word(engine.state, short=False)} already: there is nothing to {kind}"
 
 
 def consequence(engine: Engine, kind: str) -> str:
@@ -77,11 +85,15 @@ def box(question: Question, width: int, glyphs: Glyphs) -> list[Line]:
 
 def _buttons(question: Question) -> list[Span]:
     go = f" {question.kind.capitalize()} "
+    if question.on_action:
+        hint = f"Enter {question.kind}s it, Esc cancels"
+    else:
+        hint = "Tab changes, Enter cancels" if question.allowed else "Enter and Esc cancel"
     return [
         Span("[ Cancel ]", "" if question.on_action else "select"),
         Span("   "),
         Span(f"[{go}]", "dim" if not question.allowed else "select" if question.on_action else "bad"),
-        Span("   Tab changes, Enter takes, Esc leaves", "dim"),
+        Span("   " + hint, "dim"),
     ]
 
 

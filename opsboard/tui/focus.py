@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from opsboard.core.text import sanitise_line
 from opsboard.core.wire import Engine
 from opsboard.tui import format as fmt
 from opsboard.tui.charts import CHARTS, Chart, chart
 from opsboard.tui.history import RECENT
-from opsboard.tui.spans import Line, Span, clip, dimmed, fit, rule, width_of
+from opsboard.tui.spans import Line, Span, clip, dimmed, fit, line_text, rule, width_of, wrapped
 from opsboard.tui.view import Size, View, reading_is_old
 
 PAIR = 20
@@ -83,6 +84,16 @@ def trouble(engine: Engine, view: View) -> str | None:
     return engine.message
 
 
+def warning(text: str, width: int, most: int) -> list[Line]:
+    """Return a sentence that must be read, over at most ``most`` lines."""
+    rows = wrapped((Span(" " + sanitise_line(text), "warn"),), width - 1, indent=" ")
+    if len(rows) > most:
+        used = sum(len(line_text(row)) - 1 for row in rows[: most - 1])
+        rest = sanitise_line(text)[used:]
+        rows = [*rows[: most - 1], (Span(" " + fit(rest, width - 2), "warn"),)]
+    return [clip(row, width) for row in rows]
+
+
 def focus(view: View, width: int, height: int) -> list[Line]:
     """Return a heading and ``height - 1`` lines about the engine under the cursor; nothing without one."""
     engine = view.selected
@@ -92,8 +103,9 @@ def focus(view: View, width: int, height: int) -> list[Line]:
     said = trouble(engine, view)
     rows = height - 1
     if said:
-        lines.append(clip((Span(" " + fit(said, width - 2), "warn"),), width))
-        rows -= 1
+        idle = engine.state in ("failed", "parked", "backing_off", "unreachable")
+        lines += warning(said, width, min(4, rows) if idle else 1)
+        rows = height - len(lines)
     lines += pairs(facts(engine), width, rows)
     if view.stale:
         lines[1:] = [dimmed(line) for line in lines[1:]]

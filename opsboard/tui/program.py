@@ -16,6 +16,7 @@ from opsboard.core.errors import ControlError, OpsboardError, UsageError
 from opsboard.core.text import sanitise
 from opsboard.core.wire import Status
 from opsboard.tui import commands
+from opsboard.tui.dialog import needless
 from opsboard.tui.driver import congested, exit_soon, without_extras
 from opsboard.tui.dump import dump
 from opsboard.tui.feed import Feed
@@ -180,6 +181,8 @@ class BoardApp(App[int]):
             self.say(f"the daemon does not answer: {kind} is not possible now")
         elif not engine.supervised:
             self.say(f"{sanitise(name)} is observed only: opsboard did not start it and does not {kind} it")
+        elif (why := needless(engine, kind)) is not None:
+            self.say(sanitise(why))
         else:
             page = self.page
             self.push_screen(ConfirmPage(engine, kind, page, lambda: self._act_soon(kind, name)))
@@ -189,11 +192,11 @@ class BoardApp(App[int]):
 
     async def _act(self, kind: str, name: str) -> None:
         try:
-            accepted = await self.feed.act(name, kind, "asked for on the board")
+            accepted = await self.feed.act(name, kind, "on the board")
         except ControlError as error:
             self.say(f"{kind} {sanitise(name)}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
         else:
-            self.say(f"{accepted.kind} {sanitise(accepted.engine)}: the daemon took it on ({accepted.id})")
+            self.say(f"{accepted.kind} {sanitise(accepted.engine)}: the daemon took it on; events tell how it goes")
 
     # --- the command line -------------------------------------------------------------------------------------------
 

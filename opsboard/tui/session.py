@@ -75,6 +75,10 @@ class Session:
         """Show ``text`` in the footer for :data:`MESSAGE_S`."""
         self._message = (text, self._clock.now().mono)
 
+    def hush(self) -> None:
+        """Drop the message: the next key was pressed, and the footer tells of that one."""
+        self._message = None
+
     @property
     def moving(self) -> bool:
         """True while something on the screen changes without news: ages of silence, a message that will go."""

@@ -90,6 +90,46 @@ def clip(line: Iterable[Span], width: int) -> Line:
     return tuple(kept)
 
 
+def wrapped(line: Iterable[Span], width: int, indent: str = "") -> list[Line]:
+    """Return ``line`` over lines of at most ``width`` cells, words whole where they can be, later lines indented."""
+    spans = list(line)
+    text = line_text(spans)
+    lines: list[Line] = []
+    while True:
+        lead = indent if lines else ""
+        head = _first(text, max(2, width - len(lead)))
+        if len(head) < len(text) and (space := head.rfind(" ") + 1) > len(head) // 2:
+            head = head[:space]
+        row, spans = _split(spans, len(head))
+        lines.append((Span(lead), *row) if lead else tuple(row))
+        text = text[len(head) :]
+        if not text:
+            return lines
+
+
+def _split(spans: Sequence[Span], at: int) -> tuple[list[Span], list[Span]]:
+    """Return the spans of the first ``at`` characters, and the rest."""
+    head: list[Span] = []
+    for number, span in enumerate(spans):
+        if at < len(span.text):
+            rest = [Span(span.text[at:], span.style), *spans[number + 1 :]]
+            return ([*head, Span(span.text[:at], span.style)] if at else head), rest
+        head.append(span)
+        at -= len(span.text)
+    return head, []
+
+
+def _first(text: str, width: int) -> str:
+    """Return as many characters from the front of ``text`` as ``width`` cells hold."""
+    if text.isascii():
+        return text[:width]
+    for at, char in enumerate(text):
+        width -= cell_len(char)
+        if width < 0:
+            return text[:at]
+    return text
+
+
 def dimmed(line: Iterable[Span]) -> Line:
     """Return ``line`` as something that was true a while ago."""
     return tuple(Span(span.text, "dim") for span in line)
@@ -110,11 +150,14 @@ def rule(title: Sequence[Span], width: int, horizontal: str) -> Line:
     return clip((lead, *title, Span(" " + horizontal * max(0, width - used), "dim")), width)
 
 
+_IN_ASCII = str.maketrans("…·–—→“”‘’", "~--->\"\"''")
+
+
 def plain_ascii(line: Line) -> Line:
-    """Return ``line`` in ASCII: each other character becomes as many ``?`` as it takes cells."""
+    """Return ``line`` in ASCII: what has no likeness there becomes as many ``?`` as it takes cells."""
     return tuple(span if span.text.isascii() else Span(_ascii(span.text), span.style) for span in line)
 
 
 def _ascii(text: str) -> str:
-    text = text.replace("…", "~").replace("·", "-").replace("–", "-")
+    text = text.translate(_IN_ASCII)
     return "".join(char if char.isascii() else "?" * cell_len(char) for char in text)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from opsboard.core.wire import Engine
 from opsboard.tui import format as fmt
 from opsboard.tui.bars import bar
-from opsboard.tui.columns import BY_KEY, Column, Placed, place, state_key
+from opsboard.tui.columns import BY_KEY, WIDE, Column, Placed, place, state_key
 from opsboard.tui.header import STATE_STYLES
 from opsboard.tui.spans import Line, Span, clip, dimmed, fit, width_of
 from opsboard.tui.view import Order, View, reading_is_old
@@ -92,14 +92,15 @@ def _title(column: Column, view: View, cells: int) -> str:
         return column.title if len(column.title) < cells else column.title.partition("/")[0]
     descending = (column.key not in ("state", "name", "model")) != view.order.reverse
     arrow = view.glyphs.down if descending else view.glyphs.up
-    return fit(column.title, cells - 2).strip() + arrow
+    title = column.title if len(column.title) <= cells - 2 else column.title.partition("/")[0]
+    return title[: cells - 2] + arrow
 
 
 def _row(engine: Engine, view: View, placed: Placed, width: int) -> Line:
     selected = engine.name == view.cursor
     spans: list[Span] = [Span(view.glyphs.cursor if selected else " ", "strong" if selected else "")]
     old = engine.state == "unreachable" or reading_is_old(engine, view.status.daemon.interval_s if view.status else 1.0)
-    said = _instead_of_numbers(engine, view)
+    said = _instead_of_numbers(engine, view, wide=width >= WIDE)
     for column, cells in placed:
         if said and column.key not in ("state", "name"):
             break
@@ -125,25 +126,34 @@ def _fitted(said: Sequence[Span], width: int) -> Line:
     return tuple(spans)
 
 
-def _instead_of_numbers(engine: Engine, view: View) -> list[Span]:
+def _instead_of_numbers(engine: Engine, view: View, *, wide: bool) -> list[Span]:
     """Return what matters more than numbers that are not there: the progress of a start, why an engine failed."""
     state = engine.state
     if state == "starting":
         return _progress(engine, view)
     style = STATE_STYLES.get(state_key(engine, view), "")
     if state in ("failed", "parked", "backing_off", "stopped"):
-        code = f"exit {engine.exit_code}  " if engine.exit_code is not None else ""
-        text = engine.message or engine.reading.error or ("" if code else _ago(engine, view))
-        return [Span(code, style), Span(text, "" if state != "stopped" else "dim")] if code or text else []
+        text = engine.message or engine.reading.error or ""
+        code = engine.exit_code
+        told = (
+            code is None or (code == 0 and state == "stopped") or f"code {code}" in text or (code < 0 and "SIG" in text)
+        )
+        spans = [
+            Span("" if told else f"exit {code}  ", style),
+            Span(_ago(engine, view) if wide or not text else "", "dim"),
+            Span(text, "" if state != "stopped" else "dim"),
+        ]
+        return spans if any(span.text for span in spans) else []
     if state == "unreachable" and engine.running is None and engine.kv_usage is None:
-        return [Span(engine.message or engine.reading.error or _ago(engine, view) or "no answer yet", "")]
+        ago = _ago(engine, view) if wide else ""
+        return [Span(ago, "dim"), Span(engine.message or engine.reading.error or "no answer yet")]
     return []
 
 
 def _ago(engine: Engine, view: View) -> str:
     if view.status is None or engine.state_since is None:
         return ""
-    return f"{fmt.state_word(engine.state, short=False)} {fmt.age(view.status.time - engine.state_since)} ago"
+    return f"{fmt.age(view.status.time - engine.state_since)} ago  "
 
 
 def _progress(engine: Engine, view: View) -> list[Span]:

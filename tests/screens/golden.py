@@ -18,7 +18,7 @@ from opsboard.tui.keys import help_lines, hints
 from opsboard.tui.logview import LogWindow, found
 from opsboard.tui.present import board, framed
 from opsboard.tui.screens.board import BoardPage
-from opsboard.tui.screens.engine import EnginePage
+from opsboard.tui.screens.engine import keys_of
 from opsboard.tui.spans import Line, line_text, width_of
 from opsboard.tui.view import Link, Order, Size, View
 from tests.screens import boards
@@ -67,7 +67,7 @@ def on_engine(
     engine = next(e for e in whole.engines if e.name == name)
     base = EngineView(name=name, look=look, detail=boards.detail(engine), log=boards.LOG)
     page = msgspec.structs.replace(base, **own)
-    footer = hints(EnginePage.KEYS, shown.glyphs, readonly=False)
+    footer = hints(keys_of(look), shown.glyphs, readonly=False)
     return lambda size: framed(shown, size, footer, lambda v, room: engine_screen(v, page, room))
 
 

@@ -142,7 +142,7 @@ async def test_stopping_begins_on_cancel_needs_the_name_and_then_acts() -> None:
         await stage.press("x")
         stage.clock.advance(1.0)
         await stage.press(*"llama", "minus", "a", "enter")
-        await stage.shows("the daemon took it on (a1)")
+        await stage.shows("the daemon took it on; events tell")
         assert [act[:2] for act in stage.feed.acted] == [("stop", "llama-a")]
 
 
@@ -263,7 +263,7 @@ async def test_a_log_is_followed_held_and_searched() -> None:
         await stage.shows("no match for 'nowhere'")
         await stage.press("f")
         await stage.shows("following")
-        await stage.press(*["left"] * 9, "right")
+        await stage.press("right")
         await stage.hides("(APIServer")
         await stage.press("left")
         await stage.shows("(APIServer")

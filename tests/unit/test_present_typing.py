@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from opsboard.core.errors import UsageError
+from opsboard.tui.columns import BY_KEY
 from opsboard.tui.commands import Command, choices, completed, parse
-from opsboard.tui.dialog import Question, consequence
+from opsboard.tui.detail import LOOKS
+from opsboard.tui.dialog import Question, box, consequence, needless
+from opsboard.tui.glyphs import UNICODE
 from opsboard.tui.lineedit import LIMIT, edited, pasted
-from opsboard.tui.logview import LogWindow, found, level, moved
-from opsboard.tui.table import filtered, ordered, window
+from opsboard.tui.logview import LogWindow, first_screen, found, level, log, moved
+from opsboard.tui.screens.engine import keys_of
+from opsboard.tui.spans import Span, line_text, line_width, wrapped
+from opsboard.tui.table import filtered, ordered, table, window
 from opsboard.tui.timeline import KEPT, merged
 from opsboard.tui.view import Order, Size
-from tests.screens import boards
+from tests.screens import boards, golden
 
 ENGINES = ["llama-a", "llama-b", "mixtral"]
 
@@ -114,11 +120,68 @@ def test_a_search_goes_round() -> None:
     again = found(lines, first, Size(80, 1), -1)
     assert again is not None
     assert again.end == 4
-    far = found(["x" * 200 + "needle"], LogWindow(search="needle"), Size(80, 1), 1)
+    far = found(["x" * 200 + "needle"], LogWindow(search="needle", wrap=False), Size(80, 1), 1)
     assert far is not None
     assert far.shift <= 200 < far.shift + 80
     assert found(lines, LogWindow(search="nine"), Size(80, 1), -1) is None
     assert found(lines, LogWindow(), Size(80, 1), -1) is None
+
+
+def test_long_lines_are_wrapped_and_the_first_screen_is_where_g_goes() -> None:
+    lines = ["short", "word " * 30, "x" * 100, "end"]
+    room = Size(40, 6)
+    top = first_screen(lines, LogWindow(), room)
+    assert top == 2  # one row and four: the next line's three do not fit
+    assert moved(LogWindow(), 4, top, -9999).end == 2
+    view = golden.view(boards.busy())
+    shown = [line_text(line).rstrip() for line in log(lines, LogWindow(end=2, search="word"), view, 40, 7)]
+    assert shown[1:3] == [" short", " word word word word word word word"]
+    assert shown[3].startswith("     word")
+    assert all(len(line) <= 40 for line in shown)
+    huge = log(["a b " * 500], LogWindow(), view, 40, 5)
+    assert len(huge) == 5
+    assert line_text(huge[1]).startswith(" a b")
+
+
+def test_wrapping_loses_nothing_and_keeps_wide_characters_whole() -> None:
+    for text in ("漢字かな交じり文" * 9, "one two three " * 9, "x" * 50, ""):
+        for width in (2, 7, 20):
+            rows = wrapped((Span(text[:5], "found"), Span(text[5:])), width)
+            assert "".join(line_text(row) for row in rows) == text
+            assert all(line_width(row) <= width for row in rows)
+
+
+def test_what_is_so_already_is_not_asked() -> None:
+    ready = boards.engine(0)
+    stopped = msgspec.structs.replace(ready, state="stopped")
+    assert "ready already" in (needless(ready, "start") or "")
+    assert "stopped already" in (needless(stopped, "stop") or "")
+    assert needless(ready, "stop") is needless(ready, "restart") is needless(stopped, "start") is None
+
+
+def test_the_dialog_says_what_enter_does_in_80_cells() -> None:
+    for kind in ("start", "stop", "restart"):
+        for question, said in (
+            (Question(engine=boards.engine(0), kind=kind, typed="llama-a"), "Enter cancels"),
+            (Question(engine=boards.engine(0), kind=kind, typed="llama-a", on_action=True), f"Enter {kind}s it"),
+        ):
+            lines = [line_text(line) for line in box(question, 64, UNICODE)]
+            assert any(said in line for line in lines)
+            assert not any("…" in line for line in lines)
+
+
+def test_the_footer_tells_only_keys_of_what_is_looked_at() -> None:
+    hints_of = {look: {key.hint for key in keys_of(look)} for look in LOOKS}
+    assert {"follow", "wrap", "search"} <= hints_of["log"]
+    assert "follow" not in hints_of["overview"]
+    assert "range" not in hints_of["log"]
+
+
+def test_the_mark_of_a_sort_leaves_no_stump() -> None:
+    busy = golden.view(boards.busy())
+    for column in BY_KEY:
+        heading = line_text(table(msgspec.structs.replace(busy, order=Order(column=column)), 200, 9)[0])
+        assert "…" not in heading
 
 
 def test_levels_are_read_from_the_head_of_a_line() -> None:

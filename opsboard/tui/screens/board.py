@@ -94,8 +94,10 @@ class BoardPage(Page):
             filter=self.filter,
             prompt=self.prompt,
         )
-        if self.filter and not view.message and self.prompt is None:
-            view = with_changes(view, message=f"filter {self.filter}  ({len(self._rows)} shown, Esc clears)")
+        if self.filter and self.prompt is None:
+            total = len(view.status.engines) if view.status else 0
+            note = f"filter {self.filter}  ({len(self._rows)} of {total} shown, Esc clears)"
+            view = with_changes(view, message=f"{note}  {view.message}" if view.message else note)
         return board(view, size, self.footer_keys())
 
     def _settle(self) -> None:

@@ -11,9 +11,9 @@ import msgspec
 from opsboard.core.errors import ControlError
 from opsboard.tui.detail import LOOKS, EngineView, engine_screen
 from opsboard.tui.history import CHARTED, RANGES
-from opsboard.tui.keys import Key
+from opsboard.tui.keys import Key, hints
 from opsboard.tui.latency import modes
-from opsboard.tui.logview import KEPT, SHIFT, LogWindow, found, moved
+from opsboard.tui.logview import KEPT, SHIFT, first_screen, found, moved
 from opsboard.tui.present import framed
 from opsboard.tui.screens.page import COMMON, Page
 from opsboard.tui.session import with_changes
@@ -44,18 +44,19 @@ class EnginePage(Page):
         Key(keys=("shift+tab",), action="next_look(-1)", text="previous", group="Look at"),
         Key(keys=("j", "down"), action="scroll(1)", text="down", group="Move"),
         Key(keys=("k", "up"), action="scroll(-1)", text="up", group="Move"),
-        Key(keys=("pagedown", "ctrl+d"), action="scroll(20)", text="a page down", group="Move"),
-        Key(keys=("pageup", "ctrl+u"), action="scroll(-20)", text="a page up", group="Move"),
+        Key(keys=("pagedown", "ctrl+d"), action="page(1)", text="a page down", group="Move"),
+        Key(keys=("pageup", "ctrl+u"), action="page(-1)", text="a page up", group="Move"),
         Key(keys=("g", "home"), action="scroll(-99999)", text="top", group="Move"),
         Key(keys=("G", "end"), action="scroll(99999)", text="end", group="Move"),
         Key(keys=("t",), action="range", text="time range of the charts", group="Overview", hint="range"),
-        Key(keys=("b",), action="mode", text="latencies: windows, or buckets", group="Overview", hint="buckets"),
-        Key(keys=("f",), action="follow", text="follow, or hold", group="Log"),
+        Key(keys=("b",), action="mode", text="latencies or buckets", group="Overview", hint="buckets"),
+        Key(keys=("f",), action="follow", text="follow, or hold", group="Log", hint="follow"),
         Key(keys=("slash",), action="search", text="search", group="Log", hint="search"),
         Key(keys=("n",), action="find(1)", text="next match", group="Log"),
         Key(keys=("N",), action="find(-1)", text="previous match", group="Log"),
-        Key(keys=("left",), action="shift(-1)", text="to the left", group="Log"),
-        Key(keys=("right",), action="shift(1)", text="to the right", group="Log"),
+        Key(keys=("w",), action="wrap", text="wrap long lines or not", group="Log", hint="wrap"),
+        Key(keys=("left",), action="shift(-1)", text="left, unwrapped", group="Log"),
+        Key(keys=("right",), action="shift(1)", text="right, unwrapped", group="Log"),
         Key(keys=("s",), action="act('start')", text="start", group="Engine", hint="start", mutates=True),
         Key(keys=("x",), action="act('stop')", text="stop", group="Engine", hint="stop", mutates=True),
         Key(keys=("r",), action="act('restart')", text="restart", group="Engine", hint="restart", mutates=True),
@@ -79,6 +80,10 @@ class EnginePage(Page):
         self.board.want_history(self.own.name, CHARTED, self.own.span)
         self.set_interval(LOG_PAINT_S, self._paint_log)
         self._read_log()
+
+    def footer_keys(self) -> list[tuple[str, str]]:
+        """Return the hints of what is looked at."""
+        return hints(keys_of(self.own.look), self.session.glyphs, readonly=self.session.readonly)
 
     def draw(self, size: Size) -> list[Line]:
         """Return the engine's screen."""
@@ -169,17 +174,22 @@ class EnginePage(Page):
     def action_scroll(self, by: int) -> None:
         """Scroll what is longer than the screen."""
         if self.own.look == "log":
-            self._change(window=moved(self.own.window, len(self._log), self._log_height, by))
+            least = first_screen(self._log, self.own.window, self._log_room)
+            self._change(window=moved(self.own.window, len(self._log), least, by))
         else:
             self._change(top=max(0, min(self.own.top + by, 500)))
+
+    def action_page(self, by: int) -> None:
+        """Scroll by what is seen at once, less a line."""
+        self.action_scroll(by * max(1, self._log_room.height - 1))
 
     def wheel(self, by: int) -> None:
         """Scroll."""
         self.action_scroll(by)
 
     @property
-    def _log_height(self) -> int:
-        return max(1, self.size.height - 6)
+    def _log_room(self) -> Size:
+        return Size(self.size.width, max(1, self.size.height - 6))
 
     def action_range(self) -> None:
         """Chart another stretch of time."""
@@ -200,7 +210,12 @@ class EnginePage(Page):
     def action_shift(self, by: int) -> None:
         """Look further to the side of long lines."""
         window = self.own.window
-        self._change(window=msgspec.structs.replace(window, shift=max(0, window.shift + by * SHIFT)))
+        self._change(window=msgspec.structs.replace(window, shift=max(0, window.shift + by * SHIFT), wrap=False))
+
+    def action_wrap(self) -> None:
+        """Wrap long lines, or let them run off the side."""
+        window = self.own.window
+        self._change(window=msgspec.structs.replace(window, wrap=not window.wrap, shift=0))
 
     def action_search(self) -> None:
         """Type what to search in the log."""
@@ -213,13 +228,13 @@ class EnginePage(Page):
         if mark != "/":
             super().prompt_done(mark, text)
             return
-        self._change(window=LogWindow(end=self.own.window.end, shift=self.own.window.shift, search=text))
+        self._change(window=msgspec.structs.replace(self.own.window, search=text))
         if text:
             self.action_find(-1)
 
     def action_find(self, step: int) -> None:
         """Go to another match."""
-        window = found(tuple(self._log), self.own.window, Size(self.size.width, self._log_height), step)
+        window = found(tuple(self._log), self.own.window, self._log_room, step)
         if window is None:
             self.session.say(
                 f"no match for {self.own.window.search!r}" if self.own.window.search else "nothing to find"
@@ -235,3 +250,9 @@ class EnginePage(Page):
     def action_copy(self) -> None:
         """Copy the engine's name."""
         self.board.copy(self.own.name)
+
+
+def keys_of(look: str) -> tuple[Key, ...]:
+    """Return the keys that do something while ``look`` is shown."""
+    others = {other.capitalize() for other in LOOKS} - {look.capitalize()}
+    return tuple(key for key in EnginePage.KEYS if key.group not in others)

@@ -137,6 +137,7 @@ class Page(Screen[object]):
         """
         event.stop()
         event.prevent_default()
+        self.session.hush()
         if not self.on_top:
             self.board.page.post_message(events.Key(event.key, event.character))
         elif self.prompt is not None:
