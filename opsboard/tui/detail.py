@@ -45,14 +45,24 @@ def engine_screen(view: View, own: EngineView, room: Size) -> list[Line]:
             clip(line, room.width)
             for line in ((), (Span(f" {fit(own.name, 40).strip()} is not on the board", "warn"),))
         ]
-    head = [_who(engine, view, room.width), _doing(engine, view, room.width), _tabs(own, room.width)]
-    said = trouble(engine, view)
-    if said:
-        head += warning(said, room.width, 3)
-    body = Size(room.width, room.height - len(head))
-    lines = _look(engine, view, own, body)
+    head = _head(engine, view, own, room.width)
+    lines = _look(engine, view, own, Size(room.width, room.height - len(head)))
     old = view.stale or engine.state == "unreachable" or _old(engine, view)
     return head + ([dimmed(line) for line in lines] if old and own.look == "overview" else lines)
+
+
+def log_room(view: View, own: EngineView, room: Size) -> Size:
+    """Return what of ``room`` is there for the lines of a log: less the head, a problem and the log's own heading."""
+    engine = next((e for e in view.status.engines if e.name == own.name), None) if view.status else None
+    used = 1 + bool(own.problem) + (len(_head(engine, view, own, room.width)) if engine else 0)
+    return Size(room.width, max(1, room.height - used))
+
+
+def _head(engine: Engine, view: View, own: EngineView, width: int) -> list[Line]:
+    """Return who it is, what it does, what is wrong with it, and the looks there are."""
+    head = [_who(engine, view, width), _doing(engine, view, width), _tabs(own, width)]
+    said = trouble(engine, view)
+    return head + (warning(said, width, 3) if said else [])
 
 
 def _old(engine: Engine, view: View) -> bool:

@@ -23,10 +23,13 @@ RESTORE = (
 
 
 def ascii_only(asked: bool | None, env: Mapping[str, str] = os.environ, encoding: str | None = None) -> bool:
-    """Return whether to draw in ASCII: as asked, else when the locale is not UTF-8 or the terminal is bare."""
+    """Return whether to draw in ASCII: as asked, else when the locale is not UTF-8 or the terminal is bare.
+
+    Python takes the C locale for UTF-8, which is right where nobody set one; ``LC_ALL=C`` was set by somebody.
+    """
     if asked is not None:
         return asked
-    if env.get("TERM") in ("linux", "vt100", "vt220", "cons25"):
+    if env.get("TERM") in ("linux", "vt100", "vt220", "cons25") or env.get("LC_ALL") in ("C", "POSIX"):
         return True
     name = encoding or locale.getpreferredencoding(do_setlocale=False)
     return name.lower().replace("-", "") != "utf8"

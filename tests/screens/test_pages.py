@@ -277,6 +277,33 @@ async def test_a_log_is_followed_held_and_searched() -> None:
 
 
 @played
+async def test_the_log_of_a_failed_engine_begins_at_its_first_line_and_is_wrapped_as_wanted() -> None:
+    async with staged(boards.busy(), size=(60, 16)) as stage:
+        stage.feed.log = [f"{n} " + "word " * 20 + f"end-of-{n}" for n in range(40)]
+        await stage.press("j", "j", "j", "l")
+        await stage.shows("end-of-39")
+        await stage.press("g")
+        await stage.shows(" 0 word")
+        await stage.press("w")
+        await stage.hides("end-of")
+        await stage.press("right")
+        await stage.hides(" 0 word")
+        await stage.press("w", "G")
+        await stage.shows("end-of-39")
+
+
+@played
+async def test_a_filter_stays_in_sight_beside_a_message_and_the_next_key_ends_the_message() -> None:
+    async with staged(boards.busy()) as stage:
+        await stage.press("slash", *"llama", "minus", "a", "enter", "s")
+        await stage.shows("filter llama-a  (1 of 8 shown, Esc clears)  llama-a is ready already")
+        await stage.press("j")
+        await stage.hides("already")
+        await stage.press("escape")
+        await stage.shows("open")
+
+
+@played
 async def test_an_engine_that_leaves_the_board_is_told() -> None:
     async with staged(boards.busy()) as stage:
         await stage.press("enter")

@@ -16,6 +16,7 @@ from opsboard.tui.logview import LogWindow, first_screen, found, level, log, mov
 from opsboard.tui.screens.engine import keys_of
 from opsboard.tui.spans import Span, line_text, line_width, wrapped
 from opsboard.tui.table import filtered, ordered, table, window
+from opsboard.tui.terminal import ascii_only
 from opsboard.tui.timeline import KEPT, merged
 from opsboard.tui.view import Order, Size
 from tests.screens import boards, golden
@@ -149,6 +150,13 @@ def test_wrapping_loses_nothing_and_keeps_wide_characters_whole() -> None:
             rows = wrapped((Span(text[:5], "found"), Span(text[5:])), width)
             assert "".join(line_text(row) for row in rows) == text
             assert all(line_width(row) <= width for row in rows)
+
+
+def test_a_locale_that_somebody_set_to_c_gets_ascii() -> None:
+    assert ascii_only(None, {"TERM": "xterm", "LC_ALL": "C"}, "utf-8")
+    assert ascii_only(None, {"TERM": "linux"}, "utf-8")
+    assert not ascii_only(None, {"TERM": "xterm", "LANG": "C"}, "utf-8")
+    assert not ascii_only(False, {"TERM": "linux"}, "ascii")
 
 
 def test_what_is_so_already_is_not_asked() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from opsboard.core.errors import ControlError
-from opsboard.tui.detail import LOOKS, EngineView, engine_screen
+from opsboard.tui.detail import LOOKS, EngineView, engine_screen, log_room
 from opsboard.tui.history import CHARTED, RANGES
 from opsboard.tui.keys import Key, hints
 from opsboard.tui.latency import modes
@@ -72,6 +72,7 @@ class EnginePage(Page):
         self._log_changed = False
         self._reader: Worker[None] | None = None
         self._asking = False
+        self._log_room = Size(80, 18)
 
     def on_mount(self) -> None:
         """Ask for the details and the past at once."""
@@ -91,6 +92,7 @@ class EnginePage(Page):
         return framed(view, size, self.footer_keys(), self._body)
 
     def _body(self, view: View, room: Size) -> list[Line]:
+        self._log_room = log_room(view, self.own, room)
         own = msgspec.structs.replace(self.own, log=tuple(self._log)) if self.own.look == "log" else self.own
         return engine_screen(view, own, room)
 
@@ -186,10 +188,6 @@ class EnginePage(Page):
     def wheel(self, by: int) -> None:
         """Scroll."""
         self.action_scroll(by)
-
-    @property
-    def _log_room(self) -> Size:
-        return Size(self.size.width, max(1, self.size.height - 6))
 
     def action_range(self) -> None:
         """Chart another stretch of time."""

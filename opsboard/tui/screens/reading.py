@@ -19,8 +19,8 @@ _KEYS = (
     Key(keys=("escape", "q"), action="back", text="back", group="Move", hint="back"),
     Key(keys=("j", "down"), action="scroll(1)", text="down", group="Move"),
     Key(keys=("k", "up"), action="scroll(-1)", text="up", group="Move"),
-    Key(keys=("pagedown", "ctrl+d"), action="scroll(20)", text="a page down", group="Move"),
-    Key(keys=("pageup", "ctrl+u"), action="scroll(-20)", text="a page up", group="Move"),
+    Key(keys=("pagedown", "ctrl+d"), action="page(1)", text="a page down", group="Move"),
+    Key(keys=("pageup", "ctrl+u"), action="page(-1)", text="a page up", group="Move"),
     Key(keys=("g", "home"), action="scroll(-99999)", text="top", group="Move"),
     Key(keys=("G", "end"), action="scroll(99999)", text="end", group="Move"),
     *COMMON,
@@ -62,6 +62,10 @@ class ReadingPage(Page):
         """Scroll."""
         self._top = max(0, min(self._top + by, max(0, self._total - self.size.height + 5)))
         self.redraw()
+
+    def action_page(self, by: int) -> None:
+        """Scroll by what is seen at once, less a line."""
+        self.action_scroll(by * max(1, self.size.height - 5))
 
     def action_back(self) -> None:
         """Return to where we came from."""
