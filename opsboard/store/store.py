@@ -29,8 +29,11 @@ T = TypeVar("T")
 
 READ_S = 15.0
 CLOSE_S = 10.0
-START_S = 2.0
-"""How long opening waits for the check of series.db; after that it goes on behind, and samples wait in memory."""
+START_S = 0.25
+"""How long opening, and so the adoption of engines, waits for the check of series.db.
+
+After that it goes on behind, and samples wait in memory.
+"""
 OWN_WRITES_S = 0.5
 """How long a read waits for changes asked for before it."""
 STUCK_S = 10.0
