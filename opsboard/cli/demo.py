@@ -18,11 +18,11 @@ from typing import NoReturn
 
 import click
 
-from opsboard.cli.common import echo_json
+from opsboard.cli.common import echo_json, echo_table
 from opsboard.cli.private import child_daemon, end, scratch
 from opsboard.client.sync import Client
 from opsboard.config.explain import to_toml
-from opsboard.core.errors import ControlError, UsageError
+from opsboard.core.errors import ControlError, NotFound, UsageError
 from opsboard.core.wire import Engine
 
 _ENGINES = (
@@ -39,10 +39,13 @@ _POLL_S = 0.25
 @click.command()
 @click.option("--headless", is_flag=True, help="No board; the last line of output is the `status --json` object.")
 @click.option("--seconds", type=click.FloatRange(min=1), help="End by itself after this long (headless: 20).")
-@click.option("--fault", metavar="NAME", help="Give the first engine a fault, e.g. leak, hang, slow_step.")
+@click.option(
+    "--fault", metavar="NAME[=VALUE]", help="Give the first engine a fault: leak, hang, ... (`list` names them)."
+)
 @click.option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII characters only.")
 def demo(headless: bool, seconds: float | None, fault: str | None, ascii_only: bool) -> None:
     """Show everything at once: a daemon, three simulated engines with traffic, the board."""
+    _check(fault)
     if not headless and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("the board needs a terminal, and standard input or output is none", hint="add --headless")
     _end_on_signals()
@@ -51,6 +54,19 @@ def demo(headless: bool, seconds: float | None, fault: str | None, ascii_only: b
         with child_daemon(root, ["--stop-engines"], config) as socket, _traffic(urls):
             code = _headless(socket, seconds or 20.0) if headless else _board(socket, seconds, ascii_only)
     click.get_current_context().exit(code)
+
+
+def _check(fault: str | None) -> None:
+    """Refuse a fault that no engine has before anything is started."""
+    from opsboard.sim.faults import CATALOGUE, parse
+
+    if fault == "list":
+        echo_table(["FAULT", "VALUE OR EFFECT"], [[one.name, one.about] for one in CATALOGUE.values()])
+        raise SystemExit(0)
+    try:
+        parse([fault] if fault else [])
+    except NotFound as error:
+        raise UsageError(error.message, hint=error.hint) from None
 
 
 def _end_on_signals() -> None:

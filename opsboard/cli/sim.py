@@ -8,7 +8,13 @@ import click
 @click.command()
 @click.option("--port", default=8000, show_default=True, help="Port on 127.0.0.1; 0 lets the system choose.")
 @click.option("--profile", default="vllm-0.32", show_default=True, help="Whose metrics page and manners to show.")
-@click.option("--fault", "faults", metavar="NAME[=VALUE]", multiple=True, help="A fault from the start. Repeatable.")
+@click.option(
+    "--fault",
+    "faults",
+    metavar="NAME[=VALUE]",
+    multiple=True,
+    help="A fault from the start (`opsboard demo --fault list` names them). Repeatable.",
+)
 @click.option("--model", default="sim-7b", show_default=True, help="Served model name.")
 @click.option("--startup-seconds", default=5.0, show_default=True, help="How long all start-up phases take.")
 @click.option("--step-ms", default=12.0, show_default=True, help="Time of one engine step with an empty batch.")

@@ -49,6 +49,8 @@ def test_no_daemon_is_exit_3(verb: list[str], nowhere: str, capsys: pytest.Captu
         ["config", "check"],
         ["config", "explain", "nonsense"],
         ["demo"],
+        ["demo", "--headless", "--fault", "nonsense"],
+        ["demo", "--headless", "--fault", "leak=much"],
         [],
     ],
     ids=" ".join,
