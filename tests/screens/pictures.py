@@ -69,6 +69,7 @@ def _left_aligned(match: re.Match[str]) -> str:
 def main(directory: str) -> None:
     """Write all of them."""
     prepare()
+    Path(directory).mkdir(parents=True, exist_ok=True)
     for name, size, keys in SHOTS:
         board = msgspec.structs.replace(boards.busy())
         Path(directory, f"{name}.svg").write_text(asyncio.run(picture(board, size, keys)))
