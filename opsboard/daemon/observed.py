@@ -12,44 +12,68 @@ from collectors import procfs, sockets
 from collectors.process import ProcessIdentity, alive, identity
 from opsboard.core.clock import Clock
 
-SEARCH_S, SEARCH_MOST_S = 30.0, 300.0
-"""A search looks at every process, so an engine that is not found is searched for ever more seldom."""
+LOOK_S = 30.0
+"""A look reads the names of every process and the descriptors of engines: so seldom, and for all engines at once."""
 
 
-class Owner:
-    """Finds the serving process of one URL, and keeps to it as long as it lives."""
+class Listening:
+    """Which engine's process listens on which port of this machine."""
 
-    def __init__(self, url: str, is_engine: Callable[[int], bool], clock: Clock, proc_root: str = procfs.PROC) -> None:
-        """``is_engine`` tells engines from what merely forwards the port (a container's proxy)."""
-        self._port = local_port(url)
+    def __init__(self, is_engine: Callable[[int], bool], clock: Clock, proc_root: str = procfs.PROC) -> None:
+        """``is_engine`` tells engines from what merely forwards a port (a container's proxy)."""
         self._is_engine = is_engine
         self._clock = clock
         self._proc = proc_root
+        self._looked = -math.inf
+        self._owners: dict[int, ProcessIdentity] = {}
+
+    async def owner(self, port: int) -> ProcessIdentity | None:
+        """Return who listens on ``port``, as of the last look; None when no engine of this machine was seen to."""
+        mono = self._clock.now().mono
+        if mono - self._looked >= LOOK_S:
+            self._looked = mono
+            self._owners = await asyncio.to_thread(self._look)
+        return self._owners.get(port)
+
+    def alive(self, known: ProcessIdentity) -> bool:
+        """Return whether ``known`` still runs."""
+        return alive(known, self._proc)
+
+    def _look(self) -> dict[int, ProcessIdentity]:
+        ports = {listener.inode: listener.port for listener in sockets.listeners(self._proc)}
+        owners: dict[int, ProcessIdentity] = {}
+        # Names first: the descriptors of one process cost more than the names of ten.
+        for pid in filter(self._is_engine, procfs.pids(self._proc) if ports else ()):
+            known = identity(pid, self._proc)
+            if known is None:
+                continue
+            for inode in (sockets.inodes_of(pid, self._proc) or set()) & ports.keys():
+                # Further API servers share the socket of the first one, and are its children.
+                owners[ports[inode]] = min(owners.get(ports[inode], known), known, key=_age)
+        return owners
+
+
+class Owner:
+    """The serving process of one URL, kept as long as it lives."""
+
+    def __init__(self, url: str, listening: Listening) -> None:
+        """``listening`` is shared by all engines."""
+        self._port = local_port(url)
+        self._listening = listening
         self._known: ProcessIdentity | None = None
-        self._due = -math.inf
-        self._wait = SEARCH_S
 
     async def pid(self) -> int | None:
         """Return the root of the engine's process tree; None when it is not on this machine or not to be seen."""
-        if self._known is not None and alive(self._known, self._proc):
-            return self._known.pid
-        if self._known is not None:
-            self._known, self._wait = None, SEARCH_S
-        mono = self._clock.now().mono
-        if self._port is None or mono < self._due:
+        if self._port is None:
             return None
-        self._due, self._wait = mono + self._wait, min(2 * self._wait, SEARCH_MOST_S)
-        self._known = await asyncio.to_thread(self._search, self._port)
+        if self._known is None or not self._listening.alive(self._known):
+            found = await self._listening.owner(self._port)
+            self._known = found if found is not None and self._listening.alive(found) else None
         return None if self._known is None else self._known.pid
 
-    def _search(self, port: int) -> ProcessIdentity | None:
-        wanted = {listener.inode for listener in sockets.listeners(self._proc) if listener.port == port}
-        # Names first: the descriptors of one process cost more than the names of ten.
-        engines = filter(self._is_engine, procfs.pids(self._proc) if wanted else ())
-        holders = (pid for pid in engines if wanted & (sockets.inodes_of(pid, self._proc) or set()))
-        found = [known for pid in holders if (known := identity(pid, self._proc))]
-        # Further API servers share the socket of the first one, and are its children.
-        return min(found, key=lambda known: (known.start_ticks, known.pid), default=None)
+
+def _age(known: ProcessIdentity) -> tuple[int, int]:
+    return known.start_ticks, known.pid
 
 
 def local_port(url: str) -> int | None:

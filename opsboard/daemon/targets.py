@@ -14,7 +14,7 @@ from opsboard.core.errors import FetchError
 from opsboard.core.model import LifeView
 from opsboard.core.registry import dialects
 from opsboard.daemon.collecting import EngineTarget
-from opsboard.daemon.observed import Owner
+from opsboard.daemon.observed import Listening, Owner
 from opsboard.daemon.pipeline import EngineSpec
 from opsboard.supervise.supervisor import Supervisor
 
@@ -25,15 +25,18 @@ def engine_targets(
     specs: Iterable[EngineSpec], fetcher: Fetcher, supervisor: Supervisor | None, clock: Clock
 ) -> list[EngineTarget]:
     """Return what is read of each engine that has an address."""
-    return [_target(spec, spec.url, fetcher, supervisor, clock) for spec in specs if spec.url]
+    listening = Listening(_is_engine, clock)
+    return [_target(spec, spec.url, fetcher, supervisor, listening) for spec in specs if spec.url]
 
 
-def _target(spec: EngineSpec, url: str, fetcher: Fetcher, supervisor: Supervisor | None, clock: Clock) -> EngineTarget:
+def _target(
+    spec: EngineSpec, url: str, fetcher: Fetcher, supervisor: Supervisor | None, listening: Listening
+) -> EngineTarget:
     scraper = EngineScraper(spec.name, url, spec.kind, fetcher)
     return EngineTarget(
         spec.name,
         scraper,
-        pids=_supervised_pids(spec.name, supervisor) if spec.supervised and supervisor else _owner_pid(url, clock),
+        pids=_supervised_pids(spec.name, supervisor) if spec.supervised and supervisor else _owner_pid(url, listening),
         role_of=_role_of(scraper),
         life=_life(spec.name, supervisor) if spec.supervised and supervisor else _no_life,
     )
@@ -46,8 +49,8 @@ def _supervised_pids(name: str, supervisor: Supervisor) -> Callable[[], Awaitabl
     return pids
 
 
-def _owner_pid(url: str, clock: Clock) -> Callable[[], Awaitable[int | Sequence[int]]]:
-    owner = Owner(url, _is_engine, clock)
+def _owner_pid(url: str, listening: Listening) -> Callable[[], Awaitable[int | Sequence[int]]]:
+    owner = Owner(url, listening)
 
     async def pids() -> int | Sequence[int]:
         pid = await owner.pid()

@@ -21,7 +21,7 @@ from opsboard.core.secret import Secret
 from opsboard.daemon import finder, health
 from opsboard.daemon.access import open_access
 from opsboard.daemon.fixed import refuse_fixed
-from opsboard.daemon.observed import SEARCH_MOST_S, SEARCH_S, Owner, local_port
+from opsboard.daemon.observed import LOOK_S, Listening, Owner, local_port
 from opsboard.daemon.pipeline import EngineSpec
 from opsboard.daemon.rights import Right
 from opsboard.daemon.specs import engine_specs, found_specs, launch_specs, secrets_of, url_specs
@@ -54,31 +54,30 @@ def test_the_process_that_listens_is_found_and_kept() -> None:
     clock = ManualClock()
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        owner = Owner(url, lambda pid: pid == os.getpid(), clock)
+        owner = Owner(url, Listening(lambda pid: pid == os.getpid(), clock))
         assert asyncio.run(owner.pid()) == os.getpid()
     assert asyncio.run(owner.pid()) == os.getpid(), "known, so nobody searches"
 
 
-def test_what_forwards_a_port_is_no_engine_and_is_searched_for_ever_more_seldom() -> None:
-    clock, searches = ManualClock(), []
+def test_what_forwards_a_port_is_no_engine_and_is_looked_at_seldom_and_for_all_at_once() -> None:
+    clock, looks = ManualClock(), []
 
     def is_engine(pid: int) -> bool:
         if pid == os.getpid():
-            searches.append(clock.now().mono)
+            looks.append(clock.now().mono)
         return False
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        owner = Owner(f"http://127.0.0.1:{server.getsockname()[1]}", is_engine, clock)
-        for _ in range(1000):
-            assert asyncio.run(owner.pid()) is None
+        listening = Listening(is_engine, clock)
+        owners = [Owner(f"http://127.0.0.1:{server.getsockname()[1]}", listening) for _ in range(3)]
+        for _ in range(25):
+            assert [asyncio.run(owner.pid()) for owner in owners] == [None] * 3
             clock.advance(5.0)
-    waits = [later - earlier for earlier, later in itertools.pairwise(searches)]
-    assert waits[:4] == [SEARCH_S, 2 * SEARCH_S, 4 * SEARCH_S, 8 * SEARCH_S]
-    assert set(waits[4:]) == {SEARCH_MOST_S}
+    assert [later - earlier for earlier, later in itertools.pairwise(looks)] == [LOOK_S] * 4
 
 
 def test_an_engine_elsewhere_has_no_process_here() -> None:
-    assert asyncio.run(Owner("http://10.0.0.5:8001", lambda _: True, ManualClock()).pid()) is None
+    assert asyncio.run(Owner("http://10.0.0.5:8001", Listening(lambda _: True, ManualClock())).pid()) is None
 
 
 # --- what engines are told --------------------------------------------------------------------------------------------
