@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
 
 from opsboard.core.model import EngineView, Record
+
+
+class Column(NamedTuple):
+    """The samples of one name in the order of the page: their labels, and beside them their values."""
+
+    labels: Sequence[Mapping[str, str]]
+    values: Sequence[float]
+
+
+_NOTHING = Column((), ())
 
 
 class Page(Record, frozen=True, kw_only=True):
     """A parsed exposition page.
 
-    ``samples`` maps a sample name to its ``(labels, value)`` pairs in page order; labels are mappings of sanitised
-    strings and shared between readings: never change them. ``types`` maps a family name to counter, gauge, histogram,
-    summary, info, ... as the page says.
+    ``columns`` maps a sample name to its samples; labels are mappings of sanitised strings and shared between
+    readings: never change them. ``types`` maps a family name to counter, gauge, histogram, summary, info, ... as the
+    page says. ``kept`` is handed on from page to page for as long as a target says the same series in the same order:
+    a reader may keep there what follows from that. A column of which no value changed is then the same object again.
     """
 
-    samples: Mapping[str, Sequence[tuple[Mapping[str, str], float]]]
+    columns: Mapping[str, Column]
     types: Mapping[str, str]
+    kept: dict[Any, Any] = msgspec.field(default_factory=dict)
+
+    def column(self, name: str) -> Column:
+        """Return the samples of ``name``, an empty column when there are none."""
+        return self.columns.get(name, _NOTHING)
+
+    def rows(self, name: str) -> list[tuple[Mapping[str, str], float]]:
+        """Return the samples of ``name`` as pairs of labels and value."""
+        return list(zip(*self.column(name), strict=True))
+
+    @property
+    def samples(self) -> dict[str, list[tuple[Mapping[str, str], float]]]:
+        """All rows by name: dear, for people and tests."""
+        return {name: self.rows(name) for name in self.columns}
 
 
 class Dialect(Record, frozen=True, kw_only=True):

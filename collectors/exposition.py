@@ -1,23 +1,20 @@
 """Prometheus text 0.0.4 and OpenMetrics 1.0, read whole or not at all.
 
-A page repeats itself: from one scrape to the next only the numbers change. So a line is split at its last space, and
-what stands before it (name and labels) is looked up; only a prefix never seen before is taken apart. When all prefixes
-are those of the page before, the grouping by name is reused too.
+A page repeats itself: from one scrape to the next only some numbers change, and :mod:`collectors.layout` takes those.
+Of a page that differs in more, a line is split at its last space, and what stands before it (name and labels) is
+looked up; only a prefix never seen before is taken apart.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from math import isfinite
 
 from collectors.base import Page
+from collectors.layout import Labels, Layout, floats
 from opsboard.core.errors import ExpositionError
 from opsboard.core.model import Record
 from opsboard.core.text import sanitise
-
-Labels = Mapping[str, str]
 
 
 class Limits(Record, frozen=True, kw_only=True):
@@ -43,7 +40,7 @@ class Parser:
         self._ids: dict[str, int] = {}  # what stands before the value -> index into _series
         self._canonical: dict[tuple[str, frozenset[tuple[str, str]]], int] = {}
         self._series: list[tuple[str, Labels]] = []
-        self._layout = _Layout([], self._series)
+        self._layout = Layout([], self._series)
         self._comments: list[str] = []
         self._types: dict[str, str] = {}
 
@@ -54,23 +51,39 @@ class Parser:
         OpenMetrics), not UTF-8, malformed, over a limit, or says a series twice.
         """
         lines = self._lines(data, content_type)
+        if not self._layout.update(lines):
+            self._take(lines)
+        return Page(columns=self._layout.columns, types=self._types, kept=self._layout.kept)
+
+    def _take(self, lines: list[str]) -> None:
+        """Take a page whose series, comments or order are not those of the page before."""
         # Labels that change every time must not pile up, nor must those of pages that are refused in the end.
         if max(len(self._ids), len(self._series)) > 2 * len(self._layout.ids) + 1024:
             self._forget()
+        numbers = [number for number, line in enumerate(lines) if line and line[:1] != "#"]
+        if len(numbers) > self._limits.samples:
+            raise ExpositionError(f"the page has {len(numbers)} samples, {self._limits.samples} are allowed")
+        ids: list[int] = []
+        places: list[tuple[int, int]] = []
+        words: list[str] = []
+        for number in numbers:
+            prefix, _, word = lines[number].rpartition(" ")
+            index = self._ids.get(prefix)
+            if index is None:
+                unknown = self._read_unknown(lines[number])
+                if unknown is None:
+                    continue
+                index, word = unknown
+            ids.append(index)
+            places.append((number, len(prefix) if prefix in self._ids else 0))
+            words.append(word)
+        values = floats(words)
+        if ids != self._layout.ids:
+            self._layout = Layout(ids, self._series)
+        self._layout.fill(lines, places, values)
         comments = [line for line in lines if line[:1] == "#"]
         if comments != self._comments:
             self._types, self._comments = _types(comments), comments
-        parts = [line.rpartition(" ") for line in lines if line and line[:1] != "#"]
-        if len(parts) > self._limits.samples:
-            raise ExpositionError(f"the page has {len(parts)} samples, {self._limits.samples} are allowed")
-        ids = [self._ids.get(prefix) for prefix, _, _ in parts]
-        if None in ids:
-            self._read_unknown(parts, ids)
-        values = _floats([value for _, _, value in parts])
-        if ids != self._layout.ids:
-            known = [index for index in ids if index is not None]
-            self._layout = _Layout(known, self._series)
-        return Page(samples=self._layout.group(values), types=self._types)
 
     def _lines(self, data: bytes, content_type: str | None) -> list[str]:
         if len(data) > self._limits.page_bytes:
@@ -95,20 +108,19 @@ class Parser:
             raise ExpositionError(f"the page is cut: its last line has no end: {_excerpt(last)}")
         return lines
 
-    def _read_unknown(self, parts: list[tuple[str, str, str]], ids: list[int | None]) -> None:
-        """Take apart the lines that the cache did not know: new series, timestamps, exemplars, odd spacing."""
-        for i, (prefix, space, word) in enumerate(parts):
-            line = prefix + space + word
-            if ids[i] is not None or not line.strip() or line.lstrip().startswith("#"):
-                continue
-            name, labels, tokens = _split(line, self._limits)
-            index = ids[i] = self._index(name, labels)
-            if tokens == [word]:
-                self._ids[prefix] = index
-            parts[i] = ("", "", _value(tokens, line))
-        if None in ids:  # blank lines and comments that did not begin at the first character
-            kept = [i for i, index in enumerate(ids) if index is not None]
-            ids[:], parts[:] = [ids[i] for i in kept], [parts[i] for i in kept]
+    def _read_unknown(self, line: str) -> tuple[int, str] | None:
+        """Take apart a line that the cache does not know: a new series, a timestamp, an exemplar, odd spacing.
+
+        None: it is blank, or a comment that does not begin at the first character.
+        """
+        if not line.strip() or line.lstrip().startswith("#"):
+            return None
+        name, labels, tokens = _split(line, self._limits)
+        index = self._index(name, labels)
+        prefix, _, word = line.rpartition(" ")
+        if tokens == [word]:
+            self._ids[prefix] = index
+        return index, _value(tokens, line)
 
     def _index(self, name: str, labels: dict[str, str]) -> int:
         key = (name, frozenset(labels.items()))
@@ -117,36 +129,6 @@ class Parser:
             index = self._canonical[key] = len(self._series)
             self._series.append((name, {key: sanitise(value) for key, value in labels.items()}))
         return index
-
-
-class _Layout:
-    """Which sample of a page belongs to which name. Pages of one engine keep it for hours."""
-
-    def __init__(self, ids: list[int], series: Sequence[tuple[str, Labels]]) -> None:
-        if len(set(ids)) != len(ids):
-            name, labels = series[Counter(ids).most_common(1)[0][0]]
-            raise ExpositionError(f"the page says a series twice: {_excerpt(name + str(dict(labels)))}")
-        self.ids = ids
-        self._labels = [series[index][1] for index in ids]
-        places: dict[str, list[int]] = {}
-        for place, index in enumerate(ids):
-            name = series[index][0]
-            if not name.endswith("_created"):
-                places.setdefault(name, []).append(place)
-        self._runs: list[tuple[str, slice]] = []
-        self._scattered: list[tuple[str, list[int]]] = []
-        for name, at in places.items():
-            if at[-1] - at[0] + 1 == len(at):
-                self._runs.append((name, slice(at[0], at[-1] + 1)))
-            else:
-                self._scattered.append((name, at))
-
-    def group(self, values: list[float]) -> dict[str, list[tuple[Labels, float]]]:
-        pairs = list(zip(self._labels, values, strict=True))
-        samples = {name: pairs[run] for name, run in self._runs}
-        for name, at in self._scattered:
-            samples[name] = [pairs[i] for i in at]
-        return samples
 
 
 _WRONG_PLACE = "Check the URL and the path of the metrics."
@@ -186,21 +168,9 @@ def _value(tokens: list[str], line: str) -> str:
     words = tokens[: tokens.index("#")] if "#" in tokens else tokens
     if not 1 <= len(words) <= 2:
         raise ExpositionError(f"not one value and at most one timestamp: {_excerpt(line)}")
-    if len(words) == 2 and not isfinite(_floats(words[1:])[0]):
+    if len(words) == 2 and not isfinite(floats(words[1:])[0]):
         raise ExpositionError(f"the timestamp is no number: {_excerpt(line)}")
     return words[0]
-
-
-def _floats(words: list[str]) -> list[float]:
-    """Return the numbers. Python reads more spellings than the format has: ``1_000`` and foreign digits are refused."""
-    try:
-        values = list(map(float, words))
-    except ValueError as error:
-        raise ExpositionError(f"a value is no number: {_excerpt(str(error).rpartition(':')[2].strip())}") from None
-    joined = "".join(words)
-    if "_" in joined or not joined.isascii():
-        raise ExpositionError("a value is no number: underscores and foreign digits are no part of the format")
-    return values
 
 
 def _types(comments: list[str]) -> dict[str, str]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from math import inf, isfinite
 from operator import lt
+from typing import NamedTuple
 
-from collectors.base import Page
+from collectors.base import Column, Page
+from collectors.layout import Labels
 from opsboard.core import histogram as histograms
 from opsboard.core.model import Histogram
-
-Labels = Mapping[str, str]
 
 
 def present(page: Page, names: Iterable[str], suffix: str = "") -> str | None:
     """Return the first of ``names`` that has samples (under ``suffix``), None when none has."""
-    return next((name for name in names if page.samples.get(name + suffix)), None)
+    return next((name for name in names if page.column(name + suffix).values), None)
 
 
 def known(value: float | None) -> float | None:
@@ -34,15 +35,16 @@ def number(text: str | None) -> float | None:
 
 def total(page: Page, name: str, keep: Callable[[Labels], bool] | None = None) -> float | None:
     """Return the sum over the samples of ``name`` that ``keep`` wants; None when there are none or one is no number."""
-    rows = page.samples.get(name, ())
-    values = [value for labels, value in rows if keep is None or keep(labels)]
+    labels, values = page.column(name)
+    if keep is not None:
+        values = [value for own, value in zip(labels, values, strict=True) if keep(own)]
     return known(sum(values)) if values else None
 
 
 def by_label(page: Page, name: str, label: str, default: str = "", most: float = inf) -> dict[str, float]:
     """Return the samples of ``name`` summed by one label; those outside 0..``most`` or no number are left out."""
     sums: dict[str, float] = {}
-    for labels, value in page.samples.get(name, ()):
+    for labels, value in page.rows(name):
         if isfinite(value) and 0 <= value <= most:
             key = labels.get(label, default)
             sums[key] = sums.get(key, 0.0) + value
@@ -53,24 +55,58 @@ def histogram(page: Page, name: str, ranks: tuple[str, ...]) -> Histogram | None
     """Return the histogram ``name``, summed over the values of the labels ``ranks``. Bounds are read from the page.
 
     None when it is missing or no histogram can look like that: no +Inf bucket, counts that descend or are no numbers,
-    ranks with other bounds.
+    ranks with other bounds. The same object as for the page before when none of its lines changed.
     """
-    groups: dict[tuple[str | None, ...], list[tuple[float, float]]] = {}
-    for labels, count in page.samples.get(f"{name}_bucket", ()):
+    buckets, sums = page.column(f"{name}_bucket"), page.column(f"{name}_sum")
+    key = ("histogram", name, ranks)
+    kept = page.kept.get(key)
+    if kept is None:
+        kept = page.kept[key] = _Kept(_groups(buckets.labels, ranks))
+    if kept.buckets is not buckets or kept.sums is not sums:
+        kept.buckets, kept.sums = buckets, sums
+        kept.histogram = _histogram(kept.groups, buckets.values, total(page, f"{name}_sum"))
+    return kept.histogram
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What is known of a histogram between two pages of one layout."""
+
+    groups: Sequence[_Group] | None
+    buckets: Column | None = None
+    sums: Column | None = None
+    histogram: Histogram | None = None
+
+
+class _Group(NamedTuple):
+    """The buckets of one rank: ascending bounds, and where in the column their counts stand."""
+
+    bounds: tuple[float, ...]
+    places: tuple[int, ...]
+
+
+def _groups(buckets: Sequence[Labels], ranks: tuple[str, ...]) -> Sequence[_Group] | None:
+    """Return the buckets by rank; None when one has bounds that no histogram has."""
+    ranked: dict[tuple[str | None, ...], list[tuple[float, int]]] = {}
+    for place, labels in enumerate(buckets):
         rank = tuple([labels.get(label) for label in ranks])
-        groups.setdefault(rank, []).append((_bound(labels.get("le", "")), count))
+        ranked.setdefault(rank, []).append((_bound(labels.get("le", "")), place))
+    groups = [_Group(*zip(*sorted(found), strict=True)) for found in ranked.values()]
+    good = all(all(map(lt, bounds, bounds[1:])) and bounds[-1] == inf for bounds, _ in groups)
+    return groups if good else None
+
+
+def _histogram(groups: Sequence[_Group] | None, values: Sequence[float], total_s: float | None) -> Histogram | None:
+    if groups is None:
+        return None
     parts = []
-    for buckets in groups.values():
-        buckets.sort()
-        bounds, counts = zip(*buckets, strict=True)
-        ascending = all(map(lt, bounds, bounds[1:])) and histograms.is_cumulative(counts)
-        if bounds[-1] != inf or not ascending or not isfinite(counts[-1]):
+    for bounds, places in groups:
+        counts = tuple([values[place] for place in places])
+        if not histograms.is_cumulative(counts) or not isfinite(counts[-1]):
             return None
         parts.append(Histogram(bounds=bounds, counts=counts))
     merged = histograms.merge(parts)
-    if merged is None:
-        return None
-    return Histogram(bounds=merged.bounds, counts=merged.counts, total=total(page, f"{name}_sum"))
+    return None if merged is None else Histogram(bounds=merged.bounds, counts=merged.counts, total=total_s)
 
 
 @lru_cache(maxsize=4096)

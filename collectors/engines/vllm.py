@@ -65,7 +65,7 @@ NOT_WELL = ("error", "abort")
 
 def recognise(page: Page) -> bool:
     """Return whether the page has any series of vLLM's."""
-    return any(name.startswith("vllm:") for name in page.samples)
+    return any(name.startswith("vllm:") for name in page.columns)
 
 
 def read(page: Page) -> EngineView:
@@ -129,7 +129,7 @@ def _counters(page: Page, finished: dict[str, float], aliases: dict[str, str]) -
         aliases["requests_failed"] = " + ".join(counted)
         counters["requests_failed"] = sum(counted.values())
     # Children appear with the first request of their status; a family without one has counted none.
-    if HTTP in page.samples or HTTP in page.types or HTTP.removesuffix("_total") in page.types:
+    if HTTP in page.columns or HTTP in page.types or HTTP.removesuffix("_total") in page.types:
         aliases["http_5xx"] = HTTP
         served = families.total(page, HTTP, lambda labels: labels.get("status", "").startswith("5"))
         counters["http_5xx"] = served or 0.0
@@ -153,7 +153,7 @@ def _capacity(page: Page, ranks: set[str]) -> dict[str, float]:
     several ranks behind one front end each series holds the blocks of all of them (vllm/v1/engine/core_client.py).
     """
     said: dict[str, float] = {}
-    rows = page.samples.get(CACHE, ())
+    rows = page.rows(CACHE)
     everyone = {labels["engine"] for labels, _ in rows if "engine" in labels} | ranks or {"0"}
     for labels, _ in rows:
         tokens = families.number(labels.get("kv_cache_size_tokens"))
@@ -178,14 +178,14 @@ def _weighted_usage(ranks: Sequence[RankView]) -> float | None:
 
 
 def _asleep(page: Page) -> bool | None:
-    awake = [value for labels, value in page.samples.get(SLEEP, ()) if labels.get("sleep_state") == "awake"]
+    awake = [value for labels, value in page.rows(SLEEP) if labels.get("sleep_state") == "awake"]
     return any(value == 0 for value in awake) if awake else None
 
 
 def _models(page: Page) -> tuple[str, ...]:
     names = (*GAUGES["running"], *GAUGES["kv_usage"], *COUNTERS["generation_tokens"])
-    rows = page.samples.get(families.present(page, names) or "", ())
-    return tuple(dict.fromkeys(labels["model_name"] for labels, _ in rows if labels.get("model_name")))
+    found = page.column(families.present(page, names) or "").labels
+    return tuple(dict.fromkeys(labels["model_name"] for labels in found if labels.get("model_name")))
 
 
 def _sum(values: Sequence[float | None]) -> float | None:

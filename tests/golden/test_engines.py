@@ -79,7 +79,7 @@ def test_every_dialect_has_pages_and_says_canonical_names_only(kind: str) -> Non
 
 @pytest.mark.parametrize("kind", sorted(dialects().found))
 def test_every_dialect_reads_a_page_that_has_nothing_for_it(kind: str) -> None:
-    empty = Page(samples={}, types={})
+    empty = Page(columns={}, types={})
     assert not dialect(kind).recognise(empty)
     view = dialect(kind).read(empty)
     assert (view.running, view.kv_usage, view.ranks, dict(view.counters)) == (None, None, (), {})

@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from collectors.base import Page
 from collectors.exposition import Parser
+from collectors.families import histogram
 from opsboard.core.errors import ExpositionError
 from opsboard.core.text import sanitise
 
@@ -91,6 +92,35 @@ def test_it_reads_what_the_reference_reads_cold_and_warm(texts: list[str]) -> No
                     raise AssertionError(text)
             continue
         assert rows(warm.parse(text.encode())) == rows(Parser().parse(text.encode())) == reference(text)
+
+
+edits = st.one_of(
+    st.tuples(st.just(" "), st.sampled_from([" 7\n", " 7 1700000000000\n", "  7\n", " x\n", " 7 # {} 1\n", "\n", ""])),
+    st.tuples(st.just("#"), st.sampled_from(["# TYPE a gauge\n", "a 1\n", "\n"])),
+)
+"""What becomes of a line: cut at the last of a character, another end."""
+
+
+def outcome(parser: Parser, text: str) -> object:
+    try:
+        page = parser.parse(text.encode())
+    except ExpositionError as error:
+        return error.message
+    return rows(page), page.types, {name: histogram(page, name.removesuffix("_bucket"), ()) for name in page.columns}
+
+
+@given(pages, st.lists(st.tuples(st.integers(0, 30), edits), max_size=8))
+def test_a_page_that_was_changed_here_and_there_reads_as_if_it_were_the_first(
+    text: str, changes: list[tuple[int, tuple[str, str]]]
+) -> None:
+    warm = Parser()
+    assert outcome(warm, text) == outcome(Parser(), text)
+    for number, (mark, end) in changes:
+        lines = text.splitlines(keepends=True)
+        at = number % len(lines)
+        changed = "".join([*lines[:at], lines[at].rstrip("\n").rpartition(mark)[0] + end, *lines[at + 1 :]])
+        assert outcome(warm, changed) == outcome(Parser(), changed)
+        text = changed or text
 
 
 @given(pages, st.data())

@@ -132,7 +132,7 @@ def test_an_engine_that_hangs_or_says_nothing_of_itself_is_shown_too_and_soon() 
 
 def test_an_engine_whose_dialect_cannot_read_its_page_is_shown_all_the_same() -> None:
     with server("toy_running 1\ntoy_other 1\n", SERVE) as (_, port):
-        broken = msgspec.structs.replace(TOY, read=lambda page: toy_model(Page(samples={}, types=page.types)))
+        broken = msgspec.structs.replace(TOY, read=lambda page: toy_model(Page(columns={}, types=page.types)))
         found = find(dialect=broken)
 
     assert [(engine.name, engine.answers) for engine in found] == [(f"toy-{port}", False)]

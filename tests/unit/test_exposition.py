@@ -11,7 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from collectors.base import Page
 from collectors.exposition import Limits, Parser
+from collectors.families import histogram
 from opsboard.core.errors import ExpositionError
+from opsboard.core.model import Histogram
 
 RECORDED = Path(__file__).parents[1] / "fixtures/metrics/vllm/0.32.txt"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -47,6 +49,52 @@ def test_the_numbers_of_a_known_page_are_new_each_time() -> None:
     assert parser.parse(b'a{x="1"} 1\nb 2\n').samples == {"a": [({"x": "1"}, 1.0)], "b": [({}, 2.0)]}
     assert parser.parse(b'a{x="1"} 3\nb 4\n').samples == {"a": [({"x": "1"}, 3.0)], "b": [({}, 4.0)]}
     assert parser.parse(b'b 5\na{x="2"} 6\n').samples == {"b": [({}, 5.0)], "a": [({"x": "2"}, 6.0)]}
+
+
+def test_a_column_without_a_changed_line_is_the_same_object() -> None:
+    parser = Parser()
+    first = parser.parse(b"a 1\nb 2\n")
+    second = parser.parse(b"a 1\nb 3\n")
+    assert second.columns["a"] is first.columns["a"]
+    assert (first.samples["b"], second.samples["b"]) == ([({}, 2.0)], [({}, 3.0)])
+    assert second.kept is first.kept
+    assert parser.parse(b"a 1\nb 3\nc 4\n").kept is not first.kept, "what follows from the layout ends with it"
+
+
+def test_a_histogram_without_a_changed_line_is_the_same_object() -> None:
+    parser = Parser()
+    page = 'h_bucket{{le="+Inf"}} {0}\nh_bucket{{le="1"}} {0}\nh_sum {1}\n'
+    first, same, other, worse = (
+        histogram(parser.parse(page.format(*numbers).encode()), "h", ())
+        for numbers in ((1, 2), (1, 2), (1, 3), ("NaN", 3))
+    )
+    assert first == Histogram(bounds=(1.0, inf), counts=(1.0, 1.0), total=2.0)
+    assert same is first
+    assert other == Histogram(bounds=(1.0, inf), counts=(1.0, 1.0), total=3.0)
+    assert worse is None
+
+
+def test_a_refused_page_leaves_nothing_behind() -> None:
+    parser = Parser()
+    good = b"# TYPE a gauge\na 1\n"
+    parser.parse(good)
+    for refused in (b"# TYPE a gauge\na x\n", b"# TYPE a counter\na 1\nb x\n", b"# TYPE a gauge\na 1_0\n"):
+        with pytest.raises(ExpositionError, match="no number"):
+            parser.parse(refused)
+        page = parser.parse(good)
+        assert (page.types, page.samples) == ({"a": "gauge"}, {"a": [({}, 1.0)]})
+
+
+def test_a_known_line_may_get_and_lose_a_timestamp() -> None:
+    parser = Parser()
+    for text, value in (
+        ("a 1\n", 1),
+        ("a 2 1395066363000\n", 2),
+        ("a 3 1395066364000\n", 3),
+        ("a 4\n", 4),
+        ("a  5\n", 5),
+    ):
+        assert parser.parse(text.encode()).samples == {"a": [({}, value)]}
 
 
 def test_samples_of_one_name_that_stand_apart_are_brought_together() -> None:
