@@ -78,20 +78,24 @@ class EngineTrack:
         self.gpu_memory_bytes: int | None = None
         self.restarts = 0
         self.restarted = False
+        self.newborn = False
+        """The last reading is the first one of a life whose beginning is known: its counters began at 0 before it."""
         self.state: EngineState | None = None
         self.state_since: float | None = None
         self._counters: dict[str, CounterTrack] = {}
         self._histograms: dict[str, HistogramTrack] = {}
+        self._unread = False
 
     # --- readings ---------------------------------------------------------------------------------------------------
 
     def read(self, reading: EngineReading, now: Now) -> bool:
         """Take in one scrape; return whether the serving process began anew since the last good one."""
-        self.last, self.last_wall = reading, now.wall
+        self.last, self.last_wall, self.newborn = reading, now.wall, False
         if reading.outcome is not Outcome.OK or reading.view is None:
             return False
         old, self.view, self.good_mono = self.view, reading.view, now.mono
         began_anew = old is not None and _other_process(old, reading.view)
+        self.newborn, self._unread = began_anew or self._unread, False
         if began_anew or self._add(reading.view, now.mono):
             began_anew = began_anew or old is not None
             self._counters, self._histograms = {}, {}
@@ -114,6 +118,7 @@ class EngineTrack:
         What is seen of the processes of an engine that is starting stays: it is told of its progress many times.
         """
         old, self.life = self.life, life
+        self._unread = self._unread or life.state is EngineState.STARTING
         another = old is not None and old.started != life.started
         silenced = life.state not in SERVING and (old is None or old.state in SERVING)
         if another or silenced or life.state not in LIVING:

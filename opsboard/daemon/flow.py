@@ -43,6 +43,8 @@ class Flow:
         """Take one reading; ``now`` is taken here, once."""
         now = self._clock.now()
         effects = feed(self._state, reading, now)
+        if effects.births:
+            self._records.append(now.wall, list(effects.births))
         if effects.samples:
             self._records.append(now.wall, list(effects.samples))
         for event in effects.events:

@@ -25,6 +25,7 @@ from opsboard.core.model import (
 )
 from opsboard.daemon.engine_track import EngineTrack
 from opsboard.daemon.samples import (
+    births,
     engine_samples,
     gpu_memory_samples,
     gpu_samples,
@@ -61,10 +62,14 @@ Reading = EngineReading | ProcessReading | GpuReading | HostReading | LifeView |
 
 
 class Effects(Record, frozen=True):
-    """What a reading leads to: numbers to record and lines for the timeline."""
+    """What a reading leads to: numbers to record and lines for the timeline.
+
+    ``births`` are to be recorded before ``samples``: counters of a process that began since they were last read.
+    """
 
     samples: Sequence[Sample] = ()
     events: Sequence[Event] = ()
+    births: Sequence[Sample] = ()
 
 
 class PipelineState:
@@ -142,7 +147,8 @@ def _engine(state: PipelineState, reading: EngineReading, now: Now) -> Effects:
     if began_anew and track.life is None:
         text = "the serving process began anew; rates are withheld until it was read twice"
         events.append(_event(now, f"engine/{track.name}", "restarted", text, Severity.WARNING))
-    return Effects(engine_samples(track, reading), events)
+    samples = engine_samples(track, reading)
+    return Effects(samples, events, births(samples) if track.newborn else ())
 
 
 def _processes(state: PipelineState, reading: ProcessReading) -> Effects:

@@ -65,6 +65,14 @@ def _engine_numbers(track: EngineTrack, view: EngineView) -> Iterator[tuple[str,
         yield name, getattr(track.figures, name)
 
 
+def births(samples: Iterable[Sample]) -> list[Sample]:
+    """Return the counters among an engine's samples at 0, where they began.
+
+    Without them what a process counted before it was first read would belong to nobody.
+    """
+    return [Sample(sample.series, 0.0) for sample in samples if sample.series.rpartition("/")[2] in _COUNTERS]
+
+
 def process_samples(track: EngineTrack) -> list[Sample]:
     """Return the memory and CPU of an engine's processes summed by role, and its resident memory in all."""
     roles: dict[str, list[ProcessView]] = {}

@@ -220,6 +220,36 @@ def test_a_new_life_forgets_the_old_ones_numbers() -> None:
     assert track.restarts == 0
 
 
+def births(effects: Effects) -> dict[str, float]:
+    return {sample.series.rpartition("/")[2]: sample.value for sample in effects.births}
+
+
+def test_what_a_new_life_counted_before_it_was_first_read_is_not_lost() -> None:
+    zeros = {"generation_tokens": 0.0, "prompt_tokens": 0.0}
+    line = Line(SUPERVISED)
+    t = line.clock.now().wall
+    line.feed(life(EngineState.STARTING, t))
+    line.feed(life(EngineState.READY, t + 1))
+    assert births(line.feed(failed())) == {}
+    assert births(line.feed(ok(40))) == zeros
+    assert births(line.feed(ok(50))) == {}
+    line.feed(life(EngineState.STARTING, t + 9, started=2.0))
+    line.feed(life(EngineState.READY, t + 10, started=2.0))
+    assert births(line.feed(ok(50))) == zeros, "the same count, of another life"
+
+
+def test_a_life_that_was_found_running_did_not_begin_at_its_first_reading() -> None:
+    line = Line(SUPERVISED)
+    line.feed(life(EngineState.READY, line.clock.now().wall))
+    assert births(line.feed(ok(1000))) == {}
+
+
+def test_an_observed_process_that_began_anew_has_counted_from_zero() -> None:
+    line = Line(OBSERVED)
+    assert births(line.feed(ok(1000, start=100.0))) == {}
+    assert births(line.feed(ok(2000, start=200.0))) == {"generation_tokens": 0.0, "prompt_tokens": 0.0}
+
+
 def test_the_processes_of_an_engine_that_starts_stay_while_its_progress_is_told() -> None:
     line = Line(SUPERVISED)
     line.feed(life(EngineState.STARTING, 0.0, started=10.0))

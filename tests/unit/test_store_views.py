@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
-from opsboard.core.model import Sample
+from opsboard.core.clock import ManualClock
+from opsboard.core.model import EngineReading, EngineState, EngineView, LifeView, Outcome, Sample
 from opsboard.core.series import FIELDS
+from opsboard.daemon.flow import Flow
+from opsboard.daemon.pipeline import EngineSpec, PipelineState
+from opsboard.daemon.subscribers import Newest
 from opsboard.store import views
 from tests.support.in_loop import in_loop
-from tests.support.store import WALL, opened
+from tests.support.store import WALL, opened, stored
+
+SPEC = EngineSpec(name="a", url="http://127.0.0.1:8001", supervised=True, command=("serve",))
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +111,26 @@ def test_views_follow_the_fields() -> None:
     connection.close()
     assert "old_column" not in names
     assert "kv_usage" in names
+
+
+@in_loop
+async def test_two_lives_that_count_the_same_are_two(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        flow = Flow(ManualClock(wall=WALL), PipelineState("gpu-a", [SPEC]), store, Newest(bytes))
+        for started in (1.0, 2.0):
+            flow.reading(life(EngineState.STARTING, started))
+            flow.reading(life(EngineState.READY, started))
+            for tokens in (40.0, 40.0):
+                flow.reading(page(tokens))
+        await stored(store)
+    with closing(sqlite3.connect(f"file:{tmp_path}/series.db?mode=ro", uri=True)) as connection:
+        assert connection.execute("SELECT sum(generation_tokens) FROM engine_minute").fetchone() == (80.0,)
+
+
+def life(state: EngineState, started: float) -> LifeView:
+    return LifeView(engine="a", state=state, since=WALL, supervised=True, started=started, pid=7)
+
+
+def page(tokens: float) -> EngineReading:
+    view = EngineView(kind="vllm", counters={"generation_tokens": tokens})
+    return EngineReading(engine="a", outcome=Outcome.OK, view=view)
