@@ -12,6 +12,7 @@ from opsboard.core.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from opsboard.cli.main import Options
+    from opsboard.config.explain import Line
 
 
 @click.group()
@@ -71,8 +72,15 @@ def explain(options: Options, key: str, as_json: bool) -> None:
         if as_json:
             echo_json(line)
         else:
-            value = "(unset)" if line.value is None else line.value
-            click.echo(f"{line.key} = {value}   [{line.origin}]\n    {line.help}")
+            click.echo(f"{_told(line)}\n    {line.help}")
+
+
+def _told(line: Line) -> str:
+    if line.value is not None:
+        return f"{line.key} = {line.value}   [{line.origin}]"
+    default = {"": "", "required": ", required"}.get(line.default, f", default {line.default}")
+    section = f"; no {line.key.partition('.')[0]} is configured" if line.origin == "no section" else ""
+    return f"{line.key}   [not set{default}{section}]"
 
 
 @config.command("print")

@@ -5,14 +5,15 @@ Secrets are redacted.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import msgspec
 
-from opsboard.config.load import Loaded, is_secret, section_of
-from opsboard.config.schema import Config, Section
+from opsboard.config.load import SECRET_SOURCES, Loaded, is_secret, section_of
+from opsboard.config.schema import Config, Engine, Section
 from opsboard.config.units import Bytes, Seconds
 from opsboard.core.model import Record
 from opsboard.core.secret import Secret, without_secrets
@@ -22,11 +23,14 @@ _SECRET_NAME = re.compile("TOKEN|KEY|SECRET|PASS|CREDENTIAL", re.IGNORECASE)
 
 
 class Line(Record, frozen=True, kw_only=True):
-    """One key: its dotted name, its value as TOML (None: unset), ``file`` or ``default``, and what it means."""
+    """One key: its dotted name, its value as TOML (None: not set), where that comes from, and what it means."""
 
     key: str
     value: str | None
-    origin: str
+    origin: Literal["file", "default", "no section"]
+    """``no section``: the file has no such section, so not even the default is in force."""
+    default: str
+    """As in :class:`KeyDoc`."""
     help: str
 
 
@@ -36,6 +40,7 @@ class KeyDoc(Record, frozen=True, kw_only=True):
     section: str
     key: str
     default: str
+    """As TOML; empty: there is none; ``required``: a section must have the key."""
     help: str
     secret: bool = False
 
@@ -61,10 +66,17 @@ def documented_keys(section: type[Section] = Config, name: str = "") -> Iterator
 
 
 def explain(loaded: Loaded, prefix: str = "") -> Iterator[Line]:
-    """Yield a line for every key of the effective configuration whose dotted name begins with ``prefix``."""
-    for line in _walk(loaded.config, "", loaded.given):
-        if line.key.startswith(prefix):
-            yield line
+    """Yield a line for every key of the schema whose dotted name begins with ``prefix``.
+
+    A key of an engine has several names: ``engine[0].url``, ``engine.NAME.url``, and ``engine.url`` for all engines.
+    """
+    for title, group in itertools.groupby(documented_keys(), key=lambda doc: doc.section):
+        name, docs = title.strip("[]"), tuple(group)
+        for names, section in _places(name, getattr(loaded.config, name)):
+            for doc in docs:
+                keys = [f"{doc.key}_{source}" for source in SECRET_SOURCES] if doc.secret else []
+                if any(f"{known}.{key}".startswith(prefix) for known in names for key in (doc.key, *keys)):
+                    yield _line(doc, names[0], section, loaded.given)
 
 
 def print_toml(config: Config) -> str:
@@ -116,16 +128,25 @@ def description(hint: Any) -> str:
     )
 
 
-def _walk(section: Section, where: str, given: frozenset[str]) -> Iterator[Line]:
-    hints = get_type_hints(type(section), include_extras=True)
-    for key in section.__struct_fields__:
-        value, here = getattr(section, key), f"{where}.{key}".lstrip(".")
-        if isinstance(value, Section):
-            yield from _walk(value, here, given)
-        elif isinstance(value, tuple) and value and isinstance(value[0], Section):
-            for index, item in enumerate(value):
-                yield from _walk(item, f"{here}[{index}]", given)
-        elif section_of(hints[key]) is None:
-            named = {here, f"{here}_file", f"{here}_env"} & given
-            text = None if value is None else to_toml(_redact(key, value))
-            yield Line(key=here, value=text, origin="file" if named else "default", help=description(hints[key]))
+def _places(name: str, held: Section | tuple[Engine, ...] | None) -> Iterator[tuple[tuple[str, ...], Section | None]]:
+    """Yield what a section is called, the first name for people, with the section (None: the file has none)."""
+    if isinstance(held, tuple) and held:
+        for index, engine in enumerate(held):
+            yield (f"{name}[{index}]", f"{name}.{engine.name}", name), engine
+    else:
+        yield (name,), held if isinstance(held, Section) else None
+
+
+def _line(doc: KeyDoc, where: str, section: Section | None, given: frozenset[str]) -> Line:
+    here = f"{where}.{doc.key}"
+    if section is None:
+        return Line(key=here, value=None, origin="no section", default=doc.default, help=doc.help)
+    value = getattr(section, doc.key)
+    named = {here, *(f"{here}_{source}" for source in SECRET_SOURCES)} & given
+    return Line(
+        key=here,
+        value=None if value is None else to_toml(_redact(doc.key, value)),
+        origin="file" if named else "default",
+        default=doc.default,
+        help=doc.help,
+    )

@@ -31,6 +31,8 @@ _PLAIN_TYPES = {
     "`int`": "a whole number",
     "`bool`": "true or false",
 }
+SECRET_SOURCES = ("file", "env")
+"""What may follow the key of a secret: ``api_key_file``, ``api_key_env``."""
 _GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 
 
@@ -104,7 +106,7 @@ def _check_keys(path: Path, where: str, data: Any, section: type[Section], given
         return  # a wrong type: told with more words later
     hints = get_type_hints(section)
     allowed = {key: hint for key, hint in hints.items() if not key.startswith("_")}
-    secret_keys = {f"{key}_{source}" for key, hint in allowed.items() if is_secret(hint) for source in ("file", "env")}
+    secret_keys = {f"{key}_{source}" for key, hint in allowed.items() if is_secret(hint) for source in SECRET_SOURCES}
     for key, value in data.items():
         here = f"{where}.{key}".lstrip(".")
         if key not in allowed and key not in secret_keys:
@@ -126,7 +128,7 @@ def _read_secrets(path: Path, data: dict[str, Any], env: Mapping[str, str]) -> d
         for key, hint in get_type_hints(section).items():
             here = f"{where}.{key}".lstrip(".")
             if is_secret(hint):
-                sources = [name for name in (key, f"{key}_file", f"{key}_env") if name in out]
+                sources = [name for name in (key, *(f"{key}_{end}" for end in SECRET_SOURCES)) if name in out]
                 if len(sources) > 1:
                     raise ConfigError(
                         f"{path}: `{where}` gives {' and '.join(f'`{name}`' for name in sources)}",

@@ -81,8 +81,22 @@ def test_config_verbs_read_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[
         "key": "engine[0].api_key",
         "value": '"***"',
         "origin": "file",
+        "default": "",
         "help": "API key of the server; a supervised vLLM gets it as VLLM_API_KEY",
     }
+
+
+def test_a_key_that_nobody_set_is_explained_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "opsboard.toml"
+    path.write_text("")
+    for key, told in {
+        "engine.url": "engine.url   [not set; no engine is configured]\n    where it answers",
+        "engine.name": "engine.name   [not set, required; no engine is configured]",
+        "exporter": 'exporter.listen   [not set, default "127.0.0.1:9464"; no exporter is configured]',
+        "host.name": "host.name   [not set]",
+    }.items():
+        assert run("--config", str(path), "config", "explain", key) == 0
+        assert capsys.readouterr().out.startswith(told)
 
 
 def test_what_was_found_is_a_configuration(tmp_path: Path) -> None:

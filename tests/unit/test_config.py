@@ -86,6 +86,23 @@ def test_explain_tells_where_a_value_comes_from(config_file: Path) -> None:
     assert lines["engine[1].ready_timeout"].origin == "default"
 
 
+def test_explain_knows_every_key_of_the_schema(config_file: Path) -> None:
+    for loaded in (load(None), load(config_file)):
+        for doc in documented_keys():
+            lines = list(explain(loaded, f"{doc.section.strip('[]')}.{doc.key}"))
+            assert lines
+            assert all(doc.default == line.default for line in lines if line.key.endswith(f".{doc.key}"))
+
+
+def test_an_engine_is_explained_by_its_place_its_name_and_with_all_others(config_file: Path) -> None:
+    loaded = load(config_file)
+    first = loaded.config.engine[0].name
+    (one,) = explain(loaded, "engine[0].url")
+    assert list(explain(loaded, f"engine.{first}.url")) == [one]
+    assert [line.key for line in explain(loaded, "engine.url")] == ["engine[0].url", "engine[1].url"]
+    assert [line.key for line in explain(loaded, "engine[0].api_key_env")] == ["engine[0].api_key"]
+
+
 def test_assumptions_are_one_line_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 0)
     file = tmp_path / "opsboard.toml"
