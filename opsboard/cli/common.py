@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from opsboard.cli.main import Options
     from opsboard.client.sync import Client
     from opsboard.config.load import Loaded
+    from opsboard.config.schema import Config
 
 
 def client(options: Options, timeout: float = 10.0) -> Client:
@@ -39,6 +41,27 @@ def loaded(options: Options) -> Loaded:
     from opsboard.core.registry import dialects
 
     return load(places.config_path(options.config), kinds=dialects().found)
+
+
+def driver_found() -> bool:
+    """Say whether the NVIDIA driver's library is there; whether it answers only the daemon finds out."""
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def gpus_by_number(config: Config) -> list[str]:
+    """Return a line for every engine whose ``gpus`` nothing on this machine can turn into uuids."""
+    wanted = [engine for engine in config.engine if engine.supervised and engine.gpus]
+    if not wanted or driver_found():
+        return []
+    return [
+        f"engine {engine.name!r}: gpus = {list(engine.gpus or ())} without an NVIDIA driver here: "
+        "passed on by number, and nothing shows whether there are such GPUs"
+        for engine in wanted
+    ]
 
 
 def echo_json(value: Any) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from opsboard.cli.common import client, echo_json, loaded
+from opsboard.cli.common import client, echo_json, gpus_by_number, loaded
 from opsboard.core.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def check(options: Options) -> None:
     click.echo(f"{found.path}: good: {len(found.config.engine)} engines, {supervised} of them supervised")
     for line in found.assumed:
         click.echo(f"  assumed: {line}")
+    for line in gpus_by_number(found.config):
+        click.echo(f"  warning: {line}")
 
 
 @config.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import resource
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from opsboard.cli.common import client, echo_json, loaded, shown_bytes
+from opsboard.cli.common import client, driver_found, echo_json, gpus_by_number, loaded, shown_bytes
 from opsboard.config import places
 from opsboard.core.errors import OpsboardError
 from opsboard.core.model import Record
@@ -95,6 +94,8 @@ def _config(options: Options) -> Iterator[Finding]:
     yield Finding(check="config", level="ok", text=f"{found.path}: {len(found.config.engine)} engines")
     for line in found.assumed:
         yield Finding(check="config", level="warn", text=line)
+    for line in gpus_by_number(found.config):
+        yield Finding(check="engine-gpus", level="warn", text=line, hint="in a container add the NVIDIA runtime")
     for engine in found.config.engine:
         if engine.command and shutil.which(engine.command[0]) is None:
             text = f"engine {engine.name!r}: command not found: {engine.command[0]}"
@@ -133,13 +134,11 @@ def _daemon(options: Options) -> Iterator[Finding]:
 
 
 def _driver(_options: Options) -> Iterator[Finding]:
-    try:
-        ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
+    if driver_found():
+        yield Finding(check="nvml", level="ok", text="libnvidia-ml.so.1 found")
+    else:
         hint = "GPUs stay unknown; in a container add the NVIDIA runtime"
         yield Finding(check="nvml", level="warn", text="no NVIDIA driver (libnvidia-ml.so.1 not found)", hint=hint)
-    else:
-        yield Finding(check="nvml", level="ok", text="libnvidia-ml.so.1 found")
 
 
 def _limits(_options: Options) -> Iterator[Finding]:

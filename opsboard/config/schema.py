@@ -72,7 +72,11 @@ class Engine(Section, frozen=True, kw_only=True):
         Secret | None, Meta(description="API key of the server; a supervised vLLM gets it as VLLM_API_KEY")
     ] = None
     gpus: Annotated[
-        tuple[int, ...] | None, Meta(description="GPUs by NVML order; becomes CUDA_VISIBLE_DEVICES by UUID")
+        tuple[int, ...] | None,
+        Meta(
+            description="GPUs by NVML order; becomes CUDA_VISIBLE_DEVICES by UUID, or by number with a warning on the "
+            "timeline when the driver does not answer"
+        ),
     ] = None
     env: Annotated[dict[str, str], Meta(description="environment added for the engine")] = {}
     user: Annotated[str | None, Meta(description="Unix user to run as, when the daemon is root")] = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from collectors.discover import FoundEngine
@@ -39,20 +39,22 @@ def found_specs(found: Iterable[FoundEngine]) -> list[EngineSpec]:
 
 
 def launch_specs(config: Config, gpus: GpuReading | None) -> list[LaunchSpec]:
-    """Return what the supervisor starts. ``gpus`` turns configured numbers into uuids; None: unknown."""
-    uuids = {} if gpus is None else {gpu.index: gpu.uuid for gpu in gpus.gpus if gpu.mig is None}
-    return [_launch_spec(engine, uuids) for engine in config.engine if engine.command is not None and engine.url]
+    """Return what the supervisor starts. ``gpus`` turns configured numbers into uuids; None: nobody was asked."""
+    return [_launch_spec(engine, gpus) for engine in config.engine if engine.command is not None and engine.url]
 
 
-def _launch_spec(engine: Engine, uuids: Mapping[int, str]) -> LaunchSpec:
+def _launch_spec(engine: Engine, gpus: GpuReading | None) -> LaunchSpec:
     env: dict[str, str | Secret] = dict(engine.env)
     visible: tuple[str, ...] | None = None
+    warning: str | None = None
     if engine.gpus is not None:
+        uuids = {} if gpus is None else {gpu.index: gpu.uuid for gpu in gpus.gpus if gpu.mig is None}
         visible = tuple(uuids.get(index, str(index)) for index in engine.gpus)
         if not set(engine.gpus) <= uuids.keys():
             # CUDA counts cards by speed unless told to count as NVML does, and as the configuration does.
             env.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
             visible = tuple(map(str, engine.gpus))
+            warning = _by_number(engine.gpus, gpus, sorted(uuids))
     if engine.api_key is not None and engine.kind in {None, "vllm"}:
         env.setdefault("VLLM_API_KEY", engine.api_key)
     return LaunchSpec(
@@ -62,9 +64,24 @@ def _launch_spec(engine: Engine, uuids: Mapping[int, str]) -> LaunchSpec:
         env=env,
         user=engine.user,
         gpus=visible,
+        warning=warning,
         autostart=engine.autostart,
         ready_timeout_s=engine.ready_timeout,
         stop_timeout_s=engine.stop_timeout,
+    )
+
+
+def _by_number(wanted: tuple[int, ...], gpus: GpuReading | None, known: list[int]) -> str:
+    """Say why an engine gets its GPUs by number, and what that may lead to."""
+    if known:
+        why = f"the driver knows only GPU {', '.join(map(str, known))}"
+    else:
+        error = gpus.error if gpus is not None else None
+        why = f"the driver did not answer{f' ({error})' if error else ''} when the configuration was read"
+    visible = ",".join(map(str, wanted))
+    return (
+        f"gpus = {list(wanted)}: {why}, so CUDA_VISIBLE_DEVICES={visible} is passed as it is: "
+        "the engine may find no GPU, or another; `opsboard config reload` asks the driver again"
     )
 
 

@@ -182,6 +182,8 @@ class Keeper:
 
     async def _launch(self, spec: LaunchSpec, instance: str) -> None:
         self._leave_life()
+        if spec.warning is not None:
+            self._world.tell(spec.name, "start_warning", spec.warning, Severity.WARNING)
         last_seconds = await self._world.last_phases(spec.name)
         try:
             before = await asyncio.to_thread(examine, self._directory)

@@ -37,7 +37,7 @@ _ROOT = 0
 
 
 class LaunchSpec(Record, frozen=True, kw_only=True):
-    """One supervised engine as configured. Seconds, bytes; ``gpus`` are uuids, None leaves all visible."""
+    """One supervised engine as configured. Seconds, bytes; ``gpus`` are uuids or numbers, None leaves all visible."""
 
     name: str
     command: tuple[str, ...]
@@ -47,6 +47,8 @@ class LaunchSpec(Record, frozen=True, kw_only=True):
     """Working directory; None is the daemon's."""
     user: str | None = None
     gpus: tuple[str, ...] | None = None
+    warning: str | None = None
+    """What its timeline is to tell at every start."""
     autostart: bool = False
     ready_timeout_s: float = 900.0
     stop_timeout_s: float = 30.0

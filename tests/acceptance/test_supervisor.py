@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opsboard.core.errors import NotFound, SuperviseError
-from opsboard.core.model import EngineState
+from opsboard.core.model import EngineState, Severity
 from opsboard.core.secret import Secret
 from opsboard.supervise.processes import look
 from tests.support.herd import free_port, kill
@@ -86,6 +86,18 @@ def test_start_ready_restart_stop(herd: Herd) -> None:
     ]
     assert herd.wishes == {"a": "down"}
     assert herd.remains("a").lives is False
+
+
+def test_every_start_tells_what_its_configuration_lacks(herd: Herd) -> None:
+    async def story(supervisor: Supervisor) -> None:
+        assert herd.events == []
+        for wish in (supervisor.start, supervisor.restart):
+            await wish("a", "asked")
+        await supervisor.stop("a", "done")
+
+    with_supervisor(herd, herd.spec("a", "idle", gpus=("0",), warning="by number"), story=story)
+    told = [(event.subject, event.severity, event.text) for event in herd.events if event.kind == "start_warning"]
+    assert told == [("engine/a", Severity.WARNING, "by number")] * 2
 
 
 def test_every_failed_start_says_why(herd: Herd) -> None:

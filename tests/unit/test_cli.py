@@ -139,6 +139,20 @@ def test_doctor_says_what_is_missing_and_bundles_it(
     assert {"opsboard-bundle/doctor.jsonl", "opsboard-bundle/opsboard.toml"} <= texts.keys()
 
 
+@pytest.mark.parametrize("driver", [True, False])
+def test_gpus_without_a_driver_are_told_before_any_start(
+    tmp_path: Path, nowhere: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, driver: bool
+) -> None:
+    monkeypatch.setattr(common, "driver_found", lambda: driver)
+    config = tmp_path / "opsboard.toml"
+    config.write_text('[[engine]]\nname = "a"\ncommand = ["true"]\ngpus = [0, 2]\n')
+    assert run("--config", str(config), "config", "check") == 0
+    assert ("engine 'a': gpus = [0, 2] without an NVIDIA driver" in capsys.readouterr().out) is not driver
+    assert run("--config", str(config), "--socket", nowhere, "doctor", "--json") == 0
+    told = {finding["check"] for finding in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert ("engine-gpus" in told) is not driver
+
+
 def test_record_writes_what_the_daemon_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,14 +104,24 @@ def test_supervised_engines_are_launched_and_observed_ones_are_not() -> None:
 def test_gpu_numbers_become_uuids() -> None:
     (spec,) = launch_specs(config(gpus=(1, 0)), cards("GPU-x", "GPU-y"))
     assert spec.gpus == ("GPU-y", "GPU-x")
+    assert spec.warning is None
     assert "CUDA_DEVICE_ORDER" not in spec.env
 
 
-@pytest.mark.parametrize("gpus", [None, cards("GPU-x")])
-def test_without_a_driver_numbers_mean_what_nvml_means_by_them(gpus: GpuReading | None) -> None:
+@pytest.mark.parametrize(
+    ("gpus", "why"),
+    [
+        (None, "the driver did not answer when"),
+        (GpuReading(outcome=Outcome.NO_DATA, error="no NVIDIA driver"), "the driver did not answer (no NVIDIA driver)"),
+        (cards("GPU-x"), "the driver knows only GPU 0, so CUDA_VISIBLE_DEVICES=0,1"),
+    ],
+)
+def test_without_a_driver_numbers_mean_what_nvml_means_by_them(gpus: GpuReading | None, why: str) -> None:
     (spec,) = launch_specs(config(gpus=(0, 1)), gpus)
     assert spec.gpus == ("0", "1")
     assert spec.env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert spec.warning is not None
+    assert spec.warning.startswith(f"gpus = [0, 1]: {why}")
 
 
 def test_the_api_key_reaches_a_vllm_and_no_log() -> None:
