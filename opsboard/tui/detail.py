@@ -24,14 +24,18 @@ LOOKS = ("overview", "anatomy", "log", "events")
 
 
 class EngineView(Record, frozen=True, kw_only=True):
-    """The state of an engine's screen. ``detail`` is None until the daemon told it; ``top`` is the first shown line."""
+    """The state of an engine's screen.
+
+    ``detail`` is None until the daemon told it; ``top`` is the first shown line (None: events at their end, all else
+    at its beginning).
+    """
 
     name: str
     look: str = "overview"
     detail: EngineDetail | None = None
     span: Range = RECENT
     mode: str = "all"
-    top: int = 0
+    top: int | None = None
     log: Sequence[str] = ()
     window: LogWindow = LogWindow()
     problem: str | None = None
@@ -39,7 +43,7 @@ class EngineView(Record, frozen=True, kw_only=True):
 
 def engine_screen(view: View, own: EngineView, room: Size) -> list[Line]:
     """Return the lines between header and footer."""
-    engine = next((e for e in view.status.engines if e.name == own.name), None) if view.status else None
+    engine = _engine(view, own.name)
     if engine is None:
         return [
             clip(line, room.width)
@@ -53,9 +57,17 @@ def engine_screen(view: View, own: EngineView, room: Size) -> list[Line]:
 
 def log_room(view: View, own: EngineView, room: Size) -> Size:
     """Return what of ``room`` is there for the lines of a log: less the head, a problem and the log's own heading."""
-    engine = next((e for e in view.status.engines if e.name == own.name), None) if view.status else None
-    used = 1 + bool(own.problem) + (len(_head(engine, view, own, room.width)) if engine else 0)
+    used = 1 + bool(own.problem) + _head_height(view, own, room.width)
     return Size(room.width, max(1, room.height - used))
+
+
+def _head_height(view: View, own: EngineView, width: int) -> int:
+    engine = _engine(view, own.name)
+    return len(_head(engine, view, own, width)) if engine else 0
+
+
+def _engine(view: View, name: str) -> Engine | None:
+    return next((e for e in view.status.engines if e.name == name), None) if view.status else None
 
 
 def _head(engine: Engine, view: View, own: EngineView, width: int) -> list[Line]:
@@ -121,25 +133,45 @@ def _look(engine: Engine, view: View, own: EngineView, room: Size) -> list[Line]
         return [clip((Span(" " + fit(own.problem or "asking the daemon", room.width - 2), "dim"),), room.width)]
     if own.look == "overview":
         return _overview(engine, own.detail, view, own, room)
-    lines = (
-        anatomy(own.detail, view, room.width)
-        if own.look == "anatomy"
-        else [event_line(event, view, room.width) for event in reversed(own.detail.events)]
-    )
-    if not lines:
-        lines = [clip((Span(" no events of this engine yet", "dim"),), room.width)]
-    return scrolled(lines, own.top, room)
+    top = 0 if own.top is None and own.look == "anatomy" else own.top
+    return scrolled(_lines(own, own.detail, view, room.width), top, room)
 
 
-def scrolled(lines: Sequence[Line], top: int, room: Size) -> list[Line]:
-    """Return the part of ``lines`` that fits, from ``top`` on, with a last line that says when there is more."""
+def _lines(own: EngineView, detail: EngineDetail, view: View, width: int) -> list[Line]:
+    """Return all lines of a look that scrolls."""
+    if own.look == "anatomy":
+        return anatomy(detail, view, width)
+    lines = [event_line(event, view, width) for event in detail.events]
+    return lines or [clip((Span(" no events of this engine yet", "dim"),), width)]
+
+
+def scrolled(lines: Sequence[Line], top: int | None, room: Size) -> list[Line]:
+    """Return the part of ``lines`` that fits, from ``top`` (None: down to the end), and a last line if there is more."""
     if len(lines) <= room.height:
         return list(lines)
-    first = max(0, min(top, len(lines) - room.height + 1))
+    end = last_top(len(lines), room.height)
+    first = end if top is None else max(0, min(top, end))
     shown = list(lines[first : first + room.height - 1])
     last = first + room.height - 1
     note = f" lines {first + 1}-{last} of {len(lines)}; j and k scroll"
     return [*shown, clip((Span(fit(note, room.width), "dim"),), room.width)]
+
+
+def last_top(total: int, height: int) -> int:
+    """Return the first shown one of ``total`` lines where the last one is shown (:func:`scrolled`)."""
+    return total - height + 1 if total > height else 0
+
+
+def moved_top(view: View, own: EngineView, room: Size, by: int) -> int | None:
+    """Return ``own.top`` after a scroll by ``by`` lines down (negative: up); events at their end stay there: None."""
+    if own.detail is None or own.look not in ("anatomy", "events"):
+        return own.top
+    events = own.look == "events"
+    inner = room.height - _head_height(view, own, room.width)
+    end = last_top(len(_lines(own, own.detail, view, room.width)), inner)
+    at = (end if events else 0) if own.top is None else min(own.top, end)
+    top = max(0, min(at + by, end))
+    return None if events and top == end else top
 
 
 def _overview(engine: Engine, detail: EngineDetail, view: View, own: EngineView, room: Size) -> list[Line]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
+import msgspec
+
 from opsboard.core.errors import ControlError, NotFound
-from opsboard.core.wire import ActionAccepted, EngineDetail, History, Status
+from opsboard.core.wire import ActionAccepted, EngineDetail, EventInfo, History, Status
 from opsboard.tui.feed import News
 from tests.screens import boards
 
@@ -21,6 +23,7 @@ class ScriptedFeed:
         self.last: Status | None = None
         self.acted: list[tuple[str, str, str]] = []
         self.asked: list[str] = []
+        self.events: tuple[EventInfo, ...] = ()
         self.refuses: ControlError | None = None
         self.log: list[str] = list(boards.LOG)
         self.more_log: asyncio.Queue[str] = asyncio.Queue(100)
@@ -40,7 +43,8 @@ class ScriptedFeed:
         engine = next((e for e in self.last.engines if e.name == name), None) if self.last else None
         if engine is None or self.last is None:
             raise NotFound(f"no engine {name!r}")
-        return boards.detail(engine, self.last.time - boards.T0)
+        known = boards.detail(engine, self.last.time - boards.T0)
+        return msgspec.structs.replace(known, events=self.events) if self.events else known
 
     async def history(self, series: Sequence[str], start: float, end: float, step: float) -> list[History]:
         self.asked += series

@@ -13,6 +13,7 @@ import pytest
 from opsboard.client.stream import Disconnected
 from opsboard.core.errors import Conflict
 from opsboard.core.text import sanitise
+from opsboard.core.wire import EventInfo, Status
 from opsboard.tui.session import MESSAGE_S
 from tests.screens import boards
 from tests.screens.stage import staged
@@ -331,8 +332,55 @@ async def test_the_mouse_points_opens_and_scrolls() -> None:
 async def test_events_have_a_page() -> None:
     async with staged(boards.busy()) as stage:
         await stage.press("e")
-        await stage.shows("events, newest first")
+        await stage.shows("events, newest last")
         await stage.shows("configuration reloaded")
+
+
+def happened(number: int) -> tuple[EventInfo, ...]:
+    return tuple(boards.event(n, "engine/llama-a", "state", f"event-{n:02d}") for n in range(number))
+
+
+@played
+async def test_events_open_at_the_newest_follow_and_are_held_while_old_ones_are_read() -> None:
+    def told(number: int) -> Status:
+        return msgspec.structs.replace(boards.busy(), events=happened(number))
+
+    async with staged(told(40)) as stage:
+        await stage.press("e")
+        await stage.shows("event-39")
+        assert stage.text.index("event-38") < stage.text.index("event-39")
+        assert "event-05" not in stage.text
+        stage.feed.say(told(41))
+        await stage.shows("event-40")
+        await stage.press("k")
+        await stage.hides("event-40")
+        stage.feed.say(told(42))
+        await stage.shows("of 42")
+        assert "event-39" in stage.text
+        assert "event-40" not in stage.text
+        await stage.press("G")
+        await stage.shows("event-41")
+        await stage.press("g")
+        await stage.shows("event-00")
+
+
+@played
+async def test_an_engines_events_have_the_same_order_and_open_at_the_newest() -> None:
+    async with staged(boards.busy()) as stage:
+        stage.feed.events = happened(40)
+        await stage.press("enter", "4")
+        await stage.shows("event-39")
+        assert stage.text.index("event-38") < stage.text.index("event-39")
+        assert "event-05" not in stage.text
+        await stage.press("k")
+        await stage.hides("event-39")
+        await stage.press("g")
+        await stage.shows("event-00")
+        await stage.press("G", "G", "k", "k")
+        await stage.hides("event-38")
+        await stage.shows("event-37")
+        await stage.press("2")
+        await stage.shows("lines 1-")
 
 
 @played

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from opsboard.core.errors import ControlError
-from opsboard.tui.detail import LOOKS, EngineView, engine_screen, log_room
+from opsboard.tui.detail import LOOKS, EngineView, engine_screen, log_room, moved_top
 from opsboard.tui.history import CHARTED, RANGES
 from opsboard.tui.keys import Key, hints
 from opsboard.tui.latency import modes
@@ -72,7 +72,7 @@ class EnginePage(Page):
         self._log_changed = False
         self._reader: Worker[None] | None = None
         self._asking = False
-        self._log_room = Size(80, 18)
+        self._log_room = self._look_room = Size(80, 18)
 
     def on_mount(self) -> None:
         """Ask for the details and the past at once."""
@@ -92,7 +92,7 @@ class EnginePage(Page):
         return framed(view, size, self.footer_keys(), self._body)
 
     def _body(self, view: View, room: Size) -> list[Line]:
-        self._log_room = log_room(view, self.own, room)
+        self._log_room, self._look_room = log_room(view, self.own, room), room
         own = msgspec.structs.replace(self.own, log=tuple(self._log)) if self.own.look == "log" else self.own
         return engine_screen(view, own, room)
 
@@ -165,7 +165,7 @@ class EnginePage(Page):
 
     def action_look(self, look: str) -> None:
         """Show another side."""
-        self._change(look=look, top=0)
+        self._change(look=look, top=None)
         self._read_log()
         self.news()
 
@@ -179,7 +179,7 @@ class EnginePage(Page):
             least = first_screen(self._log, self.own.window, self._log_room)
             self._change(window=moved(self.own.window, len(self._log), least, by))
         else:
-            self._change(top=max(0, min(self.own.top + by, 500)))
+            self._change(top=moved_top(self.session.view(), self.own, self._look_room, by))
 
     def action_page(self, by: int) -> None:
         """Scroll by what is seen at once, less a line."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 
-from opsboard.tui.detail import scrolled
+from opsboard.tui.detail import last_top, scrolled
 from opsboard.tui.keys import Key, help_lines
 from opsboard.tui.legend import legend
 from opsboard.tui.present import framed
@@ -36,8 +36,8 @@ class ReadingPage(Page):
     def __init__(self) -> None:
         """Begin at the top."""
         super().__init__()
-        self._top = 0
-        self._total = 0
+        self._top: int | None = 0
+        self._end = 0
 
     @abstractmethod
     def content(self, view: View, width: int) -> tuple[str, Sequence[Line]]:
@@ -50,17 +50,19 @@ class ReadingPage(Page):
 
     def _body(self, view: View, room: Size) -> list[Line]:
         title, lines = self.content(view, room.width)
-        self._total = len(lines)
+        inner = Size(room.width, room.height - 1)
+        self._end = last_top(len(lines), inner.height)
         heading = rule((Span(title, "strong"),), room.width, view.glyphs.horizontal)
-        return [heading, *scrolled(lines, self._top, Size(room.width, room.height - 1))]
+        return [heading, *scrolled(lines, self._top, inner)]
 
     def wheel(self, by: int) -> None:
         """Scroll."""
         self.action_scroll(by)
 
     def action_scroll(self, by: int) -> None:
-        """Scroll."""
-        self._top = max(0, min(self._top + by, max(0, self._total - self.size.height + 5)))
+        """Scroll; at the end it stays at the end, whatever is added."""
+        top = max(0, min((self._end if self._top is None else self._top) + by, self._end))
+        self._top = None if top == self._end else top
         self.redraw()
 
     def action_page(self, by: int) -> None:
@@ -73,15 +75,20 @@ class ReadingPage(Page):
 
 
 class EventsPage(ReadingPage):
-    """The timeline of the host and all engines, the newest first."""
+    """The timeline of the host and all engines, the newest last, as everywhere."""
 
     KEYS = _KEYS
     TITLE_OF_HELP = "the timeline"
 
+    def __init__(self) -> None:
+        """Begin at the end, and follow what comes."""
+        super().__init__()
+        self._top = None
+
     def content(self, view: View, width: int) -> tuple[str, Sequence[Line]]:
         """Return all events that this client has heard of."""
-        lines = [event_line(event, view, width) for event in reversed(view.events)]
-        return "events, newest first", lines or [clip((Span(" no events yet", "dim"),), width)]
+        lines = [event_line(event, view, width) for event in view.events]
+        return "events, newest last", lines or [clip((Span(" no events yet", "dim"),), width)]
 
 
 class HelpPage(ReadingPage):
