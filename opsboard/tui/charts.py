@@ -36,10 +36,14 @@ _AXIS = 6
 
 
 def chart(what: Chart, engine: Engine, view: View, span: Range, size: Size) -> list[Line]:
-    """Return as many lines as ``size`` has: a heading, then the curve with its full scale at the top left."""
+    """Return as many lines as ``size`` has: a heading, then the curve with its full scale at the top left.
+
+    The heading says which part of ``span`` is shown: less than all of it where there is no longer past.
+    """
     width, height = size
     columns = max(1, width - _AXIS)
-    values = resample(view.trails.get(engine.name, what.field, span).values(span.seconds), columns)
+    shown = view.trails.filled(engine.name, span)
+    values = resample(view.trails.get(engine.name, what.field, span).values(shown.seconds), columns)
     top = what.floor if what.fixed else nice_top(values, what.floor)
     now = getattr(engine, what.field)
     heading: list[Span] = [
@@ -47,7 +51,7 @@ def chart(what: Chart, engine: Engine, view: View, span: Range, size: Size) -> l
         Span(fit(what.text(now), 6, ">"), "strong" if now is not None else "dim"),
     ]
     room = width - line_width(heading) - 1
-    heading.append(Span(fit("last " + span.label, room, ">"), "dim") if room > 8 else Span(""))
+    heading.append(Span(fit("last " + shown.label, room, ">"), "dim") if room > 8 else Span(""))
     lines = [clip(heading, width)]
     rows = area(values, columns, height - 1, top, view.glyphs)
     for number, row in enumerate(rows):

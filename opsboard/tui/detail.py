@@ -72,7 +72,7 @@ def _engine(view: View, name: str) -> Engine | None:
 
 def _head(engine: Engine, view: View, own: EngineView, width: int) -> list[Line]:
     """Return who it is, what it does, what is wrong with it, and the looks there are."""
-    head = [_who(engine, view, width), _doing(engine, view, width), _tabs(own, width)]
+    head = [_who(engine, view, width), _doing(engine, view, width), _tabs(own, view, width)]
     said = trouble(engine, view)
     return head + (warning(said, width, 3) if said else [])
 
@@ -116,12 +116,12 @@ def _doing(engine: Engine, view: View, width: int) -> Line:
     return clip(spans, width)
 
 
-def _tabs(own: EngineView, width: int) -> Line:
+def _tabs(own: EngineView, view: View, width: int) -> Line:
     left: list[Span] = []
     for number, look in enumerate(LOOKS, start=1):
         here = look == own.look
         left += [Span(" "), Span(f" {number} {look} ", "select" if here else "dim")]
-    right = [Span(f"{own.span.label} ", "dim")] if own.look == "overview" else []
+    right = [Span(f"{view.trails.filled(own.name, own.span).label} ", "dim")] if own.look == "overview" else []
     return split_ends(left, right, width)
 
 
@@ -146,7 +146,7 @@ def _lines(own: EngineView, detail: EngineDetail, view: View, width: int) -> lis
 
 
 def scrolled(lines: Sequence[Line], top: int | None, room: Size) -> list[Line]:
-    """Return the part of ``lines`` that fits, from ``top`` (None: down to the end), and a last line if there is more."""
+    """Return the part of ``lines`` that fits, from ``top`` (None: to their end), with a last line if there is more."""
     if len(lines) <= room.height:
         return list(lines)
     end = last_top(len(lines), room.height)

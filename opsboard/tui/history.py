@@ -14,11 +14,15 @@ BUCKETS = 180
 """Steps of every trail, whatever its range: one chart at its widest."""
 
 
-class Range(Record, frozen=True):
-    """A stretch of time that a chart can show."""
+class Stretch(Record, frozen=True):
+    """A stretch of time that ends now."""
 
     label: str
     seconds: float
+
+
+class Range(Stretch, frozen=True):
+    """A stretch of time that trails are kept for."""
 
     @property
     def step(self) -> float:
@@ -28,6 +32,8 @@ class Range(Record, frozen=True):
 
 RANGES = (Range("15m", 900.0), Range("1h", 3600.0), Range("6h", 21600.0), Range("24h", 86400.0))
 RECENT = RANGES[0]
+YOUNG = (Stretch("2m", 120.0), Stretch("5m", 300.0))
+"""What charts of :data:`RECENT` show of an engine that has no longer past."""
 
 CHARTED = ("kv_usage", "running", "waiting", "generation_tokens_per_s", "ttft_p95_s", "itl_p95_s")
 """Fields of an engine that have a trail; the same names on the wire and in the store (core/series.py)."""
@@ -64,6 +70,14 @@ class Trail:
         for point in history.points:
             if int(point.t // self._step) not in seen:
                 self.add(point.t, point.mean, max(point.count, 1))
+
+    @property
+    def reach(self) -> float:
+        """Seconds from the oldest value to the newest step; 0.0 without any."""
+        first = max(0, self._last - BUCKETS + 1)
+        known = (index for index in range(first, self._last + 1) if self._counts[index % BUCKETS])
+        oldest = next(known, None)
+        return 0.0 if oldest is None else (self._last + 1 - oldest) * self._step
 
     def values(self, seconds: float) -> list[float | None]:
         """Return the newest ``seconds`` of means, oldest first."""
@@ -107,6 +121,13 @@ class Trails:
         if trail is None:
             trail = self._trails[key] = Trail(span.step)
         return trail
+
+    def filled(self, engine: str, span: Range) -> Stretch:
+        """Return what of ``span`` charts of ``engine`` show: all of it, or what is not empty of the recent past."""
+        if span != RECENT:
+            return span
+        reach = max(self.get(engine, field).reach for field in CHARTED)
+        return next((young for young in YOUNG if reach <= young.seconds), span)
 
     def take(self, status: Status) -> None:
         """Take in one state of the board and let go of engines that left it. A stale reading leaves a gap."""

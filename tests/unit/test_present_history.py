@@ -5,7 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from opsboard.core.wire import Engine, History, HistoryPoint, ReadingInfo, Status
+from opsboard.tui.charts import CHARTS, chart
+from opsboard.tui.glyphs import UNICODE
 from opsboard.tui.history import BUCKETS, CHARTED, RANGES, RECENT, Trail, Trails, series_of
+from opsboard.tui.spans import line_text
+from opsboard.tui.view import Size, View
 from tests.screens import boards
 
 
@@ -61,6 +65,29 @@ def test_a_stale_reading_is_a_gap_and_gone_engines_are_let_go() -> None:
     assert trails.get("llama-a", "kv_usage").values(10.0) == [0.5, None]
     trails.take(status(1010.0, boards.engine(1)))
     assert trails.get("llama-a", "kv_usage").values(10.0) == [None, None]
+
+
+def test_charts_of_a_young_engine_show_the_smallest_stretch_that_holds_its_past() -> None:
+    trails = Trails()
+    assert trails.filled("llama-a", RECENT).label == "2m"
+    shown = {}
+    for t in (1000.0, 1115.0, 1120.0, 1295.0, 1300.0, 2500.0):
+        trails.take(status(t, boards.engine(0, kv_usage=0.5)))
+        shown[t] = trails.filled("llama-a", RECENT).label
+    assert shown == {1000.0: "2m", 1115.0: "2m", 1120.0: "5m", 1295.0: "5m", 1300.0: "15m", 2500.0: "2m"}
+    assert trails.filled("llama-a", RANGES[1]) is RANGES[1], "what was asked for stays"
+
+
+def test_all_charts_of_an_engine_show_the_same_stretch_and_say_which() -> None:
+    trails = Trails()
+    trails.get("llama-a", "kv_usage").fill(past((1000.0, 0.2)))
+    for t in range(1195, 1205):
+        trails.take(status(t, boards.engine(0, kv_usage=0.5, running=40.0)))
+    view = View(status=status(1204.0, boards.engine(0)), trails=trails)
+    for what in CHARTS:
+        lines = [line_text(line) for line in chart(what, boards.engine(0), view, RECENT, Size(66, 4))]
+        assert lines[0].rstrip().endswith("last 5m")
+        assert lines[3][-1] != UNICODE.gap, what.title
 
 
 def test_longer_ranges_are_kept_only_where_they_were_asked_for() -> None:
