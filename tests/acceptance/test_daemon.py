@@ -143,6 +143,30 @@ def test_a_start_that_fails_at_once_is_told_at_once(house: House) -> None:
         assert "accepted" not in asked.stdout
 
 
+def test_all_engines_are_started_and_stopped_together(house: House) -> None:
+    ports = [free_port() for _ in range(2)]
+    sim = [sys.executable, "-m", "opsboard", "sim", "--startup-seconds", "0.2", "--port"]
+    engines = [f'name = "s{n}"\ncommand = {json.dumps([*sim, str(port)])}' for n, port in enumerate(ports)]
+    house.write(*engines, f'name = "bad"\ncommand = ["no-such-engine"]\nurl = "http://127.0.0.1:{free_port()}"')
+    house.start()
+    verb = [sys.executable, "-m", "opsboard", "--socket", str(house.socket), "engine"]
+
+    def ask(kind: str) -> subprocess.CompletedProcess[str]:
+        words = [*verb, kind, "--all", "--wait"]
+        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=START_S, check=False)
+
+    try:
+        started = ask("start")
+        assert started.returncode == 1
+        assert sorted(started.stdout.split("\n")) == ["", "s0: ready", "s1: ready"]
+        assert "start failed for 1 of 3 engines: bad" in started.stderr
+        assert "command not found: no-such-engine" in started.stderr
+    finally:
+        stopped = ask("stop")
+    assert stopped.returncode == 0, stopped.stderr
+    assert sorted(stopped.stdout.split()) == sorted(["s0:", "s1:", "bad:", *["stopped"] * 3])
+
+
 def test_an_engine_dies_and_comes_back(house: House) -> None:
     with page_engines(1) as ports:
         house.write(observed("a", ports[0]))
