@@ -8,12 +8,59 @@ changed cells.
 
 from __future__ import annotations
 
+import contextlib
+import termios
+import time
+from queue import Empty
 from typing import Any
 
 from textual.app import App
+from textual.drivers.linux_driver import LinuxDriver
 
 MANY = 3
 """Writes that may wait for a slow terminal; Textual's writer blocks the event loop once thirty wait."""
+
+FLUSHES = 50
+FLUSH_S = 0.01
+"""At the end what a slow terminal did not take is dropped: at most so often, so many seconds apart."""
+
+
+class Driver(LinuxDriver):
+    """Textual's driver, which at the end would wait until a slow terminal has taken all that was written."""
+
+    def stop_application_mode(self) -> None:
+        """Drop what was not taken yet, then restore the terminal."""
+        if self._drop():
+            self.write("\x1b[?2026l\x1b[0m")  # the lost output may have held the end of what it began
+        super().stop_application_mode()
+
+    def _drop(self) -> bool:
+        """Drop what waits for a slow terminal; return whether there was any."""
+        writer = self._writer_thread
+        if writer is None or not writer.is_alive():
+            return False
+        if writer._queue.qsize():
+            time.sleep(FLUSH_S)
+        behind = False
+        with contextlib.suppress(Empty):
+            while writer._queue.get_nowait() is not None:
+                behind = True
+        for _ in range(2):  # the first is taken when a write has ended, the second when what it left was flushed
+            writer.write("")
+            for _ in range(FLUSHES):
+                if not writer._queue.qsize():
+                    break
+                time.sleep(FLUSH_S)
+                if writer._queue.qsize():
+                    behind = True
+                    self._flush_terminal()
+        return behind
+
+    def _flush_terminal(self) -> None:
+        """Empty the kernel's buffer; setting the modes wakes the thread that waits for room in it."""
+        with contextlib.suppress(termios.error):
+            termios.tcflush(self.fileno, termios.TCOFLUSH)
+            termios.tcsetattr(self.fileno, termios.TCSANOW, termios.tcgetattr(self.fileno))
 
 
 def write(app: App[Any], text: str) -> None:

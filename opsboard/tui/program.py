@@ -17,7 +17,7 @@ from opsboard.core.text import sanitise
 from opsboard.core.wire import Status
 from opsboard.tui import commands
 from opsboard.tui.dialog import needless
-from opsboard.tui.driver import congested, exit_soon, without_extras
+from opsboard.tui.driver import Driver, congested, exit_soon, without_extras
 from opsboard.tui.dump import dump
 from opsboard.tui.feed import Feed
 from opsboard.tui.history import CHARTED, RECENT, Range, series_of
@@ -46,7 +46,7 @@ class BoardApp(App[int]):
         self, feed: Feed, session: Session, clock: Clock, looks: Mapping[Style, RichStyle], *, on_terminal: bool = True
     ) -> None:
         """``on_terminal`` is False in tests, where no terminal can go away."""
-        super().__init__(ansi_color=True)
+        super().__init__(driver_class=Driver, ansi_color=True)
         without_extras(self)
         self.feed = feed
         self.session = session

@@ -95,6 +95,24 @@ def test_a_terminal_that_stops_reading_delays_nothing_but_itself(socket: Path, b
         other.close()
 
 
+def test_q_does_not_wait_until_a_slow_terminal_took_everything(socket: Path) -> None:
+    flood = (
+        "import opsboard.tui.screens.page as p; p.Page.action_pause = lambda s: s.app._driver.write('x' * 2**17); "
+    )
+    terminal = Terminal(socket, code=flood + BOARD)
+    try:
+        terminal.until("llama-a")
+        before = terminal.press("pq")  # more than a terminal's buffer holds, and from here on nobody reads
+        wait_until(lambda: _gone(terminal), 10.0, "the board ends")
+        terminal.read(0.05)
+        assert terminal.code == 0
+        assert all(words in terminal.said[before:] for words in LEAVES)
+        assert terminal.said.count(b"x", before) < 100_000
+        assert b"Traceback" not in terminal.said
+    finally:
+        terminal.close()
+
+
 def _gone(terminal: Terminal) -> bool:
     pid, status = os.waitpid(terminal.pid, os.WNOHANG)
     if pid:
