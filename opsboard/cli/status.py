@@ -94,13 +94,20 @@ def _engine(engine: Engine) -> list[str]:
         shown(engine.running),
         shown(engine.waiting),
         shown(engine.kv_usage, "%", 100),
-        shown(engine.ttft_p95_s, "ms", 1000),
-        shown(engine.itl_p95_s, "ms", 1000),
+        _latency(engine, "ttft_p95_s"),
+        _latency(engine, "itl_p95_s"),
         shown(engine.generation_tokens_per_s),
         shown(engine.errors_per_s, digits=2),
         shown_bytes(engine.gpu_memory_bytes if engine.gpu_memory_bytes is not None else engine.rss_bytes),
         shown_age(None if started is None else SystemClock().now().wall - started),
     ]
+
+
+def _latency(engine: Engine, field: str) -> str:
+    if field not in engine.latency_bounds:
+        return shown(getattr(engine, field), "ms", 1000)
+    lower, upper = engine.latency_bounds[field]
+    return f">{lower * 1000:g}ms" if upper is None else f"<{upper * 1000:g}ms"
 
 
 def _short(text: str) -> str:

@@ -68,6 +68,11 @@ def quantile(histogram: Histogram, q: float) -> Quantile | None:
     return Quantile(value=lower + (upper - lower) * max(0.0, min(1.0, share)), lower=lower, upper=upper)
 
 
+def at_an_edge(found: Quantile) -> bool:
+    """Return whether a quantile lies in the first bucket, interpolated from 0, or beyond the last one."""
+    return found.upper is None or found.lower == 0 < found.upper
+
+
 def latency(histogram: Histogram) -> Latency:
     """Return count, mean and the three quantiles that the board shows, in seconds."""
     count, total = histogram.count, histogram.total

@@ -66,6 +66,11 @@ class Engine(Record, frozen=True, kw_only=True):
     restarted: bool = False
     """True while rates are withheld because the process or its counters began anew."""
     exit_code: int | None = None
+    latency_bounds: dict[str, tuple[float, float | None]] = {}
+    """By field, of those latencies above that their histogram cannot tell well: the bounds in s between which they lie.
+
+    In its first bucket ``[0, b]``: less than b, interpolated from 0. Beyond its last one ``[b, null]``: more than b.
+    """
 
 
 class Quantile(Record, frozen=True, kw_only=True):

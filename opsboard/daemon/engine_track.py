@@ -6,7 +6,7 @@ No I/O and no clock: the instant is handed in with each reading.
 from __future__ import annotations
 
 from opsboard.core.clock import Now
-from opsboard.core.histogram import quantile
+from opsboard.core.histogram import at_an_edge, quantile
 from opsboard.core.model import (
     EngineReading,
     EngineState,
@@ -52,6 +52,8 @@ class Figures(Record, frozen=True, kw_only=True):
     error_ratio: float | None = None
     preemptions_per_s: float | None = None
     prefix_hit_ratio: float | None = None
+    latency_bounds: dict[str, tuple[float, float | None]] = {}
+    """As on the wire (wire.Engine)."""
 
 
 NO_FIGURES = Figures()
@@ -176,12 +178,16 @@ class EngineTrack:
 
     def _figures(self, mono: float) -> Figures:
         found: dict[str, float | None] = {}
+        bounds: dict[str, tuple[float, float | None]] = {}
         for name, quantiles in _LATENCIES:
             track = self._histograms.get(name)
             window = None if track is None else track.window(WINDOW_S, mono)
             for q in quantiles:
                 at = None if window is None else quantile(window, q)
-                found[f"{name}_p{q * 100:.0f}_s"] = None if at is None else at.value
+                field = f"{name}_p{q * 100:.0f}_s"
+                found[field] = None if at is None else at.value
+                if at is not None and at_an_edge(at):
+                    bounds[field] = at.lower, at.upper
         finished, failed = self.rate("requests_finished", WINDOW_S), self.rate("requests_failed", WINDOW_S)
         return Figures(
             prompt_tokens_per_s=self.rate("prompt_tokens", WINDOW_S),
@@ -191,6 +197,7 @@ class EngineTrack:
             error_ratio=None if finished is None or failed is None else _ratio(failed, finished + failed),
             preemptions_per_s=self.rate("preemptions", WINDOW_S),
             prefix_hit_ratio=_ratio(self.rate("prefix_hits", WINDOW_S), self.rate("prefix_queries", WINDOW_S)),
+            latency_bounds=bounds,
             **found,
         )
 

@@ -9,6 +9,7 @@ from opsboard.core.wire import Engine
 from opsboard.tui import format as fmt
 from opsboard.tui.bars import area, nice_top, resample
 from opsboard.tui.history import Range
+from opsboard.tui.latency import on_board
 from opsboard.tui.spans import Line, Span, clip, fit, line_width
 from opsboard.tui.view import Size, View
 
@@ -46,9 +47,10 @@ def chart(what: Chart, engine: Engine, view: View, span: Range, size: Size) -> l
     values = resample(view.trails.get(engine.name, what.field, span).values(shown.seconds), columns)
     top = what.floor if what.fixed else nice_top(values, what.floor)
     now = getattr(engine, what.field)
+    said = on_board(engine, what.field, 5) if what.field in engine.latency_bounds else what.text(now)
     heading: list[Span] = [
         Span(" " + what.title, "dim"),
-        Span(fit(what.text(now), 6, ">"), "strong" if now is not None else "dim"),
+        Span(fit(said, 6, ">"), "strong" if now is not None else "dim"),
     ]
     room = width - line_width(heading) - 1
     heading.append(Span(fit("last " + shown.label, room, ">"), "dim") if room > 8 else Span(""))

@@ -11,6 +11,7 @@ from opsboard.core.wire import Engine
 from opsboard.tui import format as fmt
 from opsboard.tui.bars import bar, spark
 from opsboard.tui.header import STATE_STYLES
+from opsboard.tui.latency import on_board
 from opsboard.tui.spans import Span, Style, fit, width_of
 from opsboard.tui.view import View, reading_is_old
 
@@ -43,6 +44,10 @@ def _text(value: Callable[[Engine], str], style: Callable[[Engine], Style] = lam
         return (Span(fit(text, width, ">"), "dim" if text == fmt.UNKNOWN else style(engine)),)
 
     return cell
+
+
+def _latency(field: str) -> Cell:
+    return _text(lambda engine: on_board(engine, field, 5))
 
 
 def _left(value: Callable[[Engine], str | None], *, publisher: bool = False) -> Cell:
@@ -153,10 +158,10 @@ COLUMNS: tuple[Column, ...] = (
     Column("kv", "KV CACHE", 2, 12, _kv, lambda e: e.kv_usage, wide=16, align="<"),
     Column("trend", "5 MIN", 9, 6, _kv_spark, lambda e: e.kv_usage, wide=13, align="<"),
     Column("tokens", "TOK/S", 3, 6, _text(_tokens, _tokens_style), lambda e: e.generation_tokens_per_s),
-    Column("ttft", "TTFT", 4, 6, _text(lambda e: fmt.seconds(e.ttft_p95_s)), lambda e: e.ttft_p95_s),
-    Column("itl", "ITL", 5, 6, _text(lambda e: fmt.seconds(e.itl_p95_s)), lambda e: e.itl_p95_s),
-    Column("e2e", "E2E", 12, 6, _text(lambda e: fmt.seconds(e.e2e_p95_s)), lambda e: e.e2e_p95_s),
-    Column("queue", "QUEUE", 13, 6, _text(lambda e: fmt.seconds(e.queue_p95_s)), lambda e: e.queue_p95_s),
+    Column("ttft", "TTFT", 4, 6, _latency("ttft_p95_s"), lambda e: e.ttft_p95_s),
+    Column("itl", "ITL", 5, 6, _latency("itl_p95_s"), lambda e: e.itl_p95_s),
+    Column("e2e", "E2E", 12, 6, _latency("e2e_p95_s"), lambda e: e.e2e_p95_s),
+    Column("queue", "QUEUE", 13, 6, _latency("queue_p95_s"), lambda e: e.queue_p95_s),
     Column(
         "errors",
         "ERR/S",

@@ -10,6 +10,7 @@ from opsboard.core.wire import Engine
 from opsboard.tui import format as fmt
 from opsboard.tui.charts import CHARTS, Chart, chart
 from opsboard.tui.history import RECENT
+from opsboard.tui.latency import on_board
 from opsboard.tui.spans import Line, Span, clip, dimmed, fit, line_text, rule, width_of, wrapped
 from opsboard.tui.view import Size, View, reading_is_old
 
@@ -20,10 +21,10 @@ PAIR = 20
 def facts(engine: Engine) -> list[tuple[str, str]]:
     """Return what is known of an engine as labels and values, the most asked for first."""
     return [
-        ("ttft p50", fmt.seconds(engine.ttft_p50_s)),
-        ("itl p50", fmt.seconds(engine.itl_p50_s)),
-        ("e2e p95", fmt.seconds(engine.e2e_p95_s)),
-        ("queue p95", fmt.seconds(engine.queue_p95_s)),
+        ("ttft p50", on_board(engine, "ttft_p50_s", 6)),
+        ("itl p50", on_board(engine, "itl_p50_s", 6)),
+        ("e2e p95", on_board(engine, "e2e_p95_s", 6)),
+        ("queue p95", on_board(engine, "queue_p95_s", 6)),
         ("gpu mem", fmt.size(engine.gpu_memory_bytes)),
         ("host rss", fmt.size(engine.rss_bytes)),
         ("prompt/s", fmt.count(engine.prompt_tokens_per_s)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import datetime, tzinfo
 
 UNKNOWN = "--"
@@ -69,6 +70,25 @@ def seconds(value: float | None) -> str:
     if value < 999.5:
         return _three(value) + "s"
     return f"{min(value / 60, 9999):.0f}m"
+
+
+def within(value: float | None, lower: float, upper: float | None, cells: int) -> str:
+    """Return a latency that lies between two bounds: ``<300ms`` above 0, ``>10s`` without an upper one, else itself.
+
+    At most ``cells`` (five or more); where they are too few the bound is rounded so that it stays true: ``<0.3s``.
+    """
+    if value is None or (upper is not None and not lower == 0 < upper):
+        return seconds(value)
+    return ">" + _bound(lower, cells - 1, math.floor) if upper is None else "<" + _bound(upper, cells - 1, math.ceil)
+
+
+def _bound(bound: float, cells: int, outward: Callable[[float], int]) -> str:
+    amount, unit = (bound * 1000, "ms") if bound < 1 else (bound, "s") if bound < 999 else (bound / 60, "m")
+    for digits in (6, 1, 0):
+        text = f"{outward(round(amount * 10**digits, 6)) / 10**digits:g}{unit}"
+        if len(text) <= cells:
+            return text
+    return f"{outward(round(bound * 10, 6)) / 10:g}s"
 
 
 def size(value: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opsboard.core.wire import EngineDetail, Latency, Quantile
+from opsboard.core.wire import Engine, EngineDetail, Latency, Quantile
 from opsboard.tui import format as fmt
 from opsboard.tui.spans import Line, Span, clip, fit
 
@@ -70,6 +70,13 @@ def _one_window(detail: EngineDetail, names: list[str], window: str, width: int)
     return lines
 
 
+def on_board(engine: Engine, field: str, cells: int) -> str:
+    """Return a latency of the board's line in at most ``cells`` cells (five or more)."""
+    value = getattr(engine, field)
+    bounds = engine.latency_bounds.get(field)
+    return fmt.seconds(value) if bounds is None else fmt.within(value, *bounds, cells)
+
+
 def bucket(quantile: Quantile | None) -> str:
     """Return the bounds between which a quantile truly lies."""
     if quantile is None:
@@ -86,9 +93,7 @@ def _quantile(latency: Latency | None, name: str) -> Quantile | None:
 def _cell(quantile: Quantile | None, width: int) -> Span:
     if quantile is None:
         return _plain(fmt.UNKNOWN, width)
-    if quantile.upper is None:
-        return _plain(">" + fmt.seconds(quantile.lower), width)
-    return _plain(fmt.seconds(quantile.value), width)
+    return _plain(fmt.within(quantile.value, quantile.lower, quantile.upper, width - 1), width)
 
 
 def _plain(text: str, width: int) -> Span:

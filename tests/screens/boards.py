@@ -222,6 +222,12 @@ def hostile() -> Status:
 KEEP = ("state", "schema", "outcome", "severity")
 
 
+def edges() -> Status:
+    """Latencies in the first bucket of their histograms, and beyond the last one."""
+    first = {"ttft_p50_s": (0.0, 0.001), "ttft_p95_s": (0.0, 0.1), "itl_p95_s": (0.0, 0.01), "queue_p95_s": (0.0, 0.3)}
+    return status((engine(0, latency_bounds=first), engine(1, latency_bounds={"e2e_p95_s": (2560.0, None)})))
+
+
 def mig() -> Status:
     """One card in three instances, one whole card."""
     parts = tuple(

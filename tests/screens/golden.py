@@ -117,6 +117,7 @@ CASES: Mapping[str, tuple[Callable[[Size], list[Line]], tuple[Size, ...]]] = {
     "not-recorded": (on_board(msgspec.structs.replace(boards.busy(), daemon=FULL)), (SMALL,)),
     "paused": (on_board(boards.busy(), paused_s=65.0), (SMALL,)),
     "no-gpu": (on_board(boards.status((boards.engine(0), boards.engine(1)))), (SMALL,)),
+    "edges": (on_board(boards.edges()), (SMALL, LARGE)),
     "mig": (on_board(boards.mig()), (SMALL, MIDDLE)),
     "ascii": (on_board(boards.busy(), glyphs=ASCII), (SMALL, MIDDLE)),
     "hostile": (on_board(boards.hostile()), (SMALL, LARGE)),

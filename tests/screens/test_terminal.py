@@ -96,9 +96,7 @@ def test_a_terminal_that_stops_reading_delays_nothing_but_itself(socket: Path, b
 
 
 def test_q_does_not_wait_until_a_slow_terminal_took_everything(socket: Path) -> None:
-    flood = (
-        "import opsboard.tui.screens.page as p; p.Page.action_pause = lambda s: s.app._driver.write('x' * 2**17); "
-    )
+    flood = "import opsboard.tui.screens.page as p; p.Page.action_pause = lambda s: s.app._driver.write('x' * 2**17); "
     terminal = Terminal(socket, code=flood + BOARD)
     try:
         terminal.until("llama-a")

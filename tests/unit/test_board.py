@@ -33,8 +33,12 @@ BOUNDS = (0.1, 0.2, 0.4, float("inf"))
 
 def reading(n: int) -> EngineReading:
     """A steady engine after ``n`` seconds: 10 requests a second, a tenth failing; half of the prefixes cached."""
+    return EngineReading(engine="a", outcome=Outcome.OK, view=view_of(n))
+
+
+def view_of(n: int) -> EngineView:
     counts = (0.0, 8.0 * n, 10.0 * n, 10.0 * n)
-    view = EngineView(
+    return EngineView(
         kind="vllm",
         model="llama",
         version="0.32.0",
@@ -55,7 +59,6 @@ def reading(n: int) -> EngineReading:
         finished={"stop": 9.0 * n},
         aliases={"running": "vllm:num_requests_running"},
     )
-    return EngineReading(engine="a", outcome=Outcome.OK, view=view)
 
 
 def steady(seconds: int = 70) -> tuple[PipelineState, ManualClock]:
@@ -82,6 +85,24 @@ def test_rates_and_latencies_are_over_the_last_minute() -> None:
     assert engine.ttft_p95_s == pytest.approx(0.35)
     assert engine.reading.outcome == "OK"
     assert engine.reading.age_s == 0.0
+
+
+def test_latencies_that_the_histogram_cannot_tell_well_carry_their_bounds() -> None:
+    state, clock = steady()
+    (engine,) = status(state, DAEMON, clock.now()).engines
+    assert engine.latency_bounds == {}
+    spec = [EngineSpec(name="a", url="http://127.0.0.1:1")]
+    state, clock = PipelineState("gpu-a", spec), ManualClock()
+    for n in range(70):
+        quick = Histogram(bounds=BOUNDS, counts=(10.0 * n,) * 4, total=None)
+        slow = Histogram(bounds=BOUNDS, counts=(0.0, 8.0 * n, 8.0 * n, 10.0 * n), total=None)
+        view = msgspec.structs.replace(view_of(n), histograms={"queue": quick, "e2e": slow})
+        feed(state, EngineReading(engine="a", outcome=Outcome.OK, view=view), clock.advance(1.0))
+    (engine,) = status(state, DAEMON, clock.now()).engines
+    assert engine.latency_bounds == {"queue_p95_s": (0.0, 0.1), "e2e_p95_s": (0.4, None)}
+    assert engine.queue_p95_s == pytest.approx(0.095), "values stay as Prometheus has them"
+    assert engine.e2e_p95_s == 0.4
+    assert status(state, DAEMON, clock.advance(400.0)).engines[0].latency_bounds == {}
 
 
 def test_unknown_is_null_and_never_zero() -> None:

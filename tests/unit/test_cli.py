@@ -178,7 +178,16 @@ def test_a_verb_nearly_right_is_answered_with_the_right_one(capsys: pytest.Captu
 
 def test_status_tells_notes_and_ages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     reading = ReadingInfo(outcome="NO_DATA", age_s=75.0, error="no series")
-    engine = Engine(name="a", supervised=False, state="ready", reading=reading, model="m" * 1000)
+    engine = Engine(
+        name="a",
+        supervised=False,
+        state="ready",
+        reading=reading,
+        model="m" * 1000,
+        ttft_p95_s=0.285,
+        itl_p95_s=2.5,
+        latency_bounds={"ttft_p95_s": (0.0, 0.3), "itl_p95_s": (2.5, None)},
+    )
     daemon = DaemonInfo(version="1", pid=2, started=0.0, recorded=True, message="series.db was damaged")
     board = Status(time=100.0, host="h", daemon=daemon, engines=(engine,))
     monkeypatch.setattr(Client, "status", lambda _self: board)
@@ -187,6 +196,7 @@ def test_status_tells_notes_and_ages(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "note: series.db was damaged" in said
     assert "ready (stale 1m15s)" in said
     assert "a: no series" in said
+    assert "<300ms  >2500ms" in said
     assert max(map(len, said.splitlines())) < 200
 
 

@@ -24,6 +24,18 @@ def test_above_the_last_finite_bound_only_that_bound_is_known() -> None:
     assert histogram.quantile(make((0, 0, 1, 10)), 0.95) == Quantile(value=1.0, lower=1.0, upper=None)
 
 
+def test_the_edges_are_the_first_bucket_above_zero_and_beyond_the_last() -> None:
+    edges = {
+        (0.0, 0.3): True,
+        (0.3, 0.5): False,
+        (0.0, 0.0): False,
+        (10.0, None): True,
+    }
+    assert {
+        pair: histogram.at_an_edge(Quantile(value=pair[0], lower=pair[0], upper=pair[1])) for pair in edges
+    } == edges
+
+
 def test_without_observations_or_finite_bounds_there_is_no_quantile() -> None:
     assert histogram.quantile(make((0, 0, 0, 0)), 0.5) is None
     assert histogram.quantile(Histogram(bounds=(), counts=()), 0.5) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -31,6 +32,32 @@ def test_count(value: float | None, said: str) -> None:
 )  # fmt: skip
 def test_seconds(value: float | None, said: str) -> None:
     assert fmt.seconds(value) == said
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "said", "short"),
+    [(0.2, 0.4, "250ms", "250ms"),
+     (0, 0.3, "<300ms", "<0.3s"), (0, 0.25, "<250ms", "<0.3s"), (0, 0.001, "<1ms", "<1ms"),
+     (0, 0.0025, "<2.5ms", "<3ms"), (0, 1.0, "<1s", "<1s"), (0, 0.0005, "<0.5ms", "<1ms"), (0, 0, "250ms", "250ms"),
+     (10, None, ">10s", ">10s"), (2560, None, ">42.6m", ">42m"), (0.99, None, ">990ms", ">0.9s")],
+)  # fmt: skip
+def test_a_latency_at_an_edge_of_its_histogram_is_told_by_the_bound(
+    lower: float, upper: float | None, said: str, short: str
+) -> None:
+    assert fmt.within(0.25, lower, upper, 6) == said
+    assert fmt.within(0.25, lower, upper, 5) == short
+    assert fmt.within(None, lower, upper, 5) == "--"
+
+
+@given(st.floats(min_value=1e-6, max_value=59_000), st.sampled_from((5, 6, 7)))
+def test_a_bound_stays_true_however_short(bound: float, cells: int) -> None:
+    units = {"ms": 1e-3, "s": 1.0, "m": 60.0}
+    for text in (fmt.within(1.0, 0, bound, cells), fmt.within(1.0, bound, None, cells)):
+        assert len(text) <= cells
+        parts = re.fullmatch(r"[<>]([\d.]+)(ms|s|m)", text)
+        assert parts is not None
+        said = float(parts[1]) * units[parts[2]]
+        assert said >= bound * (1 - 1e-5) if text[0] == "<" else said <= bound * (1 + 1e-5)
 
 
 @pytest.mark.parametrize(
