@@ -256,11 +256,26 @@ class Phase(Record, frozen=True, kw_only=True):
     last_seconds: float | None = None
 
 
+class Step(Record, frozen=True, kw_only=True):
+    """One step of a restart: drain, end, clear, launch, start, canary or serving.
+
+    ``started`` is Unix seconds; ``seconds`` what it took, None while it is under way; ``outcome`` is ``ok``,
+    ``skipped``, ``aborted`` or ``failed``, None while it is under way; ``text`` one line for people.
+    """
+
+    name: str
+    started: float
+    seconds: float | None = None
+    outcome: str | None = None
+    text: str | None = None
+
+
 class LifeView(Record, frozen=True, kw_only=True):
     """What supervision knows of an engine. Sent whenever it changes.
 
-    ``progress`` 0..1 of the start-up; ``message`` one line for people; ``exit_code`` of the last life (negative =
-    signal, None = unknown).
+    ``progress`` 0..1 of the start-up; ``message`` one line for people; ``cause`` why it came into this state;
+    ``exit_code`` of the last life (negative = signal, None = unknown); ``steps`` of the restart under way, or of the
+    last one; ``until`` (Unix s) when what it waits for happens: the next start, the end of a drain.
     """
 
     engine: str
@@ -276,7 +291,10 @@ class LifeView(Record, frozen=True, kw_only=True):
     progress: float | None = None
     phases: tuple[Phase, ...] = ()
     message: str | None = None
+    cause: str | None = None
     exit_code: int | None = None
+    steps: tuple[Step, ...] = ()
+    until: float | None = None
 
 
 # --- what is judged, and what is asked of an engine

@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from opsboard.core.errors import SuperviseError
 from opsboard.core.model import Record
@@ -52,6 +52,10 @@ class LaunchSpec(Record, frozen=True, kw_only=True):
     autostart: bool = False
     ready_timeout_s: float = 900.0
     stop_timeout_s: float = 30.0
+    restart: Literal["on-failure", "always", "never"] = "on-failure"
+    """When it is started again by itself: after ends nobody asked for, after all but an operator's, not at all."""
+    drain_timeout_s: float = 60.0
+    """What requests under way may take before a restart ends the process all the same."""
     log_bytes: int = 50_000_000
     """A log is rotated when it has passed this size ..."""
     log_files: int = 5

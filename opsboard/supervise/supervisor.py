@@ -14,7 +14,7 @@ from opsboard.supervise.adopt import examine
 from opsboard.supervise.keeper import Keeper
 from opsboard.supervise.launch import LaunchSpec
 from opsboard.supervise.machine import Body
-from opsboard.supervise.world import Wish, World
+from opsboard.supervise.world import Surroundings, Wish, World
 
 __all__ = ["LaunchSpec", "Supervisor", "Wish"]
 
@@ -35,6 +35,7 @@ class Supervisor:
         phase_seconds: Callable[[str], Awaitable[Mapping[str, float]]],
         on_wish: Callable[[str, Wish], None],
         wishes: Mapping[str, Wish],
+        around: Surroundings | None = None,
     ) -> None:
         """Bundles lie in ``state_dir/engines/NAME``, sockets in ``runtime_dir``.
 
@@ -53,6 +54,7 @@ class Supervisor:
             on_event=on_event,
             on_wish=self._remember(on_wish),
             phase_seconds=phase_seconds,
+            around=around or Surroundings(),
         )
         self._keepers = {spec.name: self._keeper(spec) for spec in specs}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -4,18 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from opsboard.core.clock import Clock
-from opsboard.core.model import Event, LifeView, Record, Severity
+from opsboard.core.model import CanaryOutcome, CanaryReading, Event, LifeView, Record, Severity
 from opsboard.core.text import sanitise
+from opsboard.supervise.launch import LaunchSpec
 
 log = logging.getLogger("opsboard.supervise")
 
 Wish = Literal["up", "down"]
 PHASES_DEADLINE_S = 2.0
+
+
+async def _no_objection(_spec: LaunchSpec) -> None:
+    """Start wherever there is a port."""
+
+
+async def _nothing_holds(_pids: Collection[int], _gpus: Sequence[str] | None, _deadline_s: float) -> str | None:
+    """Trust that the memory of processes that are gone is free."""
+    return None
+
+
+async def _cannot_ask(engine: str) -> CanaryReading:
+    return CanaryReading(engine=engine, outcome=CanaryOutcome.UNABLE, seconds=0.0, error="nobody asks here")
+
+
+class Surroundings(Record, frozen=True, kw_only=True):
+    """What supervision asks of the rest of the daemon. The defaults ask nothing and forbid nothing."""
+
+    room: Callable[[LaunchSpec], Awaitable[None]] = _no_objection
+    """Raises SuperviseError, with a ``verdict``, when an engine cannot be started now."""
+    cleared: Callable[[Collection[int], Sequence[str] | None, float], Awaitable[str | None]] = _nothing_holds
+    """``cleared(pids, gpus, deadline_s)``: None when these processes hold no GPU memory any more, else who holds it."""
+    golden: Callable[[str], Awaitable[CanaryReading]] = _cannot_ask
+    """Asks an engine the fixed question whose answer must not change."""
+    inflight: Callable[[str], float | None] = lambda _name: None
+    """Requests running and waiting in an engine by a reading not older than 3 s; None: not known."""
+    serving_others: Callable[[str], str | None] = lambda _name: None
+    """None when an engine may be taken out of service, else the sentence that says why not."""
+    wedged: Callable[[Sequence[str] | None], str | None] = lambda _gpus: None
+    """What a person must do to one of these GPUs before anything can run on it; None: nothing is known."""
 
 
 class World(Record, frozen=True, kw_only=True):
@@ -28,6 +59,7 @@ class World(Record, frozen=True, kw_only=True):
     on_event: Callable[[Event], None]
     on_wish: Callable[[str, Wish], None]
     phase_seconds: Callable[[str], Awaitable[Mapping[str, float]]]
+    around: Surroundings = Surroundings()
 
     def tell(self, engine: str, kind: str, text: str, severity: Severity = Severity.INFO) -> None:
         """Put a line on an engine's timeline."""
