@@ -6,6 +6,7 @@ State lies in a temporary place and nothing is left behind: not a file, not a pr
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket as sockets
 import subprocess
@@ -87,6 +88,7 @@ def _write_config(root: Path, fault: str | None) -> tuple[Path, list[str]]:
             command += ["--fault", fault]
         lines += ["[[engine]]", f"name = {to_toml(name)}", 'kind = "vllm"', f"command = {to_toml(command)}"]
         lines += ["autostart = true", 'ready_timeout = "60s"', 'stop_timeout = "10s"']
+        lines += ['user = "root"'] if os.geteuid() == 0 else []
     path = root / "opsboard.toml"
     path.write_text("\n".join(lines) + "\n")
     return path, [f"http://127.0.0.1:{port}" for port in ports]

@@ -45,6 +45,7 @@ def render(engines: Sequence[FoundEngine], gpus: GpuReading) -> str:
             '# name = "llama-a"',
             '# command = ["vllm", "serve", "meta-llama/Llama-3.3-70B-Instruct", "--port", "8001"]',
             "# gpus = [0]",
+            '# user = "vllm"   # needed when the daemon is root',
             "",
         ]
     return "\n".join(out)

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_type_hints
 import msgspec
 
 from opsboard.config.load import SECRET_SOURCES, Loaded, is_secret, section_of
-from opsboard.config.schema import Config, Engine, Section
+from opsboard.config.schema import Config, Engine, Route, Section
 from opsboard.config.units import Bytes, Seconds
 from opsboard.core.model import Record
 from opsboard.core.secret import Secret, without_secrets
@@ -51,7 +51,7 @@ def documented_keys(section: type[Section] = Config, name: str = "") -> Iterator
     for field in msgspec.structs.fields(section):
         inner = section_of(get_type_hints(section)[field.name])
         if inner is not None:
-            yield from documented_keys(inner, f"[[{field.name}]]" if field.name == "engine" else f"[{field.name}]")
+            yield from documented_keys(inner, f"[[{field.name}]]" if field.default == () else f"[{field.name}]")
             continue
         missing = field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT
         default = field.default if field.default is not msgspec.NODEFAULT else None
@@ -68,7 +68,8 @@ def documented_keys(section: type[Section] = Config, name: str = "") -> Iterator
 def explain(loaded: Loaded, prefix: str = "") -> Iterator[Line]:
     """Yield a line for every key of the schema whose dotted name begins with ``prefix``.
 
-    A key of an engine has several names: ``engine[0].url``, ``engine.NAME.url``, and ``engine.url`` for all engines.
+    A key of an engine has several names: ``engine[0].url``, ``engine.NAME.url``, and ``engine.url`` for all engines;
+    that of a route likewise, by its model.
     """
     for title, group in itertools.groupby(documented_keys(), key=lambda doc: doc.section):
         name, docs = title.strip("[]"), tuple(group)
@@ -128,11 +129,13 @@ def description(hint: Any) -> str:
     )
 
 
-def _places(name: str, held: Section | tuple[Engine, ...] | None) -> Iterator[tuple[tuple[str, ...], Section | None]]:
+def _places(
+    name: str, held: Section | tuple[Engine | Route, ...] | None
+) -> Iterator[tuple[tuple[str, ...], Section | None]]:
     """Yield what a section is called, the first name for people, with the section (None: the file has none)."""
     if isinstance(held, tuple) and held:
-        for index, engine in enumerate(held):
-            yield (f"{name}[{index}]", f"{name}.{engine.name}", name), engine
+        for index, one in enumerate(held):
+            yield (f"{name}[{index}]", f"{name}.{one.model if isinstance(one, Route) else one.name}", name), one
     else:
         yield (name,), held if isinstance(held, Section) else None
 

@@ -5,23 +5,22 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import stat
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
-from urllib.parse import urlsplit
 
 import msgspec
 
+from opsboard.config.check import assumptions, check, parse_listen
 from opsboard.config.schema import Config, Engine, Section
 from opsboard.config.units import Bytes, Seconds, parse_bytes, parse_seconds
 from opsboard.core.errors import ConfigError
 from opsboard.core.model import Record
 from opsboard.core.secret import Secret
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
-_MIN_INTERVAL_S = 0.2
+__all__ = ["SECRET_SOURCES", "Loaded", "configured_socket", "is_secret", "load", "parse_listen", "section_of"]
+
 _DEFAULT_PORT = 8000  # vllm serve
 _PLAIN_TYPES = {
     " | null": "",
@@ -33,7 +32,6 @@ _PLAIN_TYPES = {
 }
 SECRET_SOURCES = ("file", "env")
 """What may follow the key of a secret: ``api_key_file``, ``api_key_env``."""
-_GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 
 
 class Loaded(Record, frozen=True, kw_only=True):
@@ -69,8 +67,8 @@ def load(path: Path | None, kinds: Iterable[str] = (), env: Mapping[str, str] = 
     except msgspec.ValidationError as error:
         raise _explain_type(path, data, error) from error
     config = msgspec.structs.replace(config, engine=tuple(_with_url(engine) for engine in config.engine))
-    _check_values(path, config, tuple(kinds))
-    return Loaded(config=config, path=path, assumed=tuple(_assumptions(path, config)), given=frozenset(given))
+    check(path, config, tuple(kinds))
+    return Loaded(config=config, path=path, assumed=tuple(assumptions(path, config)), given=frozenset(given))
 
 
 def configured_socket(path: Path | None) -> str | None:
@@ -83,6 +81,21 @@ def configured_socket(path: Path | None) -> str | None:
     except (OSError, ValueError, AttributeError):
         return None
     return value if isinstance(value, str) else None
+
+
+def _with_url(engine: Engine) -> Engine:
+    if engine.url or not engine.command:
+        return engine
+    return msgspec.structs.replace(engine, url=f"http://127.0.0.1:{_port_of(engine.command)}")
+
+
+def _port_of(command: tuple[str, ...]) -> str:
+    for index, word in enumerate(command):
+        if word.startswith("--port="):
+            return word.partition("=")[2]
+        if word == "--port" and index + 1 < len(command):
+            return command[index + 1]
+    return str(_DEFAULT_PORT)
 
 
 # --- keys and types
@@ -200,123 +213,10 @@ def _explain_type(path: Path, data: Any, error: msgspec.ValidationError) -> Conf
     hint = None
     if "a list" in text and isinstance(found, str):
         hint = "write one word a string: [" + ", ".join(f'"{word}"' for word in found.split()) + "]"
-    elif where == "engine" and isinstance(found, dict):
-        hint = "write [[engine]], with two brackets: there may be several"
+    elif where in {"engine", "route"} and isinstance(found, dict):
+        hint = f"write [[{where}]], with two brackets: there may be several"
     return ConfigError(f"{path}: `{where}`: {text.split(', got')[0]}{shown}", hint=hint)
 
 
 def _holds_secret(where: str) -> bool:
     return is_secret(get_type_hints(Engine).get(where.rpartition(".")[2]))
-
-
-# --- values
-# ------------------------------------------------------------------------------------------------------------------
-
-
-def _with_url(engine: Engine) -> Engine:
-    if engine.url or not engine.command:
-        return engine
-    return msgspec.structs.replace(engine, url=f"http://127.0.0.1:{_port_of(engine.command)}")
-
-
-def _port_of(command: tuple[str, ...]) -> str:
-    for index, word in enumerate(command):
-        if word.startswith("--port="):
-            return word.partition("=")[2]
-        if word == "--port" and index + 1 < len(command):
-            return command[index + 1]
-    return str(_DEFAULT_PORT)
-
-
-def _check_values(path: Path, config: Config, kinds: tuple[str, ...]) -> None:
-    if config.collect.interval < _MIN_INTERVAL_S:
-        raise ConfigError(f"{path}: `collect.interval`: expected at least 200ms, found {config.collect.interval!r}")
-    for key in ("raw", "minute", "hour"):
-        if getattr(config.store, key) <= 0:
-            raise ConfigError(f"{path}: `store.{key}`: expected more than 0")
-    names: dict[str, int] = {}
-    places: dict[tuple[str | None, int | None], int] = {}
-    exporter = parse_listen(path, "exporter.listen", config.exporter.listen) if config.exporter else None
-    for index, engine in enumerate(config.engine):
-        where = f"engine[{index}]"
-        _check_engine(path, where, engine, kinds)
-        if engine.name in names:
-            raise ConfigError(
-                f"{path}: `{where}.name`: {engine.name!r} is already the name of `engine[{names[engine.name]}]`"
-            )
-        names[engine.name] = index
-        place = _place(path, where, engine)
-        if place in places:
-            other = config.engine[places[place]].name
-            raise ConfigError(
-                f"{path}: `{where}`: {engine.name!r} and {other!r} both use {place[0]}:{place[1]}",
-                hint="give each its own port",
-            )
-        if exporter is not None and place == (_same_host(exporter[0]), exporter[1]):
-            raise ConfigError(
-                f"{path}: `{where}`: {engine.name!r} and `exporter.listen` both use {place[0]}:{place[1]}",
-                hint="give each its own port",
-            )
-        places[place] = index
-
-
-def _check_engine(path: Path, where: str, engine: Engine, kinds: tuple[str, ...]) -> None:
-    if not _NAME.fullmatch(engine.name):
-        allowed = "letters, digits, `.`, `_`, `-`, not beginning with `.` or `-`, at most 64"
-        raise ConfigError(f"{path}: `{where}.name`: expected {allowed}, found {engine.name!r}")
-    if kinds and engine.kind is not None and engine.kind not in kinds:
-        raise ConfigError(f"{path}: `{where}.kind`: expected one of {', '.join(sorted(kinds))}, found {engine.kind!r}")
-    if engine.command is not None and not (engine.command and engine.command[0]):
-        raise ConfigError(f"{path}: `{where}.command`: expected the words of a command, found none")
-    if engine.command is None and engine.url is None:
-        raise ConfigError(f"{path}: `{where}`: {engine.name!r} needs `command` (supervised) or `url` (observed)")
-    if engine.gpus is not None:
-        if any(gpu < 0 for gpu in engine.gpus):
-            raise ConfigError(f"{path}: `{where}.gpus`: expected numbers from 0 up, found {list(engine.gpus)}")
-        for variable in _GPU_VARIABLES:
-            if variable in engine.env:
-                raise ConfigError(
-                    f"{path}: `{where}.env.{variable}`: contradicts `{where}.gpus`",
-                    hint="keep `gpus`; opsboard sets the variable",
-                )
-    for key in ("ready_timeout", "stop_timeout"):
-        if getattr(engine, key) <= 0:
-            raise ConfigError(f"{path}: `{where}.{key}`: expected more than 0")
-
-
-def _place(path: Path, where: str, engine: Engine) -> tuple[str | None, int | None]:
-    try:
-        parts = urlsplit(engine.url or "")
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f'{path}: `{where}.url`: expected "http://HOST:PORT", found {engine.url!r}')
-    return _same_host(parts.hostname) + parts.path.rstrip("/"), port or (443 if parts.scheme == "https" else 80)
-
-
-def _same_host(host: str) -> str:
-    return "127.0.0.1" if host in ("localhost", "0.0.0.0", "::", "::1") else host  # noqa: S104  compared, not bound
-
-
-def parse_listen(path: Path | None, where: str, listen: str) -> tuple[str, int]:
-    """Split HOST:PORT. Raises ConfigError."""
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f'{path}: `{where}`: expected "HOST:PORT", found {listen!r}')
-    return host.strip("[]"), int(port)
-
-
-def _assumptions(path: Path, config: Config) -> Iterable[str]:
-    for parent in (path, path.resolve().parent):
-        if parent.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not parent.stat().st_mode & stat.S_ISVTX:
-            yield f"{parent}: others may write to it, and so choose what the daemon runs"
-    supervised = [engine for engine in config.engine if engine.supervised]
-    rootly = [engine.name for engine in supervised if engine.user is None and os.getuid() == 0]
-    if rootly:
-        yield f"no `user` for {', '.join(rootly)}: a root daemon runs an engine as root"
-    everywhere = [engine.name for engine in supervised if engine.gpus is None]
-    if everywhere:
-        yield f"no `gpus` for {', '.join(everywhere)}: an engine then sees every GPU"
-    if config.control.read_group and config.control.operate_group:
-        yield "a socket has one group: members of `operate_group` must be in `read_group` too"

@@ -79,7 +79,10 @@ class Engine(Section, frozen=True, kw_only=True):
         ),
     ] = None
     env: Annotated[dict[str, str], Meta(description="environment added for the engine")] = {}
-    user: Annotated[str | None, Meta(description="Unix user to run as, when the daemon is root")] = None
+    user: Annotated[
+        str | None,
+        Meta(description="Unix user to run as; with a root daemon every `command` needs one, be it `root`"),
+    ] = None
     autostart: Annotated[bool, Meta(description="start with the daemon, unless an operator stopped it")] = False
     ready_timeout: Annotated[Seconds, Meta(description="time a start may take until the engine serves")] = Seconds(900)
     stop_timeout: Annotated[Seconds, Meta(description="time between TERM and KILL")] = Seconds(30)
@@ -88,6 +91,13 @@ class Engine(Section, frozen=True, kw_only=True):
     def supervised(self) -> bool:
         """True when opsboard starts and stops this engine."""
         return self.command is not None
+
+
+class Route(Section, frozen=True, kw_only=True):
+    """`[[route]]`: engines that stand in for each other, under the model that clients ask for."""
+
+    model: Annotated[str, Meta(description="what clients ask for")]
+    targets: Annotated[tuple[str, ...], Meta(description="names of the engines that serve it")]
 
 
 class Config(Section, frozen=True, kw_only=True):
@@ -99,3 +109,4 @@ class Config(Section, frozen=True, kw_only=True):
     control: Control = Control()
     exporter: Exporter | None = None
     engine: tuple[Engine, ...] = ()
+    route: tuple[Route, ...] = ()

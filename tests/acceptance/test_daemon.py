@@ -18,6 +18,7 @@ import pytest
 from opsboard.client.sync import Client
 from opsboard.core.errors import ConfigError, Conflict, ControlError, Denied, NotReachable
 from opsboard.core.wire import Engine
+from tests.support.account import AS_ME
 from tests.support.herd import free_port
 from tests.support.page_engine import ROOT, page_engines
 from tests.support.waiting import wait_until
@@ -39,7 +40,7 @@ class House:
 
     def write(self, *engines: str, rest: str = "") -> None:
         text = '[host]\nname = "house"\n[collect]\ninterval = "200ms"\n' + rest
-        self.config.write_text(text + "".join(f"[[engine]]\n{engine}\n" for engine in engines))
+        self.config.write_text(text + "".join(f"[[engine]]\n{engine}\n{AS_ME}\n" for engine in engines))
 
     def spawn(self, *arguments: str, env: dict[str, str] | None = None, config: bool = True) -> subprocess.Popen[bytes]:
         where = ["--state-dir", str(self.state), "--socket", str(self.socket)]

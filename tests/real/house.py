@@ -19,6 +19,7 @@ from opsboard.cli.private import opsboard_argv
 from opsboard.client.sync import Client
 from opsboard.core.errors import NotReachable
 from tests.real.vllm_env import HEALTHY_WITHIN_S, STOPPED_WITHIN_S, Installation, free_port
+from tests.support.account import AS_ME
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -224,6 +225,7 @@ interval = "{INTERVAL_S:g}s"
 name = "{NAME}"
 kind = "vllm"
 command = {json.dumps(command)}
+{AS_ME}
 url = "http://127.0.0.1:{port}"
 ready_timeout = "{HEALTHY_WITHIN_S:g}s"
 stop_timeout = "{STOPPED_WITHIN_S:g}s"

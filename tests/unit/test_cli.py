@@ -17,6 +17,7 @@ from opsboard.client.sync import Client
 from opsboard.config.load import load
 from opsboard.core.model import GpuReading, GpuView, Outcome
 from opsboard.core.wire import DaemonInfo, Engine, ReadingInfo, Status
+from tests.support.account import AS_ME
 
 
 def run(*words: str) -> int:
@@ -124,7 +125,7 @@ def test_doctor_says_what_is_missing_and_bundles_it(
     tmp_path: Path, nowhere: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "opsboard.toml"
-    config.write_text('[[engine]]\nname = "a"\ncommand = ["no-such-command-here"]\napi_key = "hunter2"\n')
+    config.write_text('[[engine]]\nname = "a"\ncommand = ["no-such-command-here"]\napi_key = "hunter2"\n' + AS_ME)
     bundle = tmp_path / "bundle.tar.gz"
     assert run("--config", str(config), "--socket", nowhere, "doctor", "--json", "--bundle", str(bundle)) == 1
     findings = {line["check"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
@@ -145,7 +146,7 @@ def test_gpus_without_a_driver_are_told_before_any_start(
 ) -> None:
     monkeypatch.setattr(common, "driver_found", lambda: driver)
     config = tmp_path / "opsboard.toml"
-    config.write_text('[[engine]]\nname = "a"\ncommand = ["true"]\ngpus = [0, 2]\n')
+    config.write_text('[[engine]]\nname = "a"\ncommand = ["true"]\ngpus = [0, 2]\n' + AS_ME)
     assert run("--config", str(config), "config", "check") == 0
     assert ("engine 'a': gpus = [0, 2] without an NVIDIA driver" in capsys.readouterr().out) is not driver
     assert run("--config", str(config), "--socket", nowhere, "doctor", "--json") == 0

@@ -43,7 +43,15 @@ stop_timeout = "30s"
 [[engine]]
 name = "llama-b"
 url = "http://127.0.0.1:8002"
+[[route]]
+model = "chat"
+targets = ["llama-a", "llama-b"]
 """
+
+
+@pytest.fixture(autouse=True)
+def _not_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
 
 @pytest.fixture
@@ -64,6 +72,7 @@ def test_a_whole_file_is_read(config_file: Path) -> None:
     assert first.api_key.reveal() == "sekret"
     assert first.supervised
     assert not second.supervised
+    assert [(route.model, route.targets) for route in config.route] == [("chat", ("llama-a", "llama-b"))]
 
 
 def test_no_file_means_defaults() -> None:
@@ -101,19 +110,31 @@ def test_an_engine_is_explained_by_its_place_its_name_and_with_all_others(config
     assert list(explain(loaded, f"engine.{first}.url")) == [one]
     assert [line.key for line in explain(loaded, "engine.url")] == ["engine[0].url", "engine[1].url"]
     assert [line.key for line in explain(loaded, "engine[0].api_key_env")] == ["engine[0].api_key"]
+    assert [line.value for line in explain(loaded, "route.chat.targets")] == ['["llama-a", "llama-b"]']
 
 
-def test_assumptions_are_one_line_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "getuid", lambda: 0)
+def test_assumptions_are_one_line_each(tmp_path: Path) -> None:
     file = tmp_path / "opsboard.toml"
     engines = [f'[[engine]]\nname = "{name}"\ncommand = ["x", "--port={ord(name)}"]\n' for name in "abc"]
     file.write_text('[control]\nread_group = "r"\noperate_group = "o"\n' + "".join(engines))
     file.chmod(0o600)
     assert load(file).assumed == (
-        "no `user` for a, b, c: a root daemon runs an engine as root",
         "no `gpus` for a, b, c: an engine then sees every GPU",
         "a socket has one group: members of `operate_group` must be in `read_group` too",
     )
+
+
+def test_a_root_daemon_is_told_whom_an_engine_runs_as(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    path = tmp_path / "opsboard.toml"
+    path.write_text(ENGINE + 'command = ["x"]\n')
+    with pytest.raises(ConfigError, match=r"`engine\[0\]`: 'a' needs `user`") as caught:
+        load(path)
+    assert 'user = "root" if that is meant' in (caught.value.hint or "")
+    path.write_text(ENGINE + 'command = ["x"]\nuser = "root"\n')
+    assert load(path).config.engine[0].user == "root"
+    path.write_text(ENGINE + 'url = "http://h:1"\n')
+    assert load(path).config.engine[0].user is None, "whoever started it chose"
 
 
 def test_a_directory_is_no_configuration(tmp_path: Path) -> None:
@@ -136,6 +157,8 @@ def test_every_key_is_documented() -> None:
 
 
 ENGINE = '[[engine]]\nname = "a"\n'
+OBSERVED = ENGINE + 'url = "http://h:1"\n'
+ROUTE = OBSERVED + '[[route]]\nmodel = "chat"\n'
 BAD = {
     "unknown section": ('[hots]\nname = "a"', "`hots`", "did you mean `host`"),
     "unknown key": (
@@ -150,6 +173,26 @@ BAD = {
         "`engine[0].command`: expected a list, found 'vllm serve'",
         'write one word a string: ["vllm", "serve"]',
     ),
+    "one bracket for a route": (
+        '[route]\nmodel = "chat"\ntargets = ["a"]',
+        "`route`: expected a list",
+        "write [[route]]",
+    ),
+    "no targets": (ROUTE, "`route[0]` needs `targets`", None),
+    "empty targets": (ROUTE + "targets = []", "`route[0].targets`: expected names of engines, found none", None),
+    "unknown target": (
+        OBSERVED.replace('"a"', '"llama"') + '[[route]]\nmodel = "chat"\ntargets = ["lama"]',
+        "`route[0].targets[0]`: no engine is called 'lama'",
+        "did you mean 'llama'?",
+    ),
+    "target of no engine": (ROUTE + 'targets = ["a", "zzz"]', "`route[0].targets[1]`", "engines here: a"),
+    "target twice": (ROUTE + 'targets = ["a", "a"]', "`route[0].targets[1]`: 'a' is named twice", None),
+    "route twice": (
+        ROUTE + 'targets = ["a"]\n[[route]]\nmodel = "chat"\ntargets = ["a"]',
+        "`route[1].model`: 'chat' is already the model of `route[0]`",
+        "in one of them",
+    ),
+    "model without a name": (ROUTE.replace("chat", "") + 'targets = ["a"]', "what clients ask for, found ''", None),
     "one bracket": ('[engine]\nname = "a"', "`engine`: expected a list", "write [[engine]]"),
     "negative GPU": (ENGINE + 'command = ["x"]\ngpus = [0, -1]', "numbers from 0 up, found [0, -1]", None),
     "port of the exporter": (

@@ -1,0 +1,145 @@
+"""What a configuration that can be read must also be: values in range, names and ports that do not clash."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import stat
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from opsboard.config.schema import Config, Engine
+from opsboard.core.errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+_MIN_INTERVAL_S = 0.2
+_GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
+
+
+def check(path: Path, config: Config, kinds: Collection[str]) -> None:
+    """Refuse what has the right type and makes no sense. ``kinds`` are the engine kinds that exist; empty means any.
+
+    Raises ConfigError.
+    """
+    if config.collect.interval < _MIN_INTERVAL_S:
+        raise ConfigError(f"{path}: `collect.interval`: expected at least 200ms, found {config.collect.interval!r}")
+    for key in ("raw", "minute", "hour"):
+        if getattr(config.store, key) <= 0:
+            raise ConfigError(f"{path}: `store.{key}`: expected more than 0")
+    names: dict[str, int] = {}
+    places: dict[tuple[str | None, int | None], int] = {}
+    exporter = parse_listen(path, "exporter.listen", config.exporter.listen) if config.exporter else None
+    for index, engine in enumerate(config.engine):
+        where = f"engine[{index}]"
+        _check_engine(path, where, engine, kinds)
+        if engine.name in names:
+            raise ConfigError(
+                f"{path}: `{where}.name`: {engine.name!r} is already the name of `engine[{names[engine.name]}]`"
+            )
+        names[engine.name] = index
+        place = _place(path, where, engine)
+        if place in places:
+            other = config.engine[places[place]].name
+            raise ConfigError(
+                f"{path}: `{where}`: {engine.name!r} and {other!r} both use {place[0]}:{place[1]}",
+                hint="give each its own port",
+            )
+        if exporter is not None and place == (_same_host(exporter[0]), exporter[1]):
+            raise ConfigError(
+                f"{path}: `{where}`: {engine.name!r} and `exporter.listen` both use {place[0]}:{place[1]}",
+                hint="give each its own port",
+            )
+        places[place] = index
+    _check_routes(path, config)
+
+
+def _check_engine(path: Path, where: str, engine: Engine, kinds: Collection[str]) -> None:
+    if not _NAME.fullmatch(engine.name):
+        allowed = "letters, digits, `.`, `_`, `-`, not beginning with `.` or `-`, at most 64"
+        raise ConfigError(f"{path}: `{where}.name`: expected {allowed}, found {engine.name!r}")
+    if kinds and engine.kind is not None and engine.kind not in kinds:
+        raise ConfigError(f"{path}: `{where}.kind`: expected one of {', '.join(sorted(kinds))}, found {engine.kind!r}")
+    if engine.command is not None and not (engine.command and engine.command[0]):
+        raise ConfigError(f"{path}: `{where}.command`: expected the words of a command, found none")
+    if engine.command is None and engine.url is None:
+        raise ConfigError(f"{path}: `{where}`: {engine.name!r} needs `command` (supervised) or `url` (observed)")
+    if engine.gpus is not None:
+        if any(gpu < 0 for gpu in engine.gpus):
+            raise ConfigError(f"{path}: `{where}.gpus`: expected numbers from 0 up, found {list(engine.gpus)}")
+        for variable in _GPU_VARIABLES:
+            if variable in engine.env:
+                raise ConfigError(
+                    f"{path}: `{where}.env.{variable}`: contradicts `{where}.gpus`",
+                    hint="keep `gpus`; opsboard sets the variable",
+                )
+    if engine.supervised and engine.user is None and os.geteuid() == 0:
+        raise ConfigError(
+            f"{path}: `{where}`: {engine.name!r} needs `user`: a root daemon does not run an engine as root unasked",
+            hint=f'add to {engine.name!r}: user = "NAME" (who may read its models), or user = "root" if that is meant',
+        )
+    for key in ("ready_timeout", "stop_timeout"):
+        if getattr(engine, key) <= 0:
+            raise ConfigError(f"{path}: `{where}.{key}`: expected more than 0")
+
+
+def _check_routes(path: Path, config: Config) -> None:
+    engines = [engine.name for engine in config.engine]
+    models: dict[str, int] = {}
+    for index, route in enumerate(config.route):
+        where = f"route[{index}]"
+        if not route.model or not route.model.isprintable():
+            raise ConfigError(f"{path}: `{where}.model`: expected what clients ask for, found {route.model!r}")
+        if route.model in models:
+            raise ConfigError(
+                f"{path}: `{where}.model`: {route.model!r} is already the model of `route[{models[route.model]}]`",
+                hint="name all targets in one of them",
+            )
+        models[route.model] = index
+        if not route.targets:
+            raise ConfigError(f"{path}: `{where}.targets`: expected names of engines, found none")
+        for place, target in enumerate(route.targets):
+            here = f"{where}.targets[{place}]"
+            if target not in engines:
+                near = difflib.get_close_matches(target, engines, n=1)
+                known = f"did you mean {near[0]!r}?" if near else f"engines here: {', '.join(engines) or 'none'}"
+                raise ConfigError(f"{path}: `{here}`: no engine is called {target!r}", hint=known)
+            if target in route.targets[:place]:
+                raise ConfigError(f"{path}: `{here}`: {target!r} is named twice", hint="name each engine once")
+
+
+def _place(path: Path, where: str, engine: Engine) -> tuple[str | None, int | None]:
+    try:
+        parts = urlsplit(engine.url or "")
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f'{path}: `{where}.url`: expected "http://HOST:PORT", found {engine.url!r}')
+    return _same_host(parts.hostname) + parts.path.rstrip("/"), port or (443 if parts.scheme == "https" else 80)
+
+
+def _same_host(host: str) -> str:
+    return "127.0.0.1" if host in ("localhost", "0.0.0.0", "::", "::1") else host  # noqa: S104  compared, not bound
+
+
+def parse_listen(path: Path | None, where: str, listen: str) -> tuple[str, int]:
+    """Split HOST:PORT. Raises ConfigError."""
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f'{path}: `{where}`: expected "HOST:PORT", found {listen!r}')
+    return host.strip("[]"), int(port)
+
+
+def assumptions(path: Path, config: Config) -> Iterable[str]:
+    """Yield a line for what the file leaves open and people may not expect."""
+    for parent in (path, path.resolve().parent):
+        if parent.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not parent.stat().st_mode & stat.S_ISVTX:
+            yield f"{parent}: others may write to it, and so choose what the daemon runs"
+    supervised = [engine for engine in config.engine if engine.supervised]
+    everywhere = [engine.name for engine in supervised if engine.gpus is None]
+    if everywhere:
+        yield f"no `gpus` for {', '.join(everywhere)}: an engine then sees every GPU"
+    if config.control.read_group and config.control.operate_group:
+        yield "a socket has one group: members of `operate_group` must be in `read_group` too"
