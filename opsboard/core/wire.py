@@ -159,6 +159,23 @@ class Incident(Record, frozen=True, kw_only=True):
     cost_usd: float | None = None
 
 
+class TargetInfo(Record, frozen=True, kw_only=True):
+    """One engine of a route. ``inflight`` requests that the gateway sent it, None while there is no gateway."""
+
+    name: str
+    state: str
+    weight: float
+    inflight: float | None = None
+
+
+class RouteInfo(Record, frozen=True, kw_only=True):
+    """A ``[[route]]``: engines that stand in for each other. ``serving``: one of them at least is ready."""
+
+    model: str
+    targets: tuple[TargetInfo, ...] = ()
+    serving: bool = False
+
+
 class DaemonInfo(Record, frozen=True, kw_only=True):
     """How the daemon itself is doing. ``recorded`` is False while nothing can be written (the NOT RECORDED banner)."""
 
@@ -190,7 +207,7 @@ class Status(Record, frozen=True, kw_only=True):
     engines: tuple[Engine, ...] = ()
     gpus: tuple[Gpu, ...] = ()
     incidents: tuple[Incident, ...] = ()
-    routes: tuple[dict[str, object], ...] = ()
+    routes: tuple[RouteInfo, ...] = ()
     # added beyond CONTRACT
     system: HostView | None = None
     gpu_message: str | None = None

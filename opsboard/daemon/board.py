@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 
+from opsboard.config.schema import Route
 from opsboard.core.clock import Now
 from opsboard.core.errors import NotFound
 from opsboard.core.histogram import latency
@@ -21,6 +23,7 @@ from opsboard.core.wire import (
 )
 from opsboard.daemon.engine_track import NO_FIGURES, EngineTrack, Figures
 from opsboard.daemon.pipeline import PipelineState
+from opsboard.daemon.routes import route_info
 from opsboard.daemon.samples import total
 
 BOARD_EVENTS = 16
@@ -28,8 +31,9 @@ _FIGURE_NAMES = Figures.__struct_fields__
 _GPU_NAMES = tuple(name for name in Gpu.__struct_fields__ if name in GpuView.__struct_fields__)
 
 
-def status(state: PipelineState, daemon: DaemonInfo, now: Now) -> Status:
-    """Return the whole board at ``now``."""
+def status(state: PipelineState, daemon: DaemonInfo, now: Now, routes: Iterable[Route] = ()) -> Status:
+    """Return the whole board at ``now``; ``routes`` as configured."""
+    states = states_of(state)
     newest = list(islice(reversed(state.events), BOARD_EVENTS))
     gpus = () if state.gpus is None else state.gpus.gpus
     return Status(
@@ -38,24 +42,34 @@ def status(state: PipelineState, daemon: DaemonInfo, now: Now) -> Status:
         daemon=daemon,
         engines=tuple(engine(track, now) for track in state.engines.values()),
         gpus=tuple(map(gpu_line, gpus)),
+        routes=tuple(route_info(route, states) for route in routes),
         system=state.system,
         gpu_message=None if state.gpus is None else state.gpus.error,
         events=tuple(event_info(event) for event in reversed(newest)),
     )
 
 
+def states_of(state: PipelineState) -> dict[str, EngineState]:
+    """Return the state of every engine on the board."""
+    return {name: state_of(track) for name, track in state.engines.items()}
+
+
+def state_of(track: EngineTrack) -> EngineState:
+    """Return an engine's state; one that was never seen is unreachable."""
+    return track.state or (track.life.state if track.life is not None else EngineState.UNREACHABLE)
+
+
 def engine(track: EngineTrack, now: Now) -> Engine:
     """Return one engine's line. Values that cannot be read any more are kept, with their age, for ``KEEP_S``."""
     life, last, view = track.life, track.last, track.fresh_view(now)
     figures = track.figures if view is not None else NO_FIGURES
-    state = track.state or (life.state if life is not None else EngineState.UNREACHABLE)
     return Engine(
         name=track.name,
         kind=track.kind or (None if track.view is None else track.view.kind),
         model=None if track.view is None else track.view.model,
         version=None if track.view is None else track.view.version,
         supervised=track.supervised,
-        state=state.value,
+        state=state_of(track).value,
         state_since=track.state_since,
         phase=None if life is None else life.phase,
         progress=None if life is None else life.progress,

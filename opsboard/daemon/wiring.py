@@ -18,7 +18,7 @@ from collectors.host import HostReader
 from collectors.nvml import GpuReader
 from opsboard.config.load import Loaded, load, parse_listen
 from opsboard.config.places import private_dir
-from opsboard.config.schema import Config, Exporter
+from opsboard.config.schema import Config, Exporter, Route
 from opsboard.core.clock import Clock
 from opsboard.core.errors import ConfigError, Conflict, OpsboardError
 from opsboard.core.model import Record, Severity
@@ -38,6 +38,7 @@ from opsboard.daemon.notify import Notifier
 from opsboard.daemon.observed import local_port
 from opsboard.daemon.pipeline import EVENTS_KEPT, EngineSpec, PipelineState
 from opsboard.daemon.recording import Recorders
+from opsboard.daemon.routes import last_target
 from opsboard.daemon.specs import engine_specs, launch_specs, url_specs
 from opsboard.daemon.subscribers import Newest
 from opsboard.daemon.targets import engine_targets, ready_probe
@@ -47,6 +48,7 @@ from opsboard.httpd import Server, refuse_served, serve
 from opsboard.store.retention import StoreLimits
 from opsboard.store.store import Store
 from opsboard.supervise.supervisor import Supervisor, Wish
+from opsboard.supervise.world import Surroundings
 
 log = logging.getLogger("opsboard.daemon")
 
@@ -103,7 +105,13 @@ class Daemon:
 
     def status(self) -> Status:
         """Return the board now."""
-        return board.status(self.state, self._info(), self._clock.now())
+        return board.status(self.state, self._info(), self._clock.now(), self._routes())
+
+    def _routes(self) -> tuple[Route, ...]:
+        return () if self._options.urls else self._loaded.config.route
+
+    def _serving_others(self, name: str) -> str | None:
+        return last_target(name, self._routes(), board.states_of(self.state))
 
     def _info(self) -> DaemonInfo:
         health, itself = self._store.health(), self.state.itself
@@ -215,6 +223,7 @@ class Daemon:
             phase_seconds=self._store.phase_seconds,
             on_wish=self._remember_wish,
             wishes=await self._store.wishes(),
+            around=Surroundings(serving_others=self._serving_others),
         )
         ending.push_async_callback(self._supervisor.close)
         await self._supervisor.adopt_all()
