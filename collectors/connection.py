@@ -73,14 +73,16 @@ class Connection:
         """Drop it at once."""
         self._writer.transport.abort()
 
-    async def ask(self, request: h11.Request) -> Answer | None:
-        """Return the answer; None when the server closed without one, as it may at any time on a kept connection.
+    async def ask(self, request: h11.Request, data: bytes = b"") -> Answer | None:
+        """Send the request with its body and return the answer.
 
+        None when the server closed without one, as it may at any time on a kept connection.
         Raises FetchError: truncated, too_large or protocol.
         """
         self.received = 0
         try:
-            self._writer.write((self._http.send(request) or b"") + (self._http.send(h11.EndOfMessage()) or b""))
+            events = (request, h11.Data(data=data), h11.EndOfMessage()) if data else (request, h11.EndOfMessage())
+            self._writer.write(b"".join(self._http.send(event) or b"" for event in events))
             head = await self._head()
             if head is None or (self._kept and head.status_code == 408):  # 408: it had meant to close
                 return None

@@ -58,7 +58,10 @@ class FetchError(OpsboardError):
     code = "fetch"
 
     def __init__(self, message: str, *, reason: str, status: int | None = None, hint: str | None = None) -> None:
-        """``reason`` is one of refused, timeout, too_large, truncated, status, encoding, protocol, unreachable."""
+        """``reason`` is one short word.
+
+        One of refused, unreachable, connect_timeout, timeout, too_large, truncated, status, encoding, protocol.
+        """
         super().__init__(message, hint=hint, permanent=False)
         self.reason = reason
         self.status = status

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 Script = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 """Gets the head of one request and writes what it likes; raise ConnectionError to hang up."""
@@ -62,6 +63,18 @@ def answer(body: bytes, *fields: str, status: str = "200 OK", length: int | None
     """Return an HTTP/1.1 answer; ``length`` is a lie about the body's."""
     head = "".join(f"{line}\r\n" for line in (f"HTTP/1.1 {status}", *fields))
     return f"{head}Content-Length: {len(body) if length is None else length}\r\n\r\n".encode() + body
+
+
+@contextmanager
+def full_queue() -> Iterator[int]:
+    """Yield a port whose server takes no connection and whose queue of them is full."""
+    with contextlib.ExitStack() as open_sockets:
+        listener = open_sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):  # the kernel queues one more than the backlog
+            client = open_sockets.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
 
 
 def says(data: bytes, *, then_close: bool = False) -> Script:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 import ssl
 import subprocess
 import zlib
@@ -16,7 +17,7 @@ from collectors.connection import Limits
 from collectors.exposition import Parser
 from collectors.fetch import Body, Fetcher
 from opsboard.core.errors import FetchError
-from tests.support.loopback import Loopback, Script, answer, says, serving
+from tests.support.loopback import Loopback, Script, answer, full_queue, says, serving
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -152,6 +153,12 @@ async def drip(head: bytes, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.01)
 
 
+async def echo(head: bytes, writer: asyncio.StreamWriter) -> None:
+    """Answer with the length that the head announces."""
+    found = re.search(rb"content-length: (\d+)", head.lower())
+    writer.write(answer(found[1] if found else b""))
+
+
 async def never(head: bytes, writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(60)
 
@@ -205,6 +212,61 @@ def test_the_status_of_a_refusal_is_told_and_its_connection_kept() -> None:
                 assert caught.value.status == 503
             await fetcher.close()
             assert server.connections == 1
+
+    asyncio.run(main())
+
+
+def test_json_is_posted_once_and_on_a_connection_of_its_own() -> None:
+    async def main() -> None:
+        async with serving(echo) as server:
+            fetcher = Fetcher(SMALL)
+            assert (await fetcher.get(server.url)).body == b""
+            for data in (b'{"a": 1}', b"{" + b" " * 100_000 + b"}"):
+                body = await fetcher.post(f"{server.url}/v1/x?y=1", data, headers={"Authorization": "Bearer k"})
+                assert (body.body, body.connect_s is None) == (b"%d" % len(data), False)
+            await fetcher.close()
+            assert server.connections == 3
+            head = server.requests[1]
+            assert head.startswith(b"POST /v1/x?y=1 HTTP/1.1\r\n")
+            for line in (b"Content-Type: application/json", b"Content-Length: 8", b"Connection: close"):
+                assert b"\r\n" + line + b"\r\n" in head
+            assert b"\r\nAuthorization: Bearer k\r\n" in head
+
+    asyncio.run(main())
+
+
+def test_what_was_posted_is_not_sent_again_when_no_answer_comes() -> None:
+    async def main() -> None:
+        async with serving(says(b"", then_close=True)) as server:
+            with pytest.raises(FetchError) as caught:
+                await Fetcher(SMALL).post(server.url, b"{}")
+            assert (caught.value.reason, len(server.requests)) == ("unreachable", 1)
+
+    asyncio.run(main())
+
+
+def test_a_deadline_of_the_call_replaces_the_limit() -> None:
+    async def main() -> None:
+        async with serving(never) as server:
+            for ask in (
+                Fetcher(SMALL).get(server.url, deadline_s=0.1),
+                Fetcher(SMALL).post(server.url, b"{}", deadline_s=0.1),
+            ):
+                with pytest.raises(FetchError, match=r"nothing came within 0\.1 s") as caught:
+                    await ask
+                assert caught.value.reason == "timeout"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("deadline_s", [None, 0.1])
+def test_no_connection_in_time_is_told_apart_from_no_answer_in_time(deadline_s: float | None) -> None:
+    async def main() -> None:
+        with full_queue() as port:
+            fetcher = Fetcher(HASTY)
+            with pytest.raises(FetchError, match="no connection within") as caught:
+                await fetcher.post(f"http://127.0.0.1:{port}/", b"{}", deadline_s=deadline_s)
+            assert caught.value.reason == "connect_timeout"
 
     asyncio.run(main())
 
