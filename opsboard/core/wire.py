@@ -5,7 +5,7 @@ SI: seconds, bytes, ratios 0..1, USD; unknown is null, never 0; latencies and ra
 
 from __future__ import annotations
 
-from opsboard.core.model import GpuProcess, HostView, Phase, ProcessView, Record
+from opsboard.core.model import GpuProcess, HostView, Phase, ProcessView, Record, Step
 
 STATUS_SCHEMA = "opsboard.status/1"
 RECORDING_SCHEMA = "opsboard.recording/1"
@@ -66,6 +66,11 @@ class Engine(Record, frozen=True, kw_only=True):
     restarted: bool = False
     """True while rates are withheld because the process or its counters began anew."""
     exit_code: int | None = None
+    cause: str | None = None
+    """Why it came into this state."""
+    until: float | None = None
+    """Unix s: when what it waits for happens, such as the next start or the end of a drain."""
+    drain_timeout_s: float | None = None
     latency_bounds: dict[str, tuple[float, float | None]] = {}
     """By field, of those latencies above that their histogram cannot tell well: the bounds in s between which they lie.
 
@@ -104,6 +109,14 @@ class EventInfo(Record, frozen=True, kw_only=True):
     severity: str = "info"
 
 
+class Transition(Record, frozen=True, kw_only=True):
+    """A change of an engine's state: when it came into ``state``, and why."""
+
+    t: float
+    state: str
+    reason: str | None = None
+
+
 class EngineDetail(Record, frozen=True, kw_only=True):
     """``GET /v1/engines/NAME``: the board's line and what only the engine's own screen needs."""
 
@@ -117,6 +130,10 @@ class EngineDetail(Record, frozen=True, kw_only=True):
     events: tuple[EventInfo, ...] = ()
     command: tuple[str, ...] | None = None
     log_path: str | None = None
+    transaction: tuple[Step, ...] = ()
+    """The steps of the restart under way, or of the last one."""
+    timeline: tuple[Transition, ...] = ()
+    """The newest changes of its state, oldest first."""
 
 
 class Gpu(Record, frozen=True, kw_only=True):

@@ -22,8 +22,8 @@ from opsboard.core.wire import (
     Status,
 )
 from opsboard.daemon.engine_track import NO_FIGURES, EngineTrack, Figures
-from opsboard.daemon.pipeline import PipelineState
-from opsboard.daemon.routes import route_info
+from opsboard.daemon.pipeline import EngineSpec, PipelineState
+from opsboard.daemon.routes import route_infos
 from opsboard.daemon.samples import total
 
 BOARD_EVENTS = 16
@@ -33,16 +33,15 @@ _GPU_NAMES = tuple(name for name in Gpu.__struct_fields__ if name in GpuView.__s
 
 def status(state: PipelineState, daemon: DaemonInfo, now: Now, routes: Iterable[Route] = ()) -> Status:
     """Return the whole board at ``now``; ``routes`` as configured."""
-    states = states_of(state)
     newest = list(islice(reversed(state.events), BOARD_EVENTS))
     gpus = () if state.gpus is None else state.gpus.gpus
     return Status(
         time=now.wall,
         host=state.host,
         daemon=daemon,
-        engines=tuple(engine(track, now) for track in state.engines.values()),
+        engines=tuple(engine(track, state.specs[track.name], now) for track in state.engines.values()),
         gpus=tuple(map(gpu_line, gpus)),
-        routes=tuple(route_info(route, states) for route in routes),
+        routes=route_infos(routes, states_of(state)),
         system=state.system,
         gpu_message=None if state.gpus is None else state.gpus.error,
         events=tuple(event_info(event) for event in reversed(newest)),
@@ -59,7 +58,7 @@ def state_of(track: EngineTrack) -> EngineState:
     return track.state or (track.life.state if track.life is not None else EngineState.UNREACHABLE)
 
 
-def engine(track: EngineTrack, now: Now) -> Engine:
+def engine(track: EngineTrack, spec: EngineSpec, now: Now) -> Engine:
     """Return one engine's line. Values that cannot be read any more are kept, with their age, for ``KEEP_S``."""
     life, last, view = track.life, track.last, track.fresh_view(now)
     figures = track.figures if view is not None else NO_FIGURES
@@ -91,6 +90,9 @@ def engine(track: EngineTrack, now: Now) -> Engine:
         message=track.message if last is not None or life is not None else "not read yet",
         restarted=track.restarted,
         exit_code=None if life is None else life.exit_code,
+        cause=None if life is None else life.cause,
+        until=None if life is None else life.until,
+        drain_timeout_s=spec.drain_timeout_s,
         **{name: getattr(figures, name) for name in _FIGURE_NAMES},
     )
 
@@ -105,9 +107,10 @@ def detail(state: PipelineState, name: str, now: Now) -> EngineDetail:
     track = find(state, name)
     view = track.fresh_view(now)
     return EngineDetail(
-        engine=engine(track, now),
+        engine=engine(track, state.specs[name], now),
         latencies={} if view is None else _latencies(track),
         phases=() if track.life is None else track.life.phases,
+        transaction=() if track.life is None else track.life.steps,
         processes=track.processes,
         finished={} if view is None else dict(view.finished),
         aliases={} if view is None else dict(view.aliases),

@@ -56,6 +56,8 @@ class EngineSpec(Record, frozen=True, kw_only=True):
     supervised: bool = False
     command: tuple[str, ...] | None = None
     """To be shown: without secrets."""
+    drain_timeout_s: float | None = None
+    """What requests under way may take before a restart ends the process all the same; None: nobody drains it."""
 
 
 Reading = EngineReading | ProcessReading | GpuReading | HostReading | LifeView | SelfReading

@@ -23,6 +23,7 @@ from opsboard.core.clock import Clock
 from opsboard.core.errors import ConfigError, Conflict, OpsboardError
 from opsboard.core.model import Record, Severity
 from opsboard.core.registry import dialects
+from opsboard.core.routes import last_target
 from opsboard.core.version import __version__
 from opsboard.core.wire import DaemonInfo, Status
 from opsboard.daemon import board
@@ -38,7 +39,7 @@ from opsboard.daemon.notify import Notifier
 from opsboard.daemon.observed import local_port
 from opsboard.daemon.pipeline import EVENTS_KEPT, EngineSpec, PipelineState
 from opsboard.daemon.recording import Recorders
-from opsboard.daemon.routes import last_target
+from opsboard.daemon.routes import route_infos
 from opsboard.daemon.specs import engine_specs, launch_specs, url_specs
 from opsboard.daemon.subscribers import Newest
 from opsboard.daemon.targets import engine_targets, ready_probe
@@ -111,7 +112,7 @@ class Daemon:
         return () if self._options.urls else self._loaded.config.route
 
     def _serving_others(self, name: str) -> str | None:
-        return last_target(name, self._routes(), board.states_of(self.state))
+        return last_target(name, route_infos(self._routes(), board.states_of(self.state)))
 
     def _info(self) -> DaemonInfo:
         health, itself = self._store.health(), self.state.itself

@@ -6,8 +6,9 @@ import pytest
 
 from opsboard.config.schema import Route
 from opsboard.core.model import EngineState
+from opsboard.core.routes import last_target
 from opsboard.core.wire import TargetInfo
-from opsboard.daemon.routes import last_target, route_info
+from opsboard.daemon.routes import route_infos
 
 CHAT = Route(model="chat", targets=("a", "b"))
 CODE = Route(model="code", targets=("a",))
@@ -15,7 +16,7 @@ READY, STARTING, FAILED = EngineState.READY, EngineState.STARTING, EngineState.F
 
 
 def test_a_route_serves_with_one_target() -> None:
-    shown = route_info(CHAT, {"a": FAILED, "b": READY})
+    (shown,) = route_infos([CHAT], {"a": FAILED, "b": READY})
     assert shown.serving
     assert shown.targets == (
         TargetInfo(name="a", state="failed", weight=1.0),
@@ -25,18 +26,21 @@ def test_a_route_serves_with_one_target() -> None:
 
 @pytest.mark.parametrize("state", [state for state in EngineState if state is not READY])
 def test_a_target_that_is_not_ready_serves_nothing(state: EngineState) -> None:
-    assert not route_info(CODE, {"a": state}).serving
-    assert last_target("b", [CHAT], {"a": state, "b": READY}) == "b is the last healthy target of route chat"
+    assert not route_infos([CODE], {"a": state})[0].serving
+    assert last_target("b", route_infos([CHAT], {"a": state, "b": READY})) == (
+        "b is the last healthy target of route chat"
+    )
 
 
 def test_a_target_that_is_not_on_the_board_is_unreachable() -> None:
-    assert [target.state for target in route_info(CHAT, {"a": READY}).targets] == ["ready", "unreachable"]
+    (shown,) = route_infos([CHAT], {"a": READY})
+    assert [target.state for target in shown.targets] == ["ready", "unreachable"]
 
 
 def test_the_last_healthy_target_of_any_route_stays() -> None:
-    states = {"a": READY, "b": STARTING}
-    assert last_target("a", [CHAT, CODE], states) == "a is the last healthy target of routes chat, code"
-    assert last_target("a", [CHAT], {"a": READY, "b": READY}) is None
-    assert last_target("b", [CHAT], states) is None, "it serves nothing that could be taken away"
-    assert last_target("a", [], states) is None
-    assert last_target("stranger", [CHAT], states) is None
+    one_left = route_infos([CHAT, CODE], {"a": READY, "b": STARTING})
+    assert last_target("a", one_left) == "a is the last healthy target of routes chat, code"
+    assert last_target("b", one_left) is None, "it serves nothing that could be taken away"
+    assert last_target("a", route_infos([CHAT], {"a": READY, "b": READY})) is None
+    assert last_target("a", ()) is None
+    assert last_target("stranger", one_left) is None
