@@ -1,1 +1,1 @@
-"""Alerts judge readings and tell people. The room is empty until its own issue fills it."""
+"""Alerts judge readings and tell people. Here are the detectors; what people are told about has its own issue."""

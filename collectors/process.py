@@ -92,14 +92,15 @@ class ProcessReader:
                 del self._trees[engine]
                 found, _ = self._pids_below(engine, found[0], mono)
                 views = self._look(engine, found, role_of, mono, fresh=True)
+            zombies = tuple(pid for pid in found if self._zombie(pid)) if len(views) < len(found) else ()
         except OSError as error:
             self.forget(engine)
             return ProcessReading(engine=engine, outcome=Outcome.FAILED, error=f"cannot read {self._root}: {error}")
         if not views:
             self.forget(engine)
             who = f"process {pids} has ended" if isinstance(pids, int) else "no process is running"
-            return ProcessReading(engine=engine, outcome=Outcome.NO_DATA, error=who)
-        return ProcessReading(engine=engine, outcome=Outcome.OK, processes=views)
+            return ProcessReading(engine=engine, outcome=Outcome.NO_DATA, zombies=zombies, error=who)
+        return ProcessReading(engine=engine, outcome=Outcome.OK, processes=views, zombies=zombies)
 
     def forget(self, engine: str) -> None:
         """Drop what is remembered of an engine that is gone."""
@@ -149,6 +150,10 @@ class ProcessReader:
             )
         self._seen[engine] = after
         return tuple(views)
+
+    def _zombie(self, pid: int) -> bool:
+        line = procfs.stat(pid, self._root)
+        return line is not None and line.ended
 
     def _who(self, pid: int, comm: str, role_of: RoleOf) -> tuple[str, str]:
         arguments = procfs.argv(pid, self._root)

@@ -152,6 +152,8 @@ class EngineReading(Record, frozen=True, kw_only=True):
     outcome: Outcome
     view: EngineView | None = None
     error: str | None = None
+    reason: str | None = None
+    """Why it FAILED, in one word of ``FetchError.reason``; "page": it answers, and the page cannot be trusted."""
     duration_s: float = 0.0
     size_bytes: int = 0
     page: bytes | None = None
@@ -163,6 +165,8 @@ class ProcessReading(Record, frozen=True, kw_only=True):
     engine: str
     outcome: Outcome
     processes: tuple[ProcessView, ...] = ()
+    zombies: tuple[int, ...] = ()
+    """Pids of those that have ended and were not reaped: they serve nothing."""
     error: str | None = None
 
 

@@ -47,3 +47,9 @@ class Plugins:
 def dialects() -> Plugins:
     """Return the engine dialects by kind (``collectors.base.Dialect`` records)."""
     return Plugins("collectors.engines", "DIALECT", "opsboard.engines", lambda plugin: str(plugin.kind))
+
+
+@lru_cache(maxsize=1)
+def detectors() -> Plugins:
+    """Return the detectors by name (``alerts.base.Detector`` records)."""
+    return Plugins("alerts.detectors", "DETECTOR", "opsboard.detectors", lambda plugin: str(plugin.name))

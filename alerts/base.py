@@ -1,0 +1,68 @@
+"""What every detector is: one frozen record in one file, found by :func:`opsboard.core.registry.detectors`.
+
+A detector is pure: no clock, no I/O, O(1) a reading. So it also judges recordings, with or without what only a live
+engine can give (processes, canaries); what is missing there is None and makes it slower to be sure, never wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from opsboard.core.clock import Now
+from opsboard.core.model import CanaryReading, EngineReading, Event, Finding, GpuView, LifeView, ProcessView, Record
+
+Urgency = Literal["page", "ticket", "note"]
+"""How loud its findings are: wake somebody, work for somebody, worth knowing."""
+
+
+class Observation(Record, frozen=True, kw_only=True):
+    """All that is known of one engine when something new came of it: a page, a canary's result, or its life's news."""
+
+    engine: str
+    now: Now
+    reading: EngineReading | None
+    """The last one of this life; None: not read yet."""
+    fresh: bool = True
+    """``reading`` came now. False: it was judged before, and something else came."""
+    canary: CanaryReading | None = None
+    """A result that came now."""
+    life: LifeView | None = None
+    """None: nobody supervises it, it is only seen."""
+    processes: tuple[ProcessView, ...] = ()
+    looked: float | None = None
+    """When (monotonic s) its processes were looked at; None: that is not known, and ``processes`` says nothing."""
+    zombies: tuple[int, ...] = ()
+    """Pids of those that have ended and were not reaped."""
+    gpus: tuple[GpuView, ...] = ()
+    """All of the host."""
+    inflight: float | None = None
+    """Requests under way to it as known elsewhere (a gateway); None: nobody knows."""
+    events: tuple[Event, ...] = ()
+    """New lines of its timeline."""
+
+
+class Step(NamedTuple):
+    """What one observation leads to: what is remembered, what is claimed now, whether to ask the engine one token."""
+
+    state: Any
+    finding: Finding | None = None
+    canary: bool = False
+
+
+class Detector(Record, frozen=True, kw_only=True):
+    """One kind of claim. ``params`` is a frozen record with a default for each field.
+
+    ``begin(params)`` is what is remembered before the first observation; ``step(state, seen)`` takes one in. A claim
+    that stands is returned at every step; None takes it back.
+    """
+
+    name: str
+    severity: Urgency
+    summary: str
+    """For lists of detectors: what it claims, in one line."""
+    params: type[msgspec.Struct]
+    begin: Callable[[Any], Any]
+    step: Callable[[Any, Observation], Step]
