@@ -1,8 +1,8 @@
-"""How far an engine's start-up is, read from its log lines; and the line that says why it failed.
+"""How far an engine's start-up is, read from its log lines; and the line that says why it failed (fatal.py).
 
 The phases are those of vLLM 0.8.5 to 0.33, matched loosely because wording, prefixes and order of the details change
 between releases. Log text is written by strangers too (a prompt may be logged): what is found here explains a state,
-it never decides one.
+it never decides that an engine lives or has died.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from opsboard.core.model import Phase, Record
-from opsboard.core.text import sanitise_line
+from collectors.fatal import CAUSE, Fatal, fatal, verdict
+from opsboard.core.model import FatalVerdict, Phase, Record
 
-REASON_LIMIT = 300
+__all__ = ["PHASES", "SHARES", "PhaseChange", "PhaseTracker", "progress", "verdict"]
 
 
 class _Rule(Record, frozen=True):
@@ -63,82 +63,60 @@ SHARES: Mapping[str, float] = {rule.name: rule.share for rule in _RULES}
 _BEGINS = re.compile("|".join(f"(?P<{rule.name}>{rule.begins})" for rule in _RULES))
 _PERCENT = re.compile(r":\s*(\d{1,3})%")
 
-_CAUSES = re.compile(
-    r"No available memory for the cache blocks|Free memory on device.*is less than desired|CUDA out of memory"
-    r"|torch\.(?:cuda\.)?OutOfMemoryError|is larger than the (?:maximum number of tokens|available KV cache memory)"
-    r"|To serve at least one request with the model|illegal memory access|CUDA error: "
-    r"|Watchdog caught collective operation|NCCL error|ncclSystemError|ncclUnhandledCudaError"
-    r"|[Aa]ddress already in use|No space left on device"
-    r"|is not a valid model identifier|is not a local folder|GatedRepoError|401 Client Error|RepositoryNotFoundError"
-    r"|error: (?:unrecognized arguments|argument |the following arguments)|ModuleNotFoundError|ImportError: "
-    r"|Failed to infer device type|No CUDA GPUs are available|NVIDIA driver on your system is too old|MemoryError"
-)
-_SYMPTOMS = re.compile(
-    r"EngineCore failed to start|EngineCore encountered (?:a fatal error|an issue)"
-    r"|WorkerProc (?:failed|initialization failed)|Worker proc .* died unexpectedly|EngineDeadError"
-    r"|Engine core initialization failed|Engine process failed to start"
-)
-_SUSPECT = (
-    *("rror", "emory", "ailed", " in use", "died", "larger than", "at least one", "o space", "local folder"),
-    *("valid model", "No CUDA", "too old", "caught collective", "encountered"),
-)
-"""Every line of the two patterns holds one of these words: most lines of a log are passed over without a regex."""
-_REQUEST = re.compile(r"Received request |prompt: ['\"]")  # a logged prompt says nothing about the engine
-_PREFIX = re.compile(
-    r"(?:\([^()]*pid=\d+\)\s*)?(?:[A-Z]+ \d\d-\d\d [\d:]+ )?(?:\[[\w./-]+:\d+\] )?"
-)  # who, when, where
-_HINTS = (
-    (
-        "Free memory on device",
-        "another process holds memory of this GPU; find and end it, or lower --gpu-memory-utilization",
-    ),
-    ("No available memory for the cache", "raise --gpu-memory-utilization or use a smaller model"),
-    ("larger than the", "lower --max-model-len or raise --gpu-memory-utilization"),
-    ("at least one request", "lower --max-model-len or raise --gpu-memory-utilization"),
-    ("out of memory", "the GPU is full; see who holds its memory, or lower --gpu-memory-utilization"),
-    ("OutOfMemory", "the GPU is full; see who holds its memory, or lower --gpu-memory-utilization"),
-    ("ddress already in use", "another process has the port; choose another --port or stop it"),
-    ("No space left", "free disk space where the model and the compile cache are kept"),
-    ("GatedRepo", "the model needs an accepted licence and an access token"),
-    ("401 Client", "the model needs an access token"),
-    ("No CUDA GPUs", "check the driver and CUDA_VISIBLE_DEVICES"),
-)
-
 
 class PhaseChange(Record, frozen=True, kw_only=True):
     """What one log line changed.
 
     ``inside`` is the progress 0..1 within ``phase`` where the log tells (a progress bar), else None. ``reason`` is a
-    one-line quote of what looks fatal, with a ``hint`` where there is a usual remedy.
+    one-line quote of what looks fatal, with a ``hint`` where there is a usual remedy and the ``verdict`` that it asks
+    for, should the life end now.
     """
 
     phase: str
     inside: float | None = None
     reason: str | None = None
     hint: str | None = None
+    verdict: FatalVerdict | None = None
 
 
 class PhaseTracker:
     """Follows the log of one life. Feed it every line; it keeps where the start is and why it failed."""
 
-    def __init__(self) -> None:
-        """Begin at the spawn."""
-        self.phase = PHASES[0]
+    def __init__(self, *, ready: bool = False) -> None:
+        """Begin at the spawn, or with a life that is known to have served."""
+        self.phase = PHASES[-1] if ready else PHASES[0]
         self.inside: float | None = None
-        self.reason: str | None = None
-        self.hint: str | None = None
-        self._reason_is_cause = False
+        self._fatal: Fatal | None = None
 
     @property
     def ready(self) -> bool:
         """True once the engine said that it serves."""
         return self.phase == PHASES[-1]
 
+    @property
+    def reason(self) -> str | None:
+        """The line that explains an end best so far, quoted; None when none looked fatal."""
+        return None if self._fatal is None else self._fatal.reason
+
+    @property
+    def hint(self) -> str | None:
+        """The usual remedy for it, where there is one."""
+        return None if self._fatal is None else self._fatal.hint
+
+    @property
+    def verdict(self) -> FatalVerdict | None:
+        """What an end now would ask for: never a person or patience when the engine has served."""
+        if self._fatal is None:
+            return None
+        return FatalVerdict.RETRY if self.ready else self._fatal.verdict
+
     def feed(self, line: str) -> PhaseChange | None:
         """Return what ``line`` changed, None for nothing. Never goes back to an earlier phase."""
         changed = self._advance(line) if not self.ready else False
-        if self._note_reason(line) or changed:
-            return PhaseChange(phase=self.phase, inside=self.inside, reason=self.reason, hint=self.hint)
+        if self._note_fatal(line) or changed:
+            return PhaseChange(
+                phase=self.phase, inside=self.inside, reason=self.reason, hint=self.hint, verdict=self.verdict
+            )
         return None
 
     def _advance(self, line: str) -> bool:
@@ -151,22 +129,21 @@ class PhaseTracker:
             return False
         if ahead > 0:
             self.phase, self.inside = name, None
+            if self.ready:
+                self._fatal = None  # it serves in spite of it
         inside = _bar(line[found.start() :])
         if inside is not None and inside > (self.inside or 0.0):
             self.inside = inside
             return True
         return ahead > 0
 
-    def _note_reason(self, line: str) -> bool:
-        """Keep the first cause; a symptom only while no cause is known."""
-        if self._reason_is_cause or not any(word in line for word in _SUSPECT) or _REQUEST.search(line):
+    def _note_fatal(self, line: str) -> bool:
+        """Keep the first of the weightiest lines."""
+        known = 0 if self._fatal is None else self._fatal.weight
+        found = fatal(line) if known < CAUSE else None
+        if found is None or found.weight <= known or (self.ready and found.verdict is FatalVerdict.PARK):
             return False
-        cause = _CAUSES.search(line)
-        if cause is None and (self.reason is not None or _SYMPTOMS.search(line) is None):
-            return False
-        self._reason_is_cause = cause is not None
-        self.reason = sanitise_line(_PREFIX.sub("", sanitise_line(line).strip(), count=1), REASON_LIMIT)
-        self.hint = next((hint for text, hint in _HINTS if text in line), None)
+        self._fatal = found
         return True
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from collectors.phases import PHASES, SHARES, PhaseTracker, progress
-from opsboard.core.model import Phase
+from opsboard.core.model import FatalVerdict, Phase
 
 # In the wording and order of the releases; the details between them are left out.
 V0_8_5 = """
@@ -123,7 +123,7 @@ def test_the_progress_bar_inside_a_phase() -> None:
         ("RuntimeError: CUDA error: an illegal memory access was encountered", None),
         ("[rank0]: Watchdog caught collective operation timeout: WorkNCCL(SeqNum=1)", None),
         ("OSError: [Errno 98] Address already in use", "another process has the port"),
-        ("api_server.py: error: unrecognized arguments: --no-such-flag", None),
+        ("api_server.py: error: unrecognized arguments: --no-such-flag", "correct the engine's `command`"),
         ("RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}", None),
     ],
 )
@@ -147,6 +147,34 @@ def test_the_first_cause_beats_the_symptoms_before_and_after_it() -> None:
 
     assert [tracker.feed(line) is not None for line in lines] == [True, True, False, False]
     assert tracker.reason == lines[1]
+
+
+def test_an_end_asks_for_what_its_weightiest_line_asks_for() -> None:
+    tracker = PhaseTracker()
+    assert tracker.verdict is None
+    tracker.feed("ERROR EngineCore failed to start.")
+    assert tracker.verdict is FatalVerdict.RETRY
+    tracker.feed("ImportError: libcudart.so.12: cannot open shared object file: No such file or directory")
+    assert tracker.verdict is FatalVerdict.PARK
+    change = tracker.feed("ValueError: Free memory on device cuda:0 (3.1/79.2 GiB) on startup is less than desired")
+    assert change is not None
+    assert change.verdict is tracker.verdict is FatalVerdict.WAIT
+
+
+def test_an_engine_that_has_served_is_never_parked_by_its_log() -> None:
+    """The command was right, and from then on strangers write into the log too."""
+    tracker = PhaseTracker()
+    tracker.feed("ModuleNotFoundError: No module named 'flash_attn_3'")
+    tracker.feed("INFO:     Application startup complete.")
+    assert (tracker.reason, tracker.verdict) == (None, None), "it served in spite of it"
+    assert tracker.feed("vllm serve: error: unrecognized arguments: --said-a-stranger") is None
+    tracker.feed("OSError: [Errno 28] No space left on device")
+    assert tracker.verdict is FatalVerdict.RETRY
+
+    known = PhaseTracker(ready=True)
+    known.feed("OSError: Invalid repository ID or local directory specified: 'x'.")
+    assert known.ready
+    assert known.verdict is None
 
 
 def test_what_people_ask_a_model_is_no_reason() -> None:
