@@ -77,6 +77,9 @@ class EngineTrack:
         self.good_mono: float | None = None
         self.figures = NO_FIGURES
         self.processes: tuple[ProcessView, ...] = ()
+        self.zombies: tuple[int, ...] = ()
+        self.looked: float | None = None
+        """When (monotonic s) the processes were looked at; None: nobody could look in this life."""
         self.gpu_memory_bytes: int | None = None
         self.restarts = 0
         self.restarted = False
@@ -110,9 +113,11 @@ class EngineTrack:
             self.restarted = False
         return began_anew
 
-    def look(self, reading: ProcessReading) -> None:
+    def look(self, reading: ProcessReading, now: Now) -> None:
         """Take in the engine's processes; a failed look leaves none, because old ones may be gone."""
         self.processes = reading.processes if reading.outcome is Outcome.OK else ()
+        self.zombies = reading.zombies
+        self.looked = None if reading.outcome is Outcome.FAILED else now.mono
 
     def live(self, life: LifeView) -> None:
         """Take in what supervision knows; a new or ended life makes the old one's numbers unknown.
@@ -133,6 +138,7 @@ class EngineTrack:
     def _forget(self) -> None:
         self.last = self.view = self.good_mono = self.last_wall = None
         self.figures, self.processes, self.gpu_memory_bytes, self.restarted = NO_FIGURES, (), None, False
+        self.zombies, self.looked = (), None
         self._counters, self._histograms = {}, {}
 
     def _add(self, view: EngineView, mono: float) -> bool:

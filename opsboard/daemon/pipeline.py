@@ -6,12 +6,16 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import assert_never
 
+import msgspec
+
 from collectors.nvml import join
 from opsboard.core.clock import Now
 from opsboard.core.model import (
+    CanaryReading,
     EngineReading,
     EngineState,
     Event,
+    FindingChange,
     GpuReading,
     GpuView,
     HostReading,
@@ -24,6 +28,7 @@ from opsboard.core.model import (
     Severity,
 )
 from opsboard.daemon.engine_track import EngineTrack
+from opsboard.daemon.judging import Judging
 from opsboard.daemon.samples import (
     births,
     engine_samples,
@@ -60,18 +65,21 @@ class EngineSpec(Record, frozen=True, kw_only=True):
     """What requests under way may take before a restart ends the process all the same; None: nobody drains it."""
 
 
-Reading = EngineReading | ProcessReading | GpuReading | HostReading | LifeView | SelfReading
+Reading = EngineReading | ProcessReading | GpuReading | HostReading | LifeView | SelfReading | CanaryReading
 
 
 class Effects(Record, frozen=True):
-    """What a reading leads to: numbers to record and lines for the timeline.
+    """What a reading leads to: numbers to record, lines for the timeline, claims, and what to ask engines.
 
     ``births`` are to be recorded before ``samples``: counters of a process that began since they were last read.
+    ``canaries`` names engines of which a detector wants to know whether they give one token.
     """
 
     samples: Sequence[Sample] = ()
     events: Sequence[Event] = ()
     births: Sequence[Sample] = ()
+    findings: Sequence[FindingChange] = ()
+    canaries: Sequence[str] = ()
 
 
 class PipelineState:
@@ -85,6 +93,7 @@ class PipelineState:
         self.gpus: GpuReading | None = None
         self.system: HostView | None = None
         self.itself = SelfReading()
+        self.judging = Judging()
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.configure(specs)
 
@@ -102,6 +111,9 @@ class PipelineState:
             if before is not None and before.supervised and spec.supervised:
                 track.inherit(old[name])
             self.engines[name] = old[name] if same else track
+            if not same:
+                self.judging.begin_anew(name)
+        self.judging.keep(self.engines)
 
     def pids_by_engine(self) -> dict[str, list[int]]:
         """Return the processes of each engine as last seen."""
@@ -114,9 +126,11 @@ def feed(state: PipelineState, reading: Reading, now: Now) -> Effects:
         case EngineReading():
             effects = _engine(state, reading, now)
         case ProcessReading():
-            effects = _processes(state, reading)
+            effects = _processes(state, reading, now)
         case LifeView():
             effects = _life(state, reading, now)
+        case CanaryReading():
+            effects = _canary(state, reading, now)
         case GpuReading():
             effects = _gpus(state, reading, now)
         case HostReading():
@@ -150,14 +164,39 @@ def _engine(state: PipelineState, reading: EngineReading, now: Now) -> Effects:
         text = "the serving process began anew; rates are withheld until it was read twice"
         events.append(_event(now, f"engine/{track.name}", "restarted", text, Severity.WARNING))
     samples = engine_samples(track, reading)
-    return Effects(samples, events, births(samples) if track.newborn else ())
+    judged = _judged(state, track, now, events, fresh=True)
+    return msgspec.structs.replace(judged, samples=samples, births=births(samples) if track.newborn else ())
 
 
-def _processes(state: PipelineState, reading: ProcessReading) -> Effects:
+def _canary(state: PipelineState, reading: CanaryReading, now: Now) -> Effects:
+    track = state.engines.get(reading.engine)
+    return Effects() if track is None else _judged(state, track, now, canary=reading)
+
+
+def _judged(
+    state: PipelineState,
+    track: EngineTrack,
+    now: Now,
+    events: Sequence[Event] = (),
+    *,
+    fresh: bool = False,
+    canary: CanaryReading | None = None,
+) -> Effects:
+    """Let the detectors judge what is known of an engine now. Their claims follow ``events`` on its timeline."""
+    gpus = () if state.gpus is None else state.gpus.gpus
+    judged = state.judging.judge(track, now, gpus=gpus, events=events, fresh=fresh, canary=canary)
+    return Effects(
+        events=[*events, *judged.events],
+        findings=judged.changes,
+        canaries=(track.name,) if judged.canary else (),
+    )
+
+
+def _processes(state: PipelineState, reading: ProcessReading, now: Now) -> Effects:
     track = state.engines.get(reading.engine)
     if track is None:
         return Effects()
-    track.look(reading)
+    track.look(reading, now)
     return Effects(process_samples(track))
 
 
@@ -166,7 +205,7 @@ def _life(state: PipelineState, life: LifeView, now: Now) -> Effects:
     if track is None:
         return Effects()
     track.live(life)
-    return Effects(events=list(_transition(track, now)))
+    return _judged(state, track, now, list(_transition(track, now)))
 
 
 def _transition(track: EngineTrack, now: Now) -> Iterable[Event]:

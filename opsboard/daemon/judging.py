@@ -1,0 +1,144 @@
+"""The detectors at work: what each remembers of each engine, and what it claims. No clock and no I/O.
+
+A detector may come from another package. One that breaks is told once, forgets that engine and goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from alerts.base import Detector, Observation
+from opsboard.core.clock import Now
+from opsboard.core.model import CanaryReading, Event, Finding, FindingChange, GpuView, Severity
+from opsboard.core.registry import detectors
+from opsboard.core.text import sanitise
+from opsboard.daemon.engine_track import EngineTrack
+
+_SEVERITY = {"page": Severity.ERROR, "ticket": Severity.WARNING, "note": Severity.INFO}
+
+
+class Judged(NamedTuple):
+    """What a judgement leads to; ``canary``: some detector wants to know whether the engine gives one token."""
+
+    changes: Sequence[FindingChange] = ()
+    events: Sequence[Event] = ()
+    canary: bool = False
+
+
+class Judging:
+    """Every detector, for every engine."""
+
+    def __init__(self, known: Iterable[Detector] | None = None) -> None:
+        """Begin with nothing seen. ``known`` is for tests; else all that are found."""
+        plugins = detectors()
+        self._detectors: tuple[Detector, ...] = tuple(plugins.found.values() if known is None else known)
+        self._unloaded = dict(plugins.broken) if known is None else {}
+        self._broken: set[str] = set()
+        self._states: dict[str, dict[str, Any]] = {}
+        self._claims: dict[tuple[str, str], Finding] = {}
+
+    def claims(self, engine: str) -> list[Finding]:
+        """Return what is claimed of an engine now."""
+        return [finding for (name, _), finding in self._claims.items() if name == engine]
+
+    def begin_anew(self, engine: str) -> None:
+        """Forget what was seen of an engine: it is another one now. What was claimed closes when it is next judged."""
+        self._states.pop(engine, None)
+
+    def keep(self, engines: Collection[str]) -> None:
+        """Forget all other engines, and what was claimed of them."""
+        self._states = {name: states for name, states in self._states.items() if name in engines}
+        self._claims = {key: finding for key, finding in self._claims.items() if key[0] in engines}
+
+    def judge(
+        self,
+        track: EngineTrack,
+        now: Now,
+        *,
+        gpus: tuple[GpuView, ...] = (),
+        events: Sequence[Event] = (),
+        fresh: bool = False,
+        canary: CanaryReading | None = None,
+    ) -> Judged:
+        """Let every detector take in what is known of ``track`` now. ``fresh``: its last reading is new."""
+        seen = Observation(
+            engine=track.name,
+            now=now,
+            reading=track.last,
+            fresh=fresh,
+            canary=canary,
+            life=track.life,
+            processes=track.processes,
+            looked=track.looked,
+            zombies=track.zombies,
+            gpus=gpus,
+            events=tuple(events),
+        )
+        states = self._states.get(track.name)
+        if states is None:
+            states = self._states[track.name] = {}
+        changes: list[FindingChange] = []
+        told = self._told_unloaded(now) if self._unloaded else []
+        ask = False
+        for detector in self._detectors:
+            name = detector.name
+            claim: Finding | None = None
+            try:
+                if name not in states:
+                    states[name] = detector.begin(detector.params())
+                states[name], claim, wants = detector.step(states[name], seen)
+            except Exception as error:  # noqa: BLE001  foreign code must not stop the line
+                states.pop(name, None)
+                told += self._told_broken(name, track.name, error, now)
+                wants = False
+            ask = ask or wants
+            before = self._claims.get((track.name, name))
+            if claim is not None or before is not None:
+                changes += self._change((track.name, name), before, claim, now)
+        for change in changes:
+            if not any(change.open and change.finding.summary in event.text for event in events):  # said already
+                told.append(self._line(change))
+        return Judged(changes, told, ask)
+
+    def _change(
+        self, key: tuple[str, str], before: Finding | None, claim: Finding | None, now: Now
+    ) -> Iterable[FindingChange]:
+        if claim is not None:
+            self._claims[key] = claim
+            if before is None or before.confirmed != claim.confirmed:
+                yield FindingChange(t=now.wall, finding=claim, open=True)
+        elif before is not None:
+            del self._claims[key]
+            yield FindingChange(t=now.wall, finding=before, open=False)
+
+    def _line(self, change: FindingChange) -> Event:
+        finding = change.finding
+        urgency = next((known.severity for known in self._detectors if known.name == finding.detector), "note")
+        if not change.open:
+            text, severity = f"over after {change.t - finding.since:.0f} s: {finding.summary}", Severity.INFO
+        elif finding.confirmed:
+            text, severity = finding.summary, _SEVERITY[urgency]
+        else:
+            text, severity = f"suspected: {finding.summary}", min(_SEVERITY[urgency], Severity.WARNING, key=_loudness)
+        subject = f"engine/{finding.engine}"
+        return Event(t=change.t, subject=subject, kind=finding.detector, text=text, severity=severity)
+
+    def _told_broken(self, detector: str, engine: str, error: Exception, now: Now) -> list[Event]:
+        if detector in self._broken:
+            return []
+        self._broken.add(detector)
+        text = f"the detector {detector} failed on engine {engine} and begins anew there: {sanitise(repr(error), 200)}"
+        return [Event(t=now.wall, subject="host", kind="detector_broken", text=text, severity=Severity.ERROR)]
+
+    def _told_unloaded(self, now: Now) -> list[Event]:
+        unloaded, self._unloaded = self._unloaded, {}
+        texts = [f"the detector in {place} cannot be used: {sanitise(why, 200)}" for place, why in unloaded.items()]
+        return [
+            Event(t=now.wall, subject="host", kind="detector_broken", text=text, severity=Severity.ERROR)
+            for text in texts
+        ]
+
+
+def _loudness(severity: Severity) -> int:
+    return list(Severity).index(severity)
