@@ -19,6 +19,7 @@ from opsboard.core.model import Record
 from opsboard.core.secret import Secret
 from opsboard.core.text import sanitise
 from opsboard.supervise import bundle, ports
+from opsboard.supervise.manners import Manners
 from opsboard.supervise.processes import TAG
 from opsboard.supervise.shim_socket import PATH_BYTES
 
@@ -43,6 +44,10 @@ class LaunchSpec(Record, frozen=True, kw_only=True):
     command: tuple[str, ...]
     url: str
     env: Mapping[str, str | Secret] = {}
+    inherits: bool = True
+    """Whether a few of the daemon's variables come before ``env``; False: ``env`` is all there is."""
+    manners: Manners | None = None
+    """umask, priority, cores and limits; None is the daemon's."""
     cwd: str | None = None
     """Working directory; None is the daemon's."""
     user: str | None = None
@@ -94,9 +99,11 @@ def environment(spec: LaunchSpec, instance: str, inherited: Mapping[str, str]) -
     Raises:
         SuperviseError: no such user, or ``env`` and ``gpus`` contradict each other.
     """
-    env = {name: value for name, value in inherited.items() if name in INHERITED or name.startswith("LC_")}
-    env.setdefault("PATH", _DEFAULT_PATH)
-    if spec.user is not None:
+    env: dict[str, str] = {}
+    if spec.inherits:
+        env = {name: value for name, value in inherited.items() if name in INHERITED or name.startswith("LC_")}
+        env.setdefault("PATH", _DEFAULT_PATH)
+    if spec.inherits and spec.user is not None:
         account = _account(spec.user)
         env |= {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
     own = {name: value.reveal() if isinstance(value, Secret) else value for name, value in spec.env.items()}
@@ -162,7 +169,7 @@ def rehearse(
     program = spec.command[0]
     if "/" in program:
         program = os.path.join(spec.cwd or "", program)  # noqa: PTH118  an absolute one stays as it is
-    if shutil.which(program, path=record["env"]["PATH"]) is None:
+    if shutil.which(program, path=record["env"].get("PATH", os.defpath)) is None:
         raise SuperviseError(f"{spec.command[0]} cannot be found or executed", hint="correct its `command`")
     try:
         bundle.write(str(directory), REHEARSAL, record)
@@ -195,6 +202,7 @@ def _record(
         "argv_sha256": fingerprint(spec.command),
         "env": environment(spec, instance, inherited),
         "cwd": spec.cwd,
+        "manners": spec.manners and spec.manners.record(),
         **_identity_of(spec),
         "url": spec.url,
         "socket": str(socket_path(directory, runtime_dir)),

@@ -23,7 +23,7 @@ from typing import Any
 if not __package__:  # run as a file, without site-packages: our folder comes last, so that it shadows nothing
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))  # noqa: PTH100, PTH120
 
-from opsboard.supervise import bundle
+from opsboard.supervise import bundle, manners
 from opsboard.supervise.ending import Ending
 from opsboard.supervise.processes import Family, alive, boot_id, look, tagged
 from opsboard.supervise.rotate import rotate
@@ -135,6 +135,9 @@ class Shim:
 
     def _spawn(self) -> int:
         launch = self._launch
+        wanted = manners.parse(launch.get("manners"))  # the child inherits ours
+        for failure in manners.take_on(wanted):
+            sys.stderr.write(f"{failure}\n")
         log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             child = subprocess.Popen(
@@ -148,6 +151,7 @@ class Shim:
                 group=launch["gid"],
                 extra_groups=launch["groups"],
                 start_new_session=True,
+                umask=-1 if wanted.umask is None else wanted.umask,
             )
         finally:
             os.close(log)
