@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 OF_THE_TEST_RUN = ("OPSBOARD_REAL_", "OPSBOARD_CRASH_ROUNDS")
 OF_SYSTEMD = ("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 OF_THE_TERMINAL = ("NO_COLOR", "COLORTERM", "COLUMNS", "LINES", "TEXTUAL", "TMUX", "STY", "SSH_CONNECTION", "SSH_TTY")
+
+# A shell ignores SIGINT for what it runs in the background, and whatever that starts ignores it too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
