@@ -11,6 +11,7 @@ OpsboardError
 │   ├── StateDirLocked  another daemon owns the state directory
 │   └── DiskFull        no room left; reads still work
 ├── SuperviseError      an engine cannot be started, stopped or adopted
+│   └── NoRoom          something is in the way of a start
 └── ControlError        the control socket said no
     ├── NotReachable    no daemon answers                        exit 3
     ├── Denied          the peer has no right to do this
@@ -22,6 +23,8 @@ again may help.
 """
 
 from __future__ import annotations
+
+from opsboard.core.model import FatalVerdict
 
 
 class OpsboardError(Exception):
@@ -107,6 +110,17 @@ class SuperviseError(OpsboardError):
     """An engine cannot be started, stopped or adopted."""
 
     code = "supervise"
+
+
+class NoRoom(SuperviseError):
+    """A port, GPU memory or what is left of an earlier life is in the way of a start."""
+
+    code = "no_room"
+
+    def __init__(self, message: str, *, verdict: FatalVerdict, hint: str | None = None) -> None:
+        """``verdict`` is WAIT for what may go away by itself, PARK for what a person must change."""
+        super().__init__(message, hint=hint, permanent=verdict is FatalVerdict.PARK)
+        self.verdict = verdict
 
 
 class ControlError(OpsboardError):

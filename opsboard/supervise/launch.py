@@ -133,9 +133,10 @@ async def launch(
     ``instance`` is the unique id of the life and ``life`` its number.
 
     Raises:
+        NoRoom: the port is taken.
         SuperviseError: nothing was started, and why.
     """
-    await _free_port(spec)
+    await asyncio.to_thread(ports.check, spec.url)
     record = _record(spec, directory, runtime_dir, instance=instance, life=life, inherited=inherited)
     try:
         for folder in (directory.parent, directory, runtime_dir):
@@ -179,15 +180,6 @@ def rehearse(
         for name in (REHEARSAL, f"{REHEARSAL}.new"):
             with contextlib.suppress(OSError):
                 bundle.remove(str(directory), name)
-
-
-async def _free_port(spec: LaunchSpec) -> None:
-    port = ports.port_of(spec.url)
-    if port is None:
-        return
-    holder = await asyncio.to_thread(ports.taken_by, port)
-    if holder is not None:
-        raise SuperviseError(f"port {port} is taken by {holder}", hint="stop it, or give the engine another port")
 
 
 def _record(

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
 import psutil
 
-from opsboard.core.text import sanitise
+from opsboard.core.errors import NoRoom
+from opsboard.core.model import FatalVerdict
+from opsboard.supervise.who import who
 
 _DEFAULT = {"http": 80, "https": 443}
 _LOCAL = {"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}  # noqa: S104  compared with, not bound to
+
+
+def check(url: str, ours: Mapping[str, Collection[int]] | None = None) -> None:
+    """Raise NoRoom when the port of ``url`` is on this machine and taken. Costs what :func:`taken_by` does."""
+    port = port_of(url)
+    holder = None if port is None else taken_by(port, ours)
+    if holder is not None:
+        hint = "stop it, or give the engine another port"
+        raise NoRoom(f"port {port} is taken by {holder}", verdict=FatalVerdict.WAIT, hint=hint)
 
 
 def port_of(url: str) -> int | None:
@@ -20,9 +32,10 @@ def port_of(url: str) -> int | None:
     return (parts.port or _DEFAULT.get(parts.scheme)) if (parts.hostname or "") in _LOCAL else None
 
 
-def taken_by(port: int) -> str | None:
+def taken_by(port: int, ours: Mapping[str, Collection[int]] | None = None) -> str | None:
     """Return who has ``port``, in words; None when it is free. Costs a look at every process that is ours to see.
 
+    ``ours`` are the pids of engines by name; None leaves open whose the holder is.
     vLLM binds its port minutes before it listens, and the kernel lists no socket that is only bound: that one shows by
     refusing to be bound a second time.
     """
@@ -30,10 +43,17 @@ def taken_by(port: int) -> str | None:
     listening = [found for found in users if found.status == psutil.CONN_LISTEN]
     if listening:
         pids = sorted({found.pid for found in listening if found.pid})
-        return _named(pids[0]) if pids else "a process of another user"
+        return _named(pids[0], ours) if pids else "a process of another user"
     if not users and _refuses(port):
         return "a process that has bound it and does not listen yet (another server that is starting?)"
     return None
+
+
+def _named(pid: int, ours: Mapping[str, Collection[int]] | None) -> str:
+    if ours is None:
+        return str(who(pid))
+    engine = next((name for name, pids in ours.items() if pid in pids), None)
+    return f"{who(pid)}, {'not ours' if engine is None else f'engine {engine}'}"
 
 
 def _refuses(port: int) -> bool:
@@ -43,10 +63,3 @@ def _refuses(port: int) -> bool:
         except OSError as error:
             return error.errno == errno.EADDRINUSE
     return False
-
-
-def _named(pid: int) -> str:
-    try:
-        return f"pid {pid} ({sanitise(psutil.Process(pid).name(), 80)})"
-    except psutil.Error:
-        return f"pid {pid}"
