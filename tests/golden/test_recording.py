@@ -6,21 +6,17 @@ After a wanted change write the file anew with ``python -m tests.golden.test_rec
 from __future__ import annotations
 
 import json
-import lzma
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from collectors.base import Dialect
-from collectors.exposition import Parser
 from opsboard.core.clock import Now
-from opsboard.core.model import EngineReading, Outcome, ProcessReading, ProcessView
-from opsboard.core.registry import dialects
 from opsboard.core.wire import DaemonInfo
 from opsboard.daemon.board import detail, status
-from opsboard.daemon.pipeline import Effects, EngineSpec, PipelineState, Reading, feed
+from opsboard.daemon.pipeline import Effects, EngineSpec, PipelineState, feed
+from tests.support.replay import replay
 
 TESTS = Path(__file__).parents[1]
 RECORDING = TESTS / "fixtures/recordings/overload.jsonl.xz"
@@ -29,41 +25,18 @@ BOARDS_AT = (1, 10, 30, 64)
 NAME = "vllm-a"
 
 
-def readings() -> list[tuple[Now, list[Reading]]]:
-    """Return the recording as readings: each page parsed and read, then the engine's processes."""
-    parser, dialect = Parser(), dialects().found["vllm"]
-    with lzma.open(RECORDING, "rt") as lines:
-        rows = [json.loads(line) for line in lines]
-    return [(Now(wall=row["t"], mono=row["t"] - rows[0]["t"]), parsed(row, parser, dialect)) for row in rows]
-
-
-def parsed(row: dict[str, Any], parser: Parser, dialect: Dialect) -> list[Reading]:
-    view = dialect.read(parser.parse(row["metrics"].encode()))
-    processes = tuple(
-        ProcessView(
-            pid=p["pid"], started=0.0, name=p["name"], role=p["name"], rss_bytes=p["rss"], rss_anon_bytes=p["rss_anon"],
-            swap_bytes=p["swap"],
-        )
-        for p in row["processes"]
-    )  # fmt: skip
-    return [
-        EngineReading(engine=NAME, outcome=Outcome.OK, view=view),
-        ProcessReading(engine=NAME, outcome=Outcome.OK, processes=processes),
-    ]
-
-
-def replay() -> dict[str, Any]:
+def boards() -> dict[str, Any]:
     """Feed the recording; return boards at some moments, the last detail, all events, and the samples by series."""
     state = PipelineState("gpu-a", [EngineSpec(name=NAME, url="http://127.0.0.1:8000")])
     daemon = DaemonInfo(version="0", pid=1, started=0.0)
-    boards, effects = {}, []
-    for n, (now, both) in enumerate(readings()):
-        effects += [feed(state, reading, now) for reading in both]
+    seen, effects, now = {}, [], Now(wall=0.0, mono=0.0)
+    for n, (now, page, processes) in enumerate(replay(RECORDING, role_of=str)):
+        effects += [feed(state, page, now), feed(state, processes, now)]
         if n in BOARDS_AT:
-            boards[str(n)] = plain(status(state, daemon, now).engines[0])
+            seen[str(n)] = plain(status(state, daemon, now).engines[0])
     found = detail(state, NAME, now)
     return {
-        "boards": boards,
+        "boards": seen,
         "latencies": plain(found.latencies),
         "finished": plain(found.finished),
         "events": [plain(event) for one in effects for event in one.events],
@@ -91,11 +64,11 @@ def rounded(value: Any) -> Any:
 
 
 def test_a_recorded_overload_makes_the_boards_it_made() -> None:
-    assert replay() == json.loads(GOLDEN.read_text())
+    assert boards() == json.loads(GOLDEN.read_text())
 
 
 def test_the_boards_show_an_overload() -> None:
-    board = replay()["boards"]["30"]
+    board = boards()["boards"]["30"]
     assert board["waiting"] > 0
     assert board["kv_usage"] > 0.8
     assert board["preemptions_per_s"] > 0
@@ -104,4 +77,4 @@ def test_the_boards_show_an_overload() -> None:
 
 
 if __name__ == "__main__":
-    GOLDEN.write_text(json.dumps(replay(), indent=1, sort_keys=True) + "\n")
+    GOLDEN.write_text(json.dumps(boards(), indent=1, sort_keys=True) + "\n")

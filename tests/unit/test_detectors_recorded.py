@@ -1,0 +1,70 @@
+"""The detectors over recordings of a real vLLM: what is wrong there is found in time, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from opsboard.core.model import CanaryOutcome, CanaryReading, FindingChange
+from opsboard.daemon.pipeline import EngineSpec, PipelineState, feed
+from tests.support.replay import replay
+
+RECORDINGS = Path(__file__).parents[1] / "fixtures/recordings"
+NAME = "vllm-a"
+DEADLINE_S = 5.0
+
+
+def changes(name: str, *, canaries: bool) -> list[FindingChange]:
+    """Replay a recording. A canary gets an answer at once, or none within its deadline while the engine hangs."""
+    state = PipelineState("gpu-a", [EngineSpec(name=NAME, url="http://127.0.0.1:8000")])
+    hang = labels(name)
+    found: list[FindingChange] = []
+    under_way: tuple[float, CanaryReading] | None = None
+    for now, page, processes in replay(RECORDINGS / f"{name}.jsonl.xz"):
+        if under_way is not None and now.mono >= under_way[0]:
+            found += feed(state, under_way[1], now).findings
+            under_way = None
+        feed(state, processes, now)
+        effects = feed(state, page, now)
+        found += effects.findings
+        if canaries and effects.canaries and under_way is None:
+            hangs = hang.get("fault", 1e12) <= now.wall < hang.get("end", 0.0)
+            outcome = CanaryOutcome.TIMEOUT if hangs else CanaryOutcome.OK
+            seconds = DEADLINE_S if hangs else 0.1
+            under_way = now.mono + seconds, CanaryReading(engine=NAME, outcome=outcome, seconds=seconds)
+    return found
+
+
+def labels(name: str) -> dict[str, float]:
+    """Return when the hang of a recording began and ended (Unix s), nothing when it has none."""
+    rows = json.loads((RECORDINGS / f"{name}.labels.json").read_text())["labels"]
+    return {row["kind"]: row["t"] for row in rows if row.get("detector") == "stall"}
+
+
+def test_a_hang_is_confirmed_by_a_canary_within_15_seconds() -> None:
+    hang = labels("hang-4")
+    opened, closed = changes("hang-4", canaries=True)
+    assert opened.open
+    assert opened.finding.detector == "stall"
+    assert opened.finding.confirmed
+    assert opened.finding.evidence["predicate"] == "H1"
+    assert opened.finding.since == pytest.approx(hang["fault"], abs=1.5)
+    assert opened.t - hang["fault"] <= 15.0
+    assert not closed.open
+    assert closed.t - hang["end"] <= 1.5
+
+
+def test_a_hang_is_claimed_without_a_canary_and_not_confirmed() -> None:
+    hang = labels("hang-4")
+    opened, closed = changes("hang-4", canaries=False)
+    assert (opened.open, opened.finding.detector, opened.finding.confirmed) == (True, "stall", False)
+    assert opened.t - hang["fault"] <= 15.0
+    assert (closed.open, closed.finding.confirmed) == (False, False)
+
+
+@pytest.mark.parametrize("canaries", [True, False], ids=["canaries", "alone"])
+@pytest.mark.parametrize("name", ["healthy_mix-2", "slow_20pct-3", "leak_slow_busy-5", "leak_tiny_idle-1"])
+def test_nothing_else_is_claimed(name: str, *, canaries: bool) -> None:
+    assert changes(name, canaries=canaries) == []
