@@ -17,6 +17,7 @@ class Column(NamedTuple):
     values: Sequence[float]
 
 
+METRICS_PATH = "/metrics"
 _NOTHING = Column((), ())
 
 
@@ -47,6 +48,34 @@ class Page(Record, frozen=True, kw_only=True):
         return {name: self.rows(name) for name in self.columns}
 
 
+class Tokens(Record, frozen=True, kw_only=True):
+    """How to ask an engine for tokens.
+
+    ``body(model, prompt, tokens)`` is posted as JSON to ``path`` and asks for exactly that many, greedily;
+    ``text(answer)`` is what was generated; ``models(answer)`` are the names that ``models_path`` tells. Both raise
+    ValueError for what is no such answer.
+    """
+
+    path: str
+    body: Callable[[str, str, int], bytes]
+    text: Callable[[bytes], str]
+    models_path: str
+    models: Callable[[bytes], Sequence[str]]
+
+
+class Sleep(Record, frozen=True, kw_only=True):
+    """How to ask whether an engine sleeps, and how to make it.
+
+    ``questions`` are paths and the field of their answer that says yes; ``sleep_path`` holds ``{level}``. They are
+    posted without a body. ``hint`` is what to do where these paths do not exist.
+    """
+
+    questions: tuple[tuple[str, str], ...]
+    sleep_path: str
+    wake_path: str
+    hint: str
+
+
 class Dialect(Record, frozen=True, kw_only=True):
     """How to read one kind of engine.
 
@@ -60,9 +89,18 @@ class Dialect(Record, frozen=True, kw_only=True):
     recognise: Callable[[Page], bool]
     read: Callable[[Page], EngineView]
     process_role: Callable[[str, Sequence[str]], str | None]
-    metrics_path: str = "/metrics"
+    metrics_path: str = METRICS_PATH
     health_path: str = "/health"
     version_path: str | None = "/version"
     default_port: int = 8000
     no_series: str | None = None
     """Why a page of this kind may have none of its series: a flag, in a few words for people."""
+    tokens: Tokens | None = None
+    """None: no canary can be sent."""
+    sleep: Sleep | None = None
+    """None: it cannot sleep, or nobody can ask."""
+
+
+def base_url(url: str, dialect: Dialect | None) -> str:
+    """Return the address without the path of the metrics page, which people like to give with it."""
+    return url.rstrip("/").removesuffix(dialect.metrics_path if dialect else METRICS_PATH)

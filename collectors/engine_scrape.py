@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from collectors.base import Dialect, Page
+from collectors.base import METRICS_PATH, Dialect, Page, base_url
 from collectors.exposition import Limits, Parser
 from collectors.fetch import Body, Fetcher
 from opsboard.core.errors import ExpositionError, FetchError, OpsboardError
@@ -19,7 +19,6 @@ from opsboard.core.text import sanitise
 OFF_LOOP_BYTES = 256 * 1024
 """A page above this is parsed in a thread: on the loop it would hold up every other target."""
 VERSION_TRIES = 3
-METRICS_PATH = "/metrics"
 
 
 class EngineScraper:
@@ -39,7 +38,7 @@ class EngineScraper:
         self._name = name
         self._configured = kind
         self._dialect: Dialect | None = dialects().found.get(kind) if kind else None
-        self._base = url.rstrip("/").removesuffix(self._dialect.metrics_path if self._dialect else METRICS_PATH)
+        self._base = base_url(url, self._dialect)
         self._fetcher = fetcher
         self._headers = headers
         self._parser = Parser(limits)
@@ -68,7 +67,10 @@ class EngineScraper:
             if isinstance(error, FetchError):
                 self._life = _Life()  # who answers next may be another process
             size = len(body.body) if body else 0
-            return self._reading(Outcome.FAILED, error=error.message, duration_s=clock() - started, size_bytes=size)
+            reason = error.reason if isinstance(error, FetchError) else "page"
+            return self._reading(
+                Outcome.FAILED, error=error.message, reason=reason, duration_s=clock() - started, size_bytes=size
+            )
         duration_s = clock() - started
         fetched = {"duration_s": duration_s, "size_bytes": len(body.body), "page": body.body if keep_page else None}
         if view is None:

@@ -20,9 +20,10 @@ import h11
 from collectors.connection import Answer, Connection, Limits, Place
 from opsboard.core.errors import FetchError
 from opsboard.core.model import Record
+from opsboard.core.secret import Secret
 from opsboard.core.text import sanitise
 
-__all__ = ["Body", "Fetcher", "Limits"]
+__all__ = ["Body", "Fetcher", "Limits", "bearer"]
 
 
 class Body(Record, frozen=True, kw_only=True):
@@ -148,6 +149,11 @@ class Fetcher:
             connection.close()
         self._idle.clear()
         await asyncio.sleep(0)  # lets the transports go
+
+
+def bearer(key: Secret | None) -> dict[str, str]:
+    """Return the headers that carry an API key, none without one."""
+    return {} if key is None else {"Authorization": f"Bearer {key.reveal()}"}
 
 
 @lru_cache(maxsize=1024)

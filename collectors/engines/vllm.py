@@ -13,7 +13,8 @@ from math import inf
 from pathlib import PurePath
 
 from collectors import families
-from collectors.base import Dialect, Page
+from collectors.base import Dialect, Page, Sleep
+from collectors.completions import COMPLETIONS
 from opsboard.core.model import EngineView, Histogram, RankView
 
 GAUGES = {
@@ -232,10 +233,21 @@ def _serves(argv: Sequence[str]) -> bool:
     return script.parts[-4:-1] == ("vllm", "entrypoints", "openai") or script.parts[-3:-1] == ("vllm", "entrypoints")
 
 
+# Only with VLLM_SERVER_DEV_MODE=1. Both questions go through the engine's busy loop (vllm/v1/engine/core_client.py).
+SLEEP_MODE = Sleep(
+    questions=(("/is_sleeping", "is_sleeping"), ("/is_paused", "is_paused")),
+    sleep_path="/sleep?level={level}&mode=wait",
+    wake_path="/wake_up",
+    hint="vLLM sleeps when it runs with --enable-sleep-mode and, in its environment, VLLM_SERVER_DEV_MODE=1; these "
+    "endpoints ask for no key, so let it listen on 127.0.0.1 only",
+)
+
 DIALECT = Dialect(
     kind="vllm",
     recognise=recognise,
     read=read,
     process_role=process_role,
     no_series="a vLLM started with --disable-log-stats tells nothing",
+    tokens=COMPLETIONS,
+    sleep=SLEEP_MODE,
 )

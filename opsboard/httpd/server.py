@@ -43,6 +43,12 @@ class Server:
         name = self._listener.sockets[0].getsockname() if self._listener.sockets else None
         return name[1] if isinstance(name, tuple) else None
 
+    def stop_accepting(self) -> socket.socket:
+        """Take no more connections and return the socket they queue up in; :meth:`listen` on it goes on."""
+        sock = self._listener.sockets[0].dup()
+        self._listener.close()
+        return sock
+
     async def close(self, grace: float = 0.5) -> None:
         """Stop listening, give requests in flight ``grace`` seconds, then drop every client. Idempotent."""
         self.closing = True

@@ -11,7 +11,19 @@ from collections.abc import Callable
 from opsboard.core.clock import Clock
 from opsboard.sim.metrics import EngineMetrics
 from opsboard.sim.model import Request
-from opsboard.sim.pipe import Abort, Add, Emptied, Frames, Ready, Stepped, ToCore, decode_from_core, frame
+from opsboard.sim.pipe import (
+    Abort,
+    Add,
+    Emptied,
+    Frames,
+    Ready,
+    Returned,
+    Stepped,
+    ToCore,
+    Utility,
+    decode_from_core,
+    frame,
+)
 
 _STOP_S = 5.0
 """How long EngineCore gets to end by itself before it is killed (vLLM's process manager waits as long)."""
@@ -68,6 +80,7 @@ class CoreLink(asyncio.Protocol):
         self._on_death = on_death
         self._frames = Frames()
         self._answers: dict[int, Answer] = {}
+        self._calls: dict[int, asyncio.Future[bool]] = {}
         self._watch = watch
         self._stopping = False
         self._next = 0
@@ -105,6 +118,20 @@ class CoreLink(asyncio.Protocol):
                 answer.finish = "abort"
                 answer.wake()
 
+    async def call(self, name: str, mode: str = "", level: int = 0) -> bool:
+        """Let EngineCore's busy loop do something and return what it says. Raises EngineDead."""
+        if self.dead:
+            raise EngineDead
+        self._next += 1
+        number = self._next
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._calls[number] = future
+        self.send(Utility(number, name, mode, level))
+        try:
+            return await future
+        finally:
+            del self._calls[number]
+
     def send(self, message: ToCore) -> None:
         """Say something to EngineCore; nothing happens when it is gone."""
         if self._transport is not None and not self._transport.is_closing():
@@ -126,6 +153,8 @@ class CoreLink(asyncio.Protocol):
                 self._hand_out(message)
             elif isinstance(message, Emptied):
                 self._metrics.scheduler(message.stats)
+            elif isinstance(message, Returned):
+                self._returned(message)
             elif isinstance(message, Ready):
                 self.ready.set()
 
@@ -139,8 +168,16 @@ class CoreLink(asyncio.Protocol):
         for answer in self._answers.values():
             answer.dead = True
             answer.wake()
+        for future in self._calls.values():
+            if not future.done():
+                future.set_exception(EngineDead())
         if not self._stopping and not starting:
             self._on_death()
+
+    def _returned(self, message: Returned) -> None:
+        future = self._calls.get(message.id)
+        if future is not None and not future.done():
+            future.set_result(message.value)
 
     def _hand_out(self, message: Stepped) -> None:
         for finished in message.result.finished:

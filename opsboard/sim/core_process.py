@@ -22,7 +22,8 @@ from opsboard.core.clock import Clock
 from opsboard.sim.logs import ERR, Log
 from opsboard.sim.model import EngineModel
 from opsboard.sim.options import Setup
-from opsboard.sim.pipe import Abort, Add, ClearFault, CoreEnd, Emptied, Ready, SetFault, Stepped
+from opsboard.sim.pause import Pause
+from opsboard.sim.pipe import Abort, Add, ClearFault, CoreEnd, Emptied, Ready, Returned, SetFault, Stepped, Utility
 from opsboard.sim.startup import CORE, FATAL, script
 
 TITLE = "VLLM::EngineCore"
@@ -81,6 +82,8 @@ class EngineCore:
         self._clock = clock
         self._faults = setup.faults
         self._model = EngineModel(setup.shape, setup.faults, setup.options.seed)
+        self._pause = Pause(self._model)
+        self._asked: list[Utility] = []
         self._pipe = CoreEnd(sock)
         self._log = Log(setup.profile, CORE, clock)
         self._hoard: list[bytes] = []
@@ -92,19 +95,23 @@ class EngineCore:
         self._start(began)
         self._pipe.send(Ready())
         while True:
-            busy = self._model.has_work and "hang" not in self._faults
-            self._take_in(0.0 if busy else self._patience())
+            self._take_in(0.0 if self._busy else self._patience())
             self._act()
-            if self._model.has_work and "hang" not in self._faults:
+            self._answer()
+            if self._busy:
                 result = self._model.step(self._now())
                 time.sleep(max(0.0, result.ends - self._now()))
                 self._pipe.send(Stepped(result))
+
+    @property
+    def _busy(self) -> bool:
+        return self._model.can_step and not self._pause.frozen and "hang" not in self._faults
 
     def _now(self) -> float:
         return self._clock.now().mono
 
     def _patience(self) -> float | None:
-        return _ACTIVE_POLL_S if any(name in self._faults for name in _SELF_ACTING) else None
+        return _ACTIVE_POLL_S if self._asked or any(name in self._faults for name in _SELF_ACTING) else None
 
     # -- starting
 
@@ -146,8 +153,20 @@ class EngineCore:
                 self._faults.set(message.name, message.value)
             elif isinstance(message, ClearFault):
                 self._faults.clear(message.name)
+            elif isinstance(message, Utility):
+                self._asked.append(message)
         if aborted and not self._model.has_work and self._setup.profile.stats_after_abort:
             self._pipe.send(Emptied(self._model.stats()))
+
+    def _answer(self) -> None:
+        """Answer what was asked between two steps; what has to wait is asked again after the next one."""
+        if "hang" in self._faults:
+            return
+        for utility in self._asked[:]:
+            value = self._pause.call(utility)
+            if value is not None:
+                self._asked.remove(utility)
+                self._pipe.send(Returned(utility.id, value))
 
     # -- faults
 

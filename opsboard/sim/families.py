@@ -121,7 +121,7 @@ FAMILIES: tuple[Family, ...] = (
         _SLEEP_HELP,
         "",
         label="sleep_state",
-        keys={"awake": "one", "weights_offloaded": "zero", "discard_all": "zero"},
+        keys={name: name for name in ("awake", "weights_offloaded", "discard_all")},
         **_cut((0, 12)),
     ),
     _gauge(

@@ -29,6 +29,8 @@ CATALOGUE: Mapping[str, Fault] = MappingProxyType({
         Fault("slow_step", 4.0, "factor on the time of every engine step"),
         Fault("slow_prefill", 10.0, "factor on the time of prefill tokens"),
         Fault("hang", 1.0, "no step ever ends; /health stays 200"),
+        Fault("drift", 1.0, "answers differ from those of an engine without it"),
+        Fault("saturated", 30.0, "seconds in which no new connection is taken; those that are open go on"),
         Fault("stale_gauges", 1.0, "running, waiting and KV usage keep their last value"),
         Fault("preemption_storm", 10.0, "running requests thrown back to the queue, each second"),
         Fault("engine_death", 1.0, "EngineCore dies; then 503, then exit code 0, as the real one does"),

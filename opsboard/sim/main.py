@@ -10,6 +10,7 @@ import sys
 
 from opsboard import httpd
 from opsboard.core.clock import Clock, SystemClock
+from opsboard.core.secret import Secret
 from opsboard.sim.core_link import CoreLink
 from opsboard.sim.core_process import run as run_core
 from opsboard.sim.core_process import set_name
@@ -17,6 +18,7 @@ from opsboard.sim.families import bounds
 from opsboard.sim.logs import ERR, STATS_INTERVAL_S, Log, StatsLine
 from opsboard.sim.metrics import EngineMetrics
 from opsboard.sim.options import Setup, SimOptions, check
+from opsboard.sim.saturation import Saturation
 from opsboard.sim.server import ApiServer
 from opsboard.sim.startup import API, script
 
@@ -24,6 +26,7 @@ _WATCHDOG_S = 5.0
 """How often the front end looks whether its engine is dead (vLLM's ``watchdog_loop``)."""
 _LIMITS = httpd.Limits(connections=1024, body_bytes=16 * 2**20, idle_timeout=5.0)
 """uvicorn closes idle connections after five seconds (VLLM_HTTP_TIMEOUT_KEEP_ALIVE)."""
+_DEV_MODE, _API_KEY = "VLLM_SERVER_DEV_MODE", "VLLM_API_KEY"
 _NAME = "VLLM::APIServer"
 """By its command line the process is opsboard's; by its name it is found like a real one."""
 _LOST = "[shutdown] MPClient: engine core exited unexpectedly; starting cleanup"
@@ -55,8 +58,10 @@ def run(options: SimOptions) -> int:
 
 
 def run_from_options(*, faults: tuple[str, ...] = (), **options: object) -> int:
-    """Run with the options of the command line."""
-    return run(SimOptions(faults=faults, **options))  # type: ignore[arg-type]  # click has converted them
+    """Run with the options of the command line and what vLLM takes from its environment."""
+    key = os.environ.get(_API_KEY)
+    environment = {"dev_mode": os.environ.get(_DEV_MODE) == "1", "api_key": Secret(key) if key else None}
+    return run(SimOptions(faults=faults, **environment, **options))  # type: ignore[arg-type]  # click has converted them
 
 
 class FrontEnd:
@@ -107,10 +112,14 @@ class FrontEnd:
         serving = await httpd.serve(server.handle, sock=self._listener, limits=_LIMITS)
         self._log.uvicorn("Application startup complete.")
         stats = asyncio.ensure_future(self._tell_stats())
+        saturation = Saturation(serving, self._setup.faults)
+        server.on_faults = saturation.follow
         try:
+            await saturation.follow()
             await _watch(server)
         finally:
             stats.cancel()
+            saturation.close()
             self._log.uvicorn("Shutting down")
             if self._says_abort:
                 link.abort_all()

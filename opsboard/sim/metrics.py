@@ -63,6 +63,7 @@ class EngineMetrics:
             ),
             0.0,
         )
+        self.values |= {"awake": 1.0, "weights_offloaded": 0.0, "discard_all": 0.0}
         self.values |= {"one": 1.0, "prefix_hit_rate": -1.0, "unused": -1.0}
         self.histograms = {name: Histogram(bounds[name]) for name in HISTOGRAMS}
         self.stale = False
@@ -82,6 +83,11 @@ class EngineMetrics:
         """Count a request that the engine itself ended before its time; no latency is known of it."""
         if self._tracked.pop(id, None) is not None:
             self.values["finished_abort"] += 1
+
+    def slept(self, level: int | None) -> None:
+        """Tell of the sleep at ``level``, None: awake. Level 0 is a pause that offloads nothing."""
+        self.values |= {"awake": float(level is None), "weights_offloaded": float(level == 1)}
+        self.values["discard_all"] = float(level == 2)
 
     def stepped(self, result: StepResult, now: float) -> None:
         """Take in one step; ``now`` is when the front end got to know of it."""

@@ -139,6 +139,8 @@ class EngineModel:
         self.shape = shape
         self.faults = faults if faults is not None else Faults()
         self.pool = BlockPool(shape.blocks)
+        self.admits = True
+        """False keeps what waits waiting: a paused engine."""
         self._random = random.Random(seed)
         self._running: list[_Live] = []
         self._waiting: deque[_Live] = deque()
@@ -152,6 +154,11 @@ class EngineModel:
     def has_work(self) -> bool:
         """True while a request is running or waiting."""
         return bool(self._live)
+
+    @property
+    def can_step(self) -> bool:
+        """True while a step would do something."""
+        return bool(self._running or (self.admits and self._waiting))
 
     @property
     def leaked_blocks(self) -> int:
@@ -244,7 +251,7 @@ class EngineModel:
         return True
 
     def _admit(self, now: float, budget: int, batch: list[tuple[_Live, int]]) -> None:
-        while self._waiting and budget > 0 and len(self._running) < self.shape.max_num_seqs:
+        while self.admits and self._waiting and budget > 0 and len(self._running) < self.shape.max_num_seqs:
             live = self._waiting[0]
             # The last token is always computed: its logits are what the first new token comes from.
             cached = self.pool.cached_prefix(live.chain[: (live.total - 1) // self.shape.block_size])

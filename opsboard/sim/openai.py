@@ -10,6 +10,7 @@ from opsboard.sim.model import Request, Shape
 from opsboard.sim.text import ids_bytes, natural_length, read_prompt, text_bytes, token_ids, word
 
 _DEFAULT_MAX_TOKENS = 16
+_DRIFT = 0x5DEECE66D
 
 
 class Refusal(Exception):
@@ -61,8 +62,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     prompt_token_ids: Sequence[int] | None
 
 
-def read(data: bytes, model: str, shape: Shape, *, chat: bool) -> Call:
-    """Read and check a request. Raises Refusal."""
+def read(data: bytes, model: str, shape: Shape, *, chat: bool, drift: bool = False) -> Call:
+    """Read and check a request; with ``drift`` its answer is that of another model. Raises Refusal."""
     body = decode(data)
     if body.model is not None and body.model != model:
         raise Refusal(
@@ -88,7 +89,7 @@ def read(data: bytes, model: str, shape: Shape, *, chat: bool) -> Call:
     natural = most + 1 if body.ignore_eos else max(natural_length(prompt.seed), body.min_tokens)
     output, finish = (natural, "stop") if natural <= most else (most, "length")
     return Call(
-        sized=Request(0, prompt.tokens, prompt.hashes, output, finish, prompt.seed),
+        sized=Request(0, prompt.tokens, prompt.hashes, output, finish, prompt.seed ^ (_DRIFT if drift else 0)),
         max_tokens=most,
         chat=chat,
         stream=body.stream,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from opsboard.core.errors import UsageError
+from opsboard.core.secret import Secret
 from opsboard.sim.faults import Faults, parse
 from opsboard.sim.model import Shape
 from opsboard.sim.profiles import Profile, profile_named
@@ -25,6 +26,10 @@ class SimOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_num_seqs: int = 48
     max_model_len: int = 8192
     seed: int = 0
+    dev_mode: bool = False
+    """Whether the development endpoints are served."""
+    api_key: Secret | None = None
+    """What ``/v1`` asks for."""
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,6 +36,15 @@ class ClearFault(msgspec.Struct, frozen=True, array_like=True, tag=True):
     name: str | None
 
 
+class Utility(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A call that the busy loop answers between two steps: pause, resume, sleep, wake_up, is_paused, is_sleeping."""
+
+    id: int
+    name: str
+    mode: str
+    level: int
+
+
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Start-up is done."""
 
@@ -52,8 +61,15 @@ class Emptied(msgspec.Struct, frozen=True, array_like=True, tag=True):
     stats: Stats
 
 
-ToCore = Add | Abort | SetFault | ClearFault
-FromCore = Ready | Stepped | Emptied
+class Returned(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The answer to a :class:`Utility`."""
+
+    id: int
+    value: bool
+
+
+ToCore = Add | Abort | SetFault | ClearFault | Utility
+FromCore = Ready | Stepped | Emptied | Returned
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_core = msgspec.msgpack.Decoder(ToCore).decode

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from hmac import compare_digest
 from http import HTTPStatus
 
 import msgspec
@@ -15,6 +16,7 @@ from opsboard.core.clock import Clock
 from opsboard.core.errors import Conflict, NotFound
 from opsboard.sim import openai
 from opsboard.sim.core_link import Answer, CoreLink, EngineDead
+from opsboard.sim.dev_api import DevApi
 from opsboard.sim.faults import CATALOGUE
 from opsboard.sim.http_metrics import HttpMetrics
 from opsboard.sim.logs import OUT, Log
@@ -22,7 +24,7 @@ from opsboard.sim.metrics import EngineMetrics
 from opsboard.sim.options import Setup
 from opsboard.sim.page import Page
 from opsboard.sim.pipe import ClearFault, SetFault
-from opsboard.sim.startup import ROUTES
+from opsboard.sim.startup import DEV_ROUTES, ROUTES
 from opsboard.sim.text import text_bytes, token_ids
 
 _HUGE_LINE = 'vllm:huge_total{engine="0",model_name="sim",series="%09d"} 1.0\n'
@@ -44,6 +46,8 @@ class ApiServer:
     def __init__(self, setup: Setup, metrics: EngineMetrics, link: CoreLink, log: Log, clock: Clock) -> None:
         """Everything is ready to answer but :attr:`handle` must be served by somebody."""
         self.must_end = asyncio.Event()
+        self.on_faults: Callable[[], Awaitable[None]] | None = None
+        """Awaited whenever the faults were changed, before that is answered."""
         self._setup = setup
         self._model = setup.options.model
         self._metrics = metrics
@@ -68,6 +72,10 @@ class ApiServer:
             "/v1/chat/completions": self._complete,
             _FAULTS: self._set_faults,
         }
+        self._methods: dict[str, tuple[str, ...]] = {**ROUTES, _FAULTS: ("GET", "POST", "DELETE")}
+        if setup.options.dev_mode:
+            self._routes |= DevApi(link, metrics).routes
+            self._methods |= DEV_ROUTES
 
     @property
     def dead(self) -> bool:
@@ -78,9 +86,11 @@ class ApiServer:
         """Answer one request, count it and write the access log."""
         began = self._clock.now().mono
         route = self._routes.get(request.path)
-        methods = ("GET", "POST", "DELETE") if request.path == _FAULTS else ROUTES.get(request.path, ())
-        if route is None:
-            reply: Reply = httpd.json_response({"detail": "Not Found"}, 404)
+        methods = self._methods.get(request.path, ())
+        if not self._has_key(request):
+            reply: Reply = httpd.json_response({"error": "Unauthorized"}, 401)
+        elif route is None:
+            reply = httpd.json_response({"detail": "Not Found"}, 404)
         elif request.method not in methods:
             reply = httpd.json_response({"detail": "Method Not Allowed"}, 405, (("allow", ", ".join(methods)),))
         else:
@@ -99,6 +109,12 @@ class ApiServer:
         words = HTTPStatus(reply.status).phrase
         self._log.uvicorn(f'{request.remote} - "{request.method} {request.path} HTTP/1.1" {reply.status} {words}', OUT)
         return reply
+
+    def _has_key(self, request: httpd.Request) -> bool:
+        key = self._setup.options.api_key
+        if key is None or not request.path.startswith("/v1"):
+            return True
+        return compare_digest(request.headers.get("authorization", "").encode(), b"Bearer " + key.reveal().encode())
 
     def _count(self, handler: str, request: httpd.Request, status: int, began: float, sent: int) -> None:
         if handler == _FAULTS:
@@ -163,7 +179,7 @@ class ApiServer:
 
     async def _complete(self, request: httpd.Request) -> Reply:
         chat = request.path == "/v1/chat/completions"
-        call = openai.read(request.body, self._model, self._setup.shape, chat=chat)
+        call = openai.read(request.body, self._model, self._setup.shape, chat=chat, drift="drift" in self._faults)
         if self.dead:
             raise EngineDead
         given = request.headers.get("x-request-id") or os.urandom(8).hex()
@@ -219,6 +235,8 @@ class ApiServer:
             self._faults.clear(name)
             self._metrics.stale = "stale_gauges" in self._faults
             self._link.send(ClearFault(name))
+        if self.on_faults is not None:
+            await self.on_faults()
         return httpd.json_response({"faults": self._faults.as_dict()})
 
 

@@ -130,9 +130,12 @@ def _api_end(setup: Setup, url: str) -> Iterator[Line]:
     if version >= (0, 10, 0):
         yield Line(1.0, API, "Supported tasks: ['generate']", "entry.py:136")
     name = "vLLM server" if version >= (0, 18, 0) else "vLLM API server"
+    if setup.options.dev_mode:
+        warning = "SECURITY WARNING: Development endpoints are enabled! This should NOT be used in production!"
+        yield Line(1.0, API, warning, "__init__.py:45")
     yield Line(1.0, API, f"Starting {name} on {url}", "entry.py:140")
     yield Line(1.0, API, "Available routes are:", "launcher.py:186")
-    for route, methods in ROUTES.items():
+    for route, methods in {**ROUTES, **(DEV_ROUTES if setup.options.dev_mode else {})}.items():
         yield Line(1.0, API, f"Route: {route}, Methods: {', '.join(methods)}", "launcher.py:195")
 
 
@@ -148,6 +151,15 @@ ROUTES = {
     "/v1/completions": ("POST",),
 }
 """What a simulated engine serves, beside ``/sim/faults``."""
+DEV_ROUTES = {
+    "/sleep": ("POST",),
+    "/wake_up": ("POST",),
+    "/is_sleeping": ("GET",),
+    "/pause": ("POST",),
+    "/resume": ("POST",),
+    "/is_paused": ("GET",),
+}
+"""What it serves besides with VLLM_SERVER_DEV_MODE=1."""
 
 FATAL = (
     "EngineCore failed to start.\n"

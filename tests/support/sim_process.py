@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,21 @@ class SimProcess:
     """One ``opsboard sim`` on a port of its own choice."""
 
     def __init__(
-        self, directory: Path, *options: str, profile: str = "vllm-0.32", startup_seconds: float = 0.0
+        self,
+        directory: Path,
+        *options: str,
+        profile: str = "vllm-0.32",
+        startup_seconds: float = 0.0,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.log = directory / "sim.log"
         self.errors = directory / "sim.err"
         argv = [sys.executable, "-m", "opsboard", "sim", "--port", "0", "--profile", profile]
         argv += ["--startup-seconds", str(startup_seconds), *options]
         with self.log.open("wb") as out, self.errors.open("wb") as err:
-            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=directory)
+            self.process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=directory, env={**os.environ, **(env or {})}
+            )
         self._core: psutil.Process | None = None
 
     @property
@@ -127,11 +134,16 @@ class SimProcess:
 
 @contextlib.contextmanager
 def simulated(
-    directory: Path, *options: str, profile: str = "vllm-0.32", startup_seconds: float = 0.0, ready: bool = True
+    directory: Path,
+    *options: str,
+    profile: str = "vllm-0.32",
+    startup_seconds: float = 0.0,
+    ready: bool = True,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[SimProcess]:
     """Run one simulated engine; by default wait until it serves."""
     directory.mkdir(parents=True, exist_ok=True)
-    engine = SimProcess(directory, *options, profile=profile, startup_seconds=startup_seconds)
+    engine = SimProcess(directory, *options, profile=profile, startup_seconds=startup_seconds, env=env)
     try:
         yield engine.wait_ready() if ready else engine
     finally:
