@@ -152,7 +152,7 @@ def fatal(line: str) -> Fatal | None:
     """Return what ``line`` says about the failure of an engine, None for all other lines."""
     if not any(word in line for word in _SUSPECT):
         return None
-    text = sanitise_line(line).strip()
+    text = sanitise_line(line).strip("“ \t")  # a line that was quoted before says the same
     if _HARMLESS.match(text):
         return None
     rule = next((rule for rule in _RULES if rule.pattern.search(text)), None)

@@ -34,6 +34,7 @@ from opsboard.daemon.control import Control
 from opsboard.daemon.finder import find_for_ever
 from opsboard.daemon.fixed import refuse_fixed
 from opsboard.daemon.flow import Flow
+from opsboard.daemon.gpu_room import GpuRoom
 from opsboard.daemon.health import Health
 from opsboard.daemon.notify import Notifier
 from opsboard.daemon.observed import local_port
@@ -213,6 +214,7 @@ class Daemon:
         gpus = await self._gpus.read() if wanted else None
         probe = Fetcher(FetchLimits(connect_s=1.0, total_s=PROBE_S))
         ending.push_async_callback(probe.close)
+        space = GpuRoom(self._gpus, self.state, self._options.state_dir, self._clock)
         self._supervisor = Supervisor(
             self._options.state_dir,
             self._options.socket.parent,
@@ -224,7 +226,9 @@ class Daemon:
             phase_seconds=self._store.phase_seconds,
             on_wish=self._remember_wish,
             wishes=await self._store.wishes(),
-            around=Surroundings(serving_others=self._serving_others),
+            around=Surroundings(
+                serving_others=self._serving_others, room=space.room, cleared=space.cleared, wedged=space.wedged
+            ),
         )
         ending.push_async_callback(self._supervisor.close)
         await self._supervisor.adopt_all()

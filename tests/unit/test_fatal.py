@@ -103,6 +103,14 @@ def test_what_may_have_been_chance(line: str) -> None:
 @pytest.mark.parametrize("line", NOTHING)
 def test_what_is_no_failure(line: str) -> None:
     assert verdict(line) is None
+    assert verdict(f"“{line}”") is None
+
+
+@pytest.mark.parametrize("line", [*PARK, *WAIT, *RETRY])
+def test_a_quotation_with_its_hint_asks_for_the_same(line: str) -> None:
+    found = fatal(line)
+    assert found is not None
+    assert verdict(f"“{found.reason}” ({found.hint})") is found.verdict
 
 
 def test_the_line_is_quoted_without_who_and_when_and_safely() -> None:
