@@ -59,8 +59,8 @@ def _user(seen: Seen, ours: Seen) -> Iterator[Gap]:
 
 
 def _groups(seen: Seen, ours: Seen) -> Iterator[Gap]:
-    if user_of(seen, ours) is None:
-        gid, groups = ours.gids[0] if ours.gids else None, set(ours.groups)
+    if ours.uids[0] != ROOT:
+        gid, groups = ours.gids[0], set(ours.groups)
     elif seen.account is not None:
         gid, groups = seen.account.gid, set(seen.account.groups)
     else:

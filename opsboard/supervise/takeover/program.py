@@ -59,17 +59,15 @@ def _arguments(seen: Seen) -> Iterator[Gap]:
 
 
 def _is_title(seen: Seen) -> bool:
-    """One word that is no file: ``VLLM::EngineCore``, ``nginx: master process``."""
-    return len(seen.argv) == 1 and (":" in seen.argv[0] or " " in seen.argv[0])
+    """One word that is no file, ``VLLM::EngineCore`` or ``nginx: master process``, and NULs where arguments were."""
+    return not any(seen.argv[1:]) and (":" in seen.argv[0] or " " in seen.argv[0])
 
 
 def _same_program(seen: Seen) -> bool:
     """Tell whether ``argv[0]`` leads to what runs; a newer file under the same name does."""
     if seen.exe is None or seen.exe_id is None or seen.program is None:
         return True  # unknown: said elsewhere
-    if seen.program_id == seen.exe_id:
-        return True
-    return str(Path(seen.program).resolve()) == seen.exe.removesuffix(_DELETED)
+    return seen.program_id == seen.exe_id or seen.program == seen.exe.removesuffix(_DELETED)
 
 
 def _directory(seen: Seen) -> Iterator[Gap]:

@@ -75,7 +75,7 @@ class Seen(Record, frozen=True, kw_only=True):
     exe_id: FileId | None = None
     """The file it runs ..."""
     program: str | None = None
-    """... and where ``argv[0]`` leads now, by its PATH and its directory,"""
+    """... and where ``argv[0]`` leads now, by its PATH and its directory, links followed,"""
     program_id: FileId | None = None
     missing: tuple[str, ...] = ()
     """files that its start needs and that are not there."""
@@ -148,7 +148,7 @@ def _stat(pid: int, proc_root: str) -> int:
     except OSError as error:
         raise SuperviseError(f"pid {pid} cannot be read: {error.strerror}") from error
     if line is None or line.ended:
-        raise SuperviseError(f"no process has the pid {pid}", hint="`opsboard engine found` lists engines")
+        raise SuperviseError(f"no process has the pid {pid}")
     return line.start_ticks
 
 
@@ -200,15 +200,16 @@ def _script(argv: tuple[str, ...], cwd: str | None) -> str | None:
 
 
 def _program(argv: tuple[str, ...], cwd: str | None, environ: bytes | None) -> str | None:
-    """Return the file that starting ``argv`` there would run, None when there is none."""
+    """Return the file that starting ``argv`` there would run, links followed; None when there is none."""
     if not argv or not argv[0]:
         return None
     if "/" in argv[0]:
-        path = os.path.join(cwd or "/", argv[0])  # noqa: PTH118  an absolute one stays as it is
-        return path if os.access(path, os.X_OK) else None
-    words = (environ or b"").split(b"\0")
-    folders = next((os.fsdecode(word[5:]) for word in words if word.startswith(b"PATH=")), os.defpath)
-    return shutil.which(argv[0], path=folders)
+        found = shutil.which(os.path.join(cwd or "/", argv[0]))  # noqa: PTH118  an absolute one stays as it is
+    else:
+        words = (environ or b"").split(b"\0")
+        folders = next((os.fsdecode(word[5:]) for word in words if word.startswith(b"PATH=")), os.defpath)
+        found = shutil.which(argv[0], path=folders)
+    return None if found is None else str(Path(found).resolve())
 
 
 def _missing(argv: tuple[str, ...], cwd: str | None) -> tuple[str, ...]:
