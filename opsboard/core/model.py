@@ -274,6 +274,48 @@ class Step(Record, frozen=True, kw_only=True):
     text: str | None = None
 
 
+class Transaction(Record, frozen=True, kw_only=True):
+    """One start or restart from its first step to its last. Unix seconds.
+
+    ``automatic``: nobody asked for it; ``cause`` says why. ``outcome`` is ``ok``, ``aborted`` or ``failed``, None
+    while it is under way.
+    """
+
+    id: str
+    engine: str
+    kind: str
+    """``start`` or ``restart``."""
+    began: float
+    cause: str | None = None
+    automatic: bool = False
+    steps: tuple[Step, ...] = ()
+    ended: float | None = None
+    outcome: str | None = None
+
+
+class Restart(Record, frozen=True, kw_only=True):
+    """One restart that opsboard decided by itself, at ``t`` (Unix s); ``gpus`` are the engine's, by uuid or number.
+
+    ``forgiven``: a person has looked at the engine since, so that it does not count for it any more.
+    """
+
+    engine: str
+    t: float
+    cause: str
+    gpus: tuple[str, ...] = ()
+    forgiven: bool = False
+
+
+class Transition(Record, frozen=True, kw_only=True):
+    """An engine came into ``state`` at ``t`` (Unix s), because of ``reason``; ``message`` is what was said of it."""
+
+    t: float
+    engine: str
+    state: EngineState
+    reason: str | None = None
+    message: str | None = None
+
+
 class LifeView(Record, frozen=True, kw_only=True):
     """What supervision knows of an engine. Sent whenever it changes.
 

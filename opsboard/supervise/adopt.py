@@ -146,17 +146,32 @@ class Roster:
         self._directory = str(directory)
         self._seen = 0
         self._recorded: list[dict[str, Any]] = []
+        self._ever: set[int] = set()
 
     def living(self) -> list[Process]:
         """Return who of the recorded processes lives now; empty without a record."""
+        self._refresh()
+        return [process for record in self._recorded if (process := _alive(record)) is not None]
+
+    def recorded(self) -> list[int]:
+        """Return the pids of all processes that were recorded since :meth:`forget`, whether they live or not."""
+        self._refresh()
+        return sorted(self._ever)
+
+    def forget(self) -> None:
+        """Begin anew: another life has begun."""
+        self._ever.clear()
+
+    def _refresh(self) -> None:
         try:
             changed = os.stat(f"{self._directory}/{bundle.STATUS}").st_mtime_ns  # noqa: PTH116  asked every second
         except OSError:
-            return []
+            self._recorded = []
+            return
         if changed != self._seen:
             self._seen = changed
             self._recorded = (bundle.read(self._directory, bundle.STATUS) or {}).get("processes", [])
-        return [process for record in self._recorded if (process := _alive(record)) is not None]
+            self._ever.update(record["pid"] for record in self._recorded if isinstance(record.get("pid"), int))
 
 
 def survivors(known: Iterable[Process]) -> list[Process]:

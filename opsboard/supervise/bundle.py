@@ -9,6 +9,10 @@ file               written by  holds
 ``exit.json``      shim        how the main process ended and by whose wish, or why it could not start
 ``ready.json``     daemon      the life that has been ready, so that a restarted daemon does not wait for it again
 ``stop.json``      daemon      the life that an operator wants ended, and whether another one is to follow
+``parked.json``    daemon      why the engine is left alone until a person starts it
+``service.json``   daemon      that it runs but shall get no requests, and why
+``transaction.json`` daemon    the restart that is under way, or the last one: its steps
+``golden.json``    daemon      what it answered to the question whose answer must not change
 ``lock``           shim        held as long as the shim lives: one shim a bundle
 ``engine.log``     engine      its standard output and error; ``engine.log.1`` ... are older
 ``shim.log``       shim        its own errors, normally empty
@@ -31,6 +35,10 @@ STATUS = "status.json"
 EXIT = "exit.json"
 READY = "ready.json"
 STOP = "stop.json"
+PARKED = "parked.json"
+SERVICE = "service.json"
+TRANSACTION = "transaction.json"
+GOLDEN = "golden.json"
 LOCK = "lock"
 LOG = "engine.log"
 SHIM_LOG = "shim.log"

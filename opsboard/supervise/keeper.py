@@ -10,23 +10,53 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+from opsboard.core.clock import Now
 from opsboard.core.errors import SuperviseError
-from opsboard.core.model import EngineState, LifeView, Severity
+from opsboard.core.model import EngineState, FatalVerdict, Finding, LifeView, Severity
 from opsboard.core.text import sanitise
-from opsboard.supervise import bundle, machine
+from opsboard.supervise import bundle, errands, golden, machine, transaction
 from opsboard.supervise.adopt import Remains, Roster, examine, examine_within
+from opsboard.supervise.adopting import adopt
+from opsboard.supervise.budget import Spent
+from opsboard.supervise.inventory import found
 from opsboard.supervise.launch import LaunchSpec, fingerprint, launch, rehearse
 from opsboard.supervise.life import Life
-from opsboard.supervise.machine import Body, Command, Found, Situation
+from opsboard.supervise.memo import Memo, Notes
+from opsboard.supervise.situation import (
+    Accused,
+    Body,
+    Command,
+    Event,
+    Found,
+    Gone,
+    Launched,
+    LaunchFailed,
+    Prepared,
+    Ready,
+    Restart,
+    Situation,
+    Start,
+    Stop,
+    Survived,
+    Terms,
+    Tick,
+    Undrain,
+    Unproven,
+)
+from opsboard.supervise.situation import Wish as Wished
 from opsboard.supervise.startup import last_words
 from opsboard.supervise.stopping import end_life
-from opsboard.supervise.watching import exited
+from opsboard.supervise.transaction import Course
+from opsboard.supervise.watching import exited, remember_ready
 from opsboard.supervise.world import Crew, Wish, World, log
 
 ADOPT_S = 2.0
 ADOPT_AGAIN_S = 5.0
 END_AGAIN_S = 1.0
 CLOSE_S = 3.0
+PROVE_S = 120.0
+"""What asking the golden question may take in all: the first request of a life may have to compile."""
+_SERVING = frozenset({EngineState.READY, EngineState.DRAINING})
 
 
 class Keeper:
@@ -47,9 +77,15 @@ class Keeper:
         self._reason = ""
         self._told: LifeView | None = None
         self._roster = Roster(directory)
+        self._memo = Memo(spec.name, directory)
+        self._course: Course | None = None
+        self._last_pids: tuple[int, ...] = ()
         self._crew = Crew(spec.name, world)
         self._launching: asyncio.Task[None] | None = None
+        self._proving: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._moved = asyncio.Event()
+        self._rehearsing = asyncio.Lock()
 
     # --- what others see ---
 
@@ -59,9 +95,16 @@ class Keeper:
         return self._situation.body
 
     @property
+    def busy(self) -> bool:
+        """True while an operator's wish is being carried out: a launch, an end or a drain is out."""
+        situation = self._situation
+        ending = situation.body is Body.ENDING and situation.state is not EngineState.PARKED
+        return ending or situation.body is Body.LAUNCHING or situation.drain_by is not None
+
+    @property
     def view(self) -> LifeView:
         """What is known now."""
-        situation, life = self._situation, self._life
+        situation, life, now = self._situation, self._life, self._world.clock.now()
         main = life.remains.main if life is not None and situation.body in {Body.ALIVE, Body.ENDING} else None
         start_up = life.start_up if life is not None else None
         starting = start_up if situation.state is EngineState.STARTING else None
@@ -75,10 +118,13 @@ class Keeper:
             started=life.remains.started if life is not None and main else None,
             restarts=self._restarts,
             phase=starting.phase if starting else None,
-            progress=starting.progress(self._world.clock.now().wall) if starting else None,
+            progress=starting.progress(now.wall) if starting else None,
             phases=start_up.phases if start_up else (),
             message=self._message(),
+            cause=None if situation.cause is None else sanitise(situation.cause),
             exit_code=situation.exit_code,
+            steps=self._course.transaction.steps if self._course is not None else (),
+            until=self._wall_of(situation.due),
         )
 
     def processes(self) -> list[int]:
@@ -96,53 +142,77 @@ class Keeper:
 
         Starts it when it is not there, is to start by itself, and no operator stopped it.
         """
-        now = self._world.clock.now()
-        try:
-            remains = await examine_within(self._directory, ADOPT_S)
-            found = self._found(remains)
-        except TimeoutError:
-            remains, found = None, Found(unsure=f"could not be looked at within {ADOPT_S:g} s; looking again")
-        except OSError as error:
-            remains, found = None, Found(unsure=f"cannot be looked at: {error.strerror or error}; looking again")
-        wanted = None if wish is None else wish == "up"
+        remains, there, notes = await self._take_stock()
+        wanted = (True if self.spec.autostart else None) if wish is None else wish == "up"
         if remains is not None and remains.again is not None:
             wanted = remains.again
-        last_seconds = await self._world.last_phases(self.spec.name) if found.alive and not found.was_ready else None
+        last_seconds = await self._world.last_phases(self.spec.name) if there.alive and not there.was_ready else None
         self._reason = "goes on with what was asked before the daemon restarted"
-        situation, commands = machine.adopt(found, wanted=wanted, ready_timeout_s=self.spec.ready_timeout_s, now=now)
-        if remains is not None and (found.alive or found.left):
+        now = self._world.clock.now()
+        situation, commands = adopt(
+            there, wanted=wanted, ready_timeout_s=self.spec.ready_timeout_s, now=now, terms=self._terms(now)
+        )
+        if remains is not None and (there.alive or there.left):
             self._life = Life(self, self.spec, self._directory, self._world, remains=remains, last_seconds=last_seconds)
         self._know(remains)
-        self._take(situation, commands)
+        if notes.transaction is not None:
+            self._course = transaction.resumed(notes.transaction, now)
+        self._take(situation, commands, sure=there.unsure is None)
         if self._life is not None:
             pid = (remains.main or remains.others[0]).pid if remains else None
             self._world.tell(self.spec.name, "adopted", f"found running as pid {pid}")
             self._life.watch()
-        if found.unsure is not None:
+        if there.unsure is not None:
             self._crew.do(self._adopt_later(wish))
-        elif self.spec.autostart and wish != "down" and self.body in {Body.NOTHING, Body.LEFT}:
+        elif self.spec.autostart and wish != "down" and situation.state is EngineState.STOPPED:
             self._reason = "autostart"
-            self.apply(machine.Start())
+            self.apply(Start(self._reason))
 
-    def wish(self, event: machine.Start | machine.Stop | machine.Restart, reason: str) -> None:
+    def wish(self, event: Wished, reason: str) -> None:
         """Decide what a wish means and remember it. Returns before anything is done; :meth:`settled` waits."""
         self._reason, self.error = reason, None
+        if isinstance(event, Start | Restart) and self._situation.state is EngineState.PARKED:
+            self._world.ledger.forgive(self.spec.name)
+            self._world.around.on_forgiven(self.spec.name)
+        if isinstance(event, Start | Undrain) and self._situation.doubt is not None:
+            self._crew.do(self._accept())
         self.apply(event)
-        self._world.on_wish(self.spec.name, "down" if isinstance(event, machine.Stop) else "up")
+        if isinstance(event, Start | Stop | Restart):
+            self._world.on_wish(self.spec.name, "down" if isinstance(event, Stop) else "up")
+
+    def accuse(self, finding: Finding) -> None:
+        """Take a confirmed finding that it does not work."""
+        self.apply(Accused(cause=f"{finding.detector}: {finding.summary}", detector=finding.detector))
+
+    async def renew(self, reason: str) -> None:
+        """Restart it because it is time to, drained and counted; raises SuperviseError when that cannot be."""
+        outcome = await errands.count(self._world, self.spec, reason)
+        if not isinstance(outcome, Prepared):
+            raise SuperviseError(f"{self.spec.name} is not restarted: {getattr(outcome, 'message', '')}")
+        self._reason = reason
+        self.apply(Accused(cause=reason, planned=True))
 
     async def rehearse(self) -> None:
         """Raise SuperviseError when a new life could not begin now."""
         try:
-            await asyncio.to_thread(rehearse, self.spec, self._directory, self._world.runtime_dir)
+            await self._rehearse()
         except SuperviseError as error:
             message = f"left running, it could not be started again: {error.message}"
             raise SuperviseError(message, hint=error.hint, permanent=error.permanent) from error
 
+    async def _rehearse(self) -> None:
+        async with self._rehearsing:
+            await asyncio.to_thread(rehearse, self.spec, self._directory, self._world.runtime_dir)
+
     async def settled(self) -> None:
-        """Return when the machine waits for nothing any more: no launch and no end is out."""
-        while self.body in {Body.LAUNCHING, Body.ENDING}:
-            self._moved.clear()
-            await self._moved.wait()
+        """Return when no launch, no end and no drain is out."""
+        while self.busy:
+            await self._change_of_situation()
+
+    async def begun(self) -> None:
+        """Return when it serves, or when it does not and only time or a person can change that."""
+        while self.busy or self._situation.state is EngineState.STARTING:
+            await self._change_of_situation()
 
     def change(self, spec: LaunchSpec) -> None:
         """Take a new configuration; what runs goes on with the old one until its next start."""
@@ -151,6 +221,8 @@ class Keeper:
 
     async def close(self) -> None:
         """Stop looking. The engine and its shim go on; an end that is under way is finished by the shim."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._launching is not None:  # takes 0.05 s, and ends by itself
             await asyncio.wait([self._launching], timeout=CLOSE_S)
         tasks = self._crew.dismiss() + (self._life.close() if self._life is not None else [])
@@ -158,9 +230,10 @@ class Keeper:
 
     # --- the machine ---
 
-    def apply(self, event: machine.Event) -> None:
+    def apply(self, event: Event) -> None:
         """Take in what happened."""
-        self._take(*machine.step(self._situation, event, self._world.clock.now()))
+        now = self._world.clock.now()
+        self._take(*machine.step(self._situation, event, now, self._terms(now)))
 
     def publish(self) -> None:
         """Tell what is known if it has changed."""
@@ -169,19 +242,60 @@ class Keeper:
             self._told = view
             self._world.on_life(view)
 
-    def _take(self, situation: Situation, commands: list[Command]) -> None:
-        self._situation = situation
+    def _take(self, situation: Situation, commands: list[Command], *, sure: bool = True) -> None:
+        before, self._situation = self._situation, situation
         self._moved.set()
         if Command.LAUNCH in commands:
             self._instance = str(uuid.uuid4())
-            self._launching = self._crew.do(self._launch(self.spec, self._instance))
-        if Command.END in commands:
-            self._crew.do(self._end(self._life.spec if self._life is not None else self.spec))
-        self._remember_stop()
+        self._follow()
+        if sure:
+            self._remember()
+        if situation.state in _SERVING and before.state not in _SERVING:
+            self._remember_ready()
+        for command in commands:
+            self._carry_out(command)
+        self._set_timer()
         self.publish()
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case Command.LAUNCH:
+                assert self._instance is not None  # noqa: S101  _take has named it
+                self._launching = self._crew.do(self._launch(self.spec, self._instance))
+            case Command.END:
+                self._crew.do(self._end(self._life.spec if self._life is not None else self.spec))
+            case Command.DRAIN:
+                self._crew.do(self._drain())
+            case Command.PROVE:
+                self._proving = self._crew.do(self._prove())
+            case Command.PREPARE:
+                self._crew.do(self._prepare())
+
+    def _terms(self, now: Now) -> Terms:
+        spec, gpus = self.spec, self.spec.gpus or ()
+        wedged = self._world.around.wedged(spec.gpus)
+        if wedged is not None:
+            return Terms(
+                restart=spec.restart,
+                drain_timeout_s=spec.drain_timeout_s,
+                decision=Spent(which="wedged", text=wedged),
+            )
+        decision = self._world.ledger.decide(spec.name, gpus, wall=now.wall, mono=now.mono)
+        return Terms(restart=spec.restart, drain_timeout_s=spec.drain_timeout_s, decision=decision)
+
+    # --- its commands ---
 
     async def _launch(self, spec: LaunchSpec, instance: str) -> None:
         self._leave_life()
+        try:
+            await self._make_room(spec)
+        except SuperviseError as error:
+            self._not_launched(error)
+            return
+        except Exception as error:  # noqa: BLE001  the machine waits for an answer, whatever happened
+            log.exception("engine %s: no room could be made", spec.name)
+            self._not_launched(SuperviseError(f"{type(error).__name__}: {sanitise(str(error))}", permanent=False))
+            return
         if spec.warning is not None:
             self._world.tell(spec.name, "start_warning", spec.warning, Severity.WARNING)
         last_seconds = await self._world.last_phases(spec.name)
@@ -191,16 +305,29 @@ class Keeper:
             await launch(spec, self._directory, self._world.runtime_dir, instance=instance, life=number)
         except SuperviseError as error:
             self.error = error
-        except Exception as error:  # noqa: BLE001  the machine waits for an answer, whatever happened
+        except Exception as error:  # noqa: BLE001  as above
             log.exception("engine %s: start failed", spec.name)
             self.error = SuperviseError(f"{type(error).__name__}: {sanitise(str(error))}", permanent=False)
         remains = await self._look_at_the_launched()
         self._know(remains)
         if self.error is not None and (remains is None or not remains.lives):
-            hint = f" ({self.error.hint})" if self.error.hint else ""
-            self.apply(machine.LaunchFailed(f"{self.error.message}{hint}"))
+            self._not_launched(self.error)
         elif remains is not None:
             self._begin_life(spec, remains, last_seconds)
+
+    async def _make_room(self, spec: LaunchSpec) -> None:
+        """Wait until nothing of the last life is in the way; raise SuperviseError when something is."""
+        if self._last_pids:
+            await errands.clear(self._world, self._last_pids, spec.gpus)
+            self._last_pids = ()
+        self._begin_step(transaction.LAUNCH)
+        await errands.room(self._world, spec)
+        if not self._situation.wanted:
+            raise SuperviseError("called off")
+
+    def _not_launched(self, error: SuperviseError) -> None:
+        self.error = error
+        self.apply(LaunchFailed(errands.said(error), errands.verdict_of(error, FatalVerdict.RETRY)))
 
     async def _look_at_the_launched(self) -> Remains | None:
         """Return what is there after a launch; one that succeeded has left something, however slow the disk is."""
@@ -215,12 +342,14 @@ class Keeper:
 
     def _begin_life(self, spec: LaunchSpec, remains: Remains, last_seconds: Mapping[str, float]) -> None:
         self.error = None
+        self._roster.forget()
         self._life = Life(self, spec, self._directory, self._world, remains=remains, last_seconds=last_seconds)
-        self.apply(machine.Launched(spec.ready_timeout_s))
+        self.apply(Launched(spec.ready_timeout_s))
         self._life.watch()
 
     async def _end(self, spec: LaunchSpec) -> None:
         remains = None
+        self._note_pids()
         while True:
             try:
                 await end_life(self._directory, spec.stop_timeout_s, self._reason, self._survived)
@@ -231,39 +360,115 @@ class Keeper:
                 await asyncio.sleep(END_AGAIN_S)
         self._leave_life()
         self.apply(exited(remains))
-        self.apply(machine.Gone())
+        self.apply(Gone())
 
     def _survived(self, message: str) -> None:
-        if self._situation.message != message:
+        if message not in (self._situation.message or ""):
             self._world.tell(self.spec.name, "survivors", message, Severity.ERROR)
-        self.apply(machine.Survived(message))
+        self.apply(Survived(message))
+
+    async def _drain(self) -> None:
+        event = await errands.drain(self.spec.name, self._world, lambda: self._situation, self._tell_step)
+        if event is not None:
+            self.apply(event)
+
+    async def _prepare(self) -> None:
+        situation = self._situation
+        runs = situation.body is not Body.NOTHING
+        self._reason = situation.cause or "restarted by itself"
+        self.apply(await errands.prepare(self._world, self.spec, self._rehearse, runs=runs, cause=self._reason))
+
+    async def _prove(self) -> None:
+        around, name, life = self._world.around, self.spec.name, self._life
+        assert life is not None  # noqa: S101  only what lives is asked
+        try:
+            async with asyncio.timeout(PROVE_S):
+                proof = await golden.prove(
+                    self._directory,
+                    lambda: around.golden(name),
+                    command=life.remains.argv_sha256,
+                    version=around.version(name),
+                )
+        except TimeoutError:
+            proof = golden.Proof(text=f"the canary got no answer within {PROVE_S:g} s", failed=True)
+        except Exception as error:  # noqa: BLE001  a question that cannot be asked proves nothing
+            log.exception("engine %s: no canary", name)
+            proof = golden.Proof(text=f"no canary: {sanitise(str(error))}", asked=False)
+        self._tell_step(proof.text)
+        if proof.failed:
+            self.apply(Unproven(f"it says that it is ready, but {proof.text}"))
+            return
+        if proof.doubt:
+            self._world.tell(name, "output_drift", proof.text, Severity.ERROR)
+        alone = around.serving_others(name) if proof.doubt else None
+        doubt = f"{proof.text}; `opsboard engine undrain` takes the new one" if proof.doubt and alone is None else None
+        self.apply(Ready(doubt))
+
+    async def _accept(self) -> None:
+        if await asyncio.to_thread(golden.accept, self._directory):
+            self._world.tell(self.spec.name, "golden_accepted", "its new answer is the golden one now")
 
     async def _adopt_later(self, wish: Wish | None) -> None:
         await asyncio.sleep(ADOPT_AGAIN_S)
         if self.body is Body.LEFT and self._life is None:
             await self.adopt(wish)
 
-    def _found(self, remains: Remains | None) -> Found:
-        """Put what was found into the machine's words."""
-        if remains is None:
-            return Found()
-        known = remains.exit
-        over = remains.same_boot and not remains.lives
-        crashed = over and (known is None or known.message is None)
-        words = last_words(self.log_path, remains.log_offset) if crashed else None
-        return Found(
-            alive=remains.main is not None,
-            left=tuple(process.pid for process in remains.others) if remains.main is None else (),
-            ending=remains.ending,
-            was_ready=remains.was_ready,
-            age_s=max(0.0, self._world.clock.now().wall - remains.started),
-            ended=exited(remains, words) if crashed or remains.lives else None,
-            never_began=known.message if over and known is not None else None,
-            ended_by_us=over and remains.again is not None,
-            since=known.ended if known is not None else remains.ready_since if remains.main is not None else None,
+    # --- time, and what people see of it ---
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if (due := self._situation.due) is not None:
+            seconds = max(0.01, due - self._world.clock.now().mono)
+            self._timer = asyncio.get_running_loop().call_later(seconds, self.apply, Tick())
+
+    def _wall_of(self, mono: float | None) -> float | None:
+        if mono is None:
+            return None
+        now = self._world.clock.now()
+        return round(now.wall + (mono - now.mono), 1)
+
+    async def _change_of_situation(self) -> None:
+        self._moved.clear()
+        await self._moved.wait()
+
+    def _follow(self) -> None:
+        over = self._course is None or self._course.transaction.outcome is not None
+        self._course = transaction.follow(
+            self._course,
+            self._situation,
+            self._world.clock.now(),
+            engine=self.spec.name,
+            new_id=uuid.uuid4().hex,
+            clears=bool(self._last_pids),
         )
+        if self._course is not None and not over and self._course.transaction.outcome is not None:
+            self._world.around.on_transaction(self._course.transaction)
+
+    def _begin_step(self, name: str) -> None:
+        if self._course is not None and self._course.under_way not in {None, name}:
+            self._course = transaction.at(self._course, name, self._world.clock.now())
+            self._remember()
+            self.publish()
+
+    def _tell_step(self, text: str) -> None:
+        if self._course is not None and (name := self._course.under_way) is not None:
+            self._course = transaction.at(self._course, name, self._world.clock.now(), sanitise(text))
+            self.publish()
 
     # --- what is remembered ---
+
+    async def _take_stock(self) -> tuple[Remains | None, Found, Notes]:
+        try:
+            remains = await examine_within(self._directory, ADOPT_S)
+            notes = await asyncio.to_thread(self._memo.read)
+        except TimeoutError:
+            return None, Found(unsure=f"could not be looked at within {ADOPT_S:g} s; looking again"), Notes()
+        except OSError as error:
+            return None, Found(unsure=f"cannot be looked at: {error.strerror or error}; looking again"), Notes()
+        wall = self._world.clock.now().wall
+        return remains, found(remains, notes, wall, lambda offset: last_words(self.log_path, offset)), notes
 
     def _know(self, remains: Remains | None) -> None:
         if remains is not None:
@@ -272,21 +477,30 @@ class Keeper:
 
     def _leave_life(self) -> None:
         if self._life is not None:
+            self._note_pids()
             self._life.close()
-        self._life = None
+        if self._proving is not None:
+            self._proving.cancel()
+        self._life = self._proving = None
 
-    def _remember_stop(self) -> None:
-        """Keep beside the life that it is to end: a daemon that is killed now must not lose an operator's stop."""
-        situation = self._situation
-        to_end = situation.body is Body.ENDING or (situation.body is Body.LAUNCHING and not situation.wanted)
+    def _note_pids(self) -> None:
+        """Keep who belonged to the life, to prove later that they hold no GPU memory."""
+        if self._life is not None:
+            remains = self._life.remains
+            known = [process.pid for process in (remains.main, *remains.others) if process is not None]
+            self._last_pids = tuple({*self._last_pids, *known, *self._roster.recorded()})
+
+    def _remember(self) -> None:
+        self._memo.remember(self._situation, self._course, self._instance, self._wall_of(self._situation.drain_by))
+
+    def _remember_ready(self) -> None:
+        """Keep beside the life that it was ready: a daemon that is killed must not wait for it again."""
+        if self._life is None:
+            return
         try:
-            if to_end and self._instance is not None:
-                record = {"protocol": bundle.PROTOCOL, "instance": self._instance, "again": situation.wanted}
-                bundle.write(str(self._directory), bundle.STOP, record)
-            elif situation.body is Body.LAUNCHING:
-                bundle.remove(str(self._directory), bundle.STOP)
+            remember_ready(self._directory, self._life.remains.instance, self._situation.since)
         except OSError as error:
-            log.warning("engine %s: cannot write down that it is to stop: %s", self.spec.name, error)
+            log.warning("engine %s: cannot write down that it was ready: %s", self.spec.name, error)
 
     def _message(self) -> str | None:
         notes = [self._situation.message]

@@ -11,20 +11,14 @@ from pathlib import Path
 from typing import Protocol
 
 from opsboard.core.model import Severity
-from opsboard.supervise import bundle, machine
+from opsboard.supervise import bundle
 from opsboard.supervise.adopt import Remains
 from opsboard.supervise.launch import LaunchSpec
-from opsboard.supervise.machine import Body
 from opsboard.supervise.processes import Process, look
 from opsboard.supervise.rotate import rotate
+from opsboard.supervise.situation import Answers, Body, Event, Gone, Tick
 from opsboard.supervise.startup import StartUp, last_words
-from opsboard.supervise.watching import (
-    all_gone,
-    ended,
-    how_it_ended,
-    record_for_the_shim,
-    remember_ready,
-)
+from opsboard.supervise.watching import all_gone, ended, how_it_ended, record_for_the_shim
 from opsboard.supervise.world import Crew, World, log
 
 LOOK_S = 0.25
@@ -43,7 +37,7 @@ class Owner(Protocol):
         """What the machine believes there is."""
         ...
 
-    def apply(self, event: machine.Event) -> None:
+    def apply(self, event: Event) -> None:
         """Take in what was seen."""
         ...
 
@@ -111,7 +105,7 @@ class Life:
                 if await self._serves():
                     self._has_begun(start_up)
                     return
-                self._owner.apply(machine.Tick())
+                self._owner.apply(Tick())
             seen = (start_up.phase, start_up.progress(now.wall))
             if seen[0] != shown[0] or seen[1] - shown[1] >= _VISIBLE:
                 shown = seen
@@ -129,13 +123,8 @@ class Life:
     def _has_begun(self, start_up: StartUp) -> None:
         if self._owner.body is not Body.ALIVE:
             return
-        now = self._world.clock.now().wall
-        start_up.ready(now)
-        try:
-            remember_ready(self._directory, self.remains.instance, now)
-        except OSError as error:
-            log.warning("engine %s: cannot write down that it was ready: %s", self.spec.name, error)
-        self._owner.apply(machine.Ready())
+        start_up.ready(self._world.clock.now().wall)
+        self._owner.apply(Answers())
 
     # --- the end ---
 
@@ -150,7 +139,7 @@ class Life:
     async def _wait_for_the_left(self) -> None:
         await all_gone(self._directory)
         if self._owner.body is Body.LEFT:
-            self._owner.apply(machine.Gone())
+            self._owner.apply(Gone())
 
     def _last_words(self) -> str | None:
         if self.start_up is not None:

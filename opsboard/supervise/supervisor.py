@@ -7,16 +7,22 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 
 from opsboard.core.clock import Clock
-from opsboard.core.errors import NotFound, SuperviseError
-from opsboard.core.model import EngineState, Event, LifeView, Severity
-from opsboard.supervise import machine
+from opsboard.core.errors import Conflict, NotFound, SuperviseError
+from opsboard.core.model import EngineState, Event, FindingChange, LifeView, Restart, Severity
+from opsboard.supervise import situation
 from opsboard.supervise.adopt import examine
+from opsboard.supervise.budget import Budget
 from opsboard.supervise.keeper import Keeper
 from opsboard.supervise.launch import LaunchSpec
-from opsboard.supervise.machine import Body
+from opsboard.supervise.ledger import OBSERVE_S, Ledger
+from opsboard.supervise.situation import Body
 from opsboard.supervise.world import Surroundings, Wish, World
 
-__all__ = ["LaunchSpec", "Supervisor", "Wish"]
+__all__ = ["LaunchSpec", "Supervisor", "Surroundings", "Wish"]
+
+DETECTORS = frozenset({"stall", "engine_down"})
+"""Findings that supervision acts on: that an engine does not work, whatever its health page says."""
+_RUNNING = frozenset({EngineState.STARTING, EngineState.READY, EngineState.DRAINING})
 
 
 class Supervisor:
@@ -36,14 +42,19 @@ class Supervisor:
         on_wish: Callable[[str, Wish], None],
         wishes: Mapping[str, Wish],
         around: Surroundings | None = None,
+        restarts: Iterable[Restart] = (),
+        unclean: bool = False,
+        budget: Budget | None = None,
     ) -> None:
         """Bundles lie in ``state_dir/engines/NAME``, sockets in ``runtime_dir``.
 
         ``ready_probe(url)`` tells whether an engine serves; ``on_life`` hears of every change, ``on_event`` of what a
         change of state does not tell; ``on_wish`` remembers what operators want and ``wishes`` is what they wanted
-        before; ``phase_seconds(name)`` is how long each phase of the last start took. Callbacks run on the loop: they
-        must not block and must not raise.
+        before; ``phase_seconds(name)`` is how long each phase of the last start took. ``restarts`` are those that
+        count against the ``budget``, and after an ``unclean`` end of the last daemon automation only looks for a
+        while. Callbacks run on the loop: they must not block and must not raise.
         """
+        not_before = clock.now().mono + OBSERVE_S if unclean else float("-inf")
         self._engines = state_dir / "engines"
         self._wishes = dict(wishes)
         self._world = World(
@@ -55,6 +66,7 @@ class Supervisor:
             on_wish=self._remember(on_wish),
             phase_seconds=phase_seconds,
             around=around or Surroundings(),
+            ledger=Ledger(budget or Budget(), restarts, not_before=not_before),
         )
         self._keepers = {spec.name: self._keeper(spec) for spec in specs}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,25 +87,93 @@ class Supervisor:
         life = keeper.view
         if keeper.body is Body.ALIVE and life.state is EngineState.FAILED:
             raise SuperviseError(f"{name} still runs as pid {life.pid}", hint=f"opsboard engine restart {name}")
-        keeper.wish(machine.Start(), reason)
+        keeper.wish(situation.Start(reason), reason)
         await _begun(keeper)
 
     async def stop(self, name: str, reason: str) -> None:
         """Stop an engine; return when no process of it is left. Raises NotFound."""
         keeper = self._of(name)
-        keeper.wish(machine.Stop(), reason)
+        keeper.wish(situation.Stop(reason), reason)
         await keeper.settled()
 
-    async def restart(self, name: str, reason: str) -> None:
-        """Stop an engine, then start it; return when the new process runs. Raises as :meth:`start`.
+    async def restart(self, name: str, reason: str, *, now: bool = False) -> None:
+        """Let what is under way end, stop an engine, start it; return when the new process runs.
 
-        An engine that runs is not stopped when it is clear that it could not be started again.
+        An engine that runs is not stopped when it is clear that it could not be started again, nor, without ``now``,
+        when nobody else serves what it serves; ``now`` ends what is under way, too. Raises as :meth:`start`, and
+        Conflict.
         """
         keeper = self._of(name)
+        if not now:
+            self._refuse_the_last(keeper, f"opsboard engine restart {name} --now")
         if keeper.body is Body.ALIVE:
             await keeper.rehearse()
-        keeper.wish(machine.Restart(), reason)
+        keeper.wish(situation.Restart(reason, now), reason)
         await _begun(keeper)
+
+    async def restart_rolling(self, names: Iterable[str], reason: str, *, now: bool = False) -> None:
+        """Restart engines one at a time, each only when the one before serves again.
+
+        Raises SuperviseError (or what :meth:`restart` raises) at the first that does not; the others are left alone.
+        """
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop(0)
+            try:
+                await self.restart(name, reason, now=now)
+                await self._of(name).begun()
+                life = self.life(name)
+                if life.state is not EngineState.READY:
+                    raise SuperviseError(f"{name} is {life.state.value}: {life.message or 'no reason known'}")
+            except (SuperviseError, Conflict, NotFound) as error:
+                for other in waiting:
+                    text = f"not restarted: the rolling restart stopped at {name}: {error.message}"
+                    self._world.tell(other, "rolling_stopped", text, Severity.WARNING)
+                raise
+
+    async def renew(self, name: str, reason: str) -> None:
+        """Restart an engine because it is time to, by ourselves: drained, counted, and only where another one serves.
+
+        Returns when it has been begun. Raises NotFound, Conflict, SuperviseError.
+        """
+        keeper = self._of(name)
+        self._refuse_the_last(keeper, "it is tried again")
+        await keeper.rehearse()
+        await keeper.renew(reason)
+
+    async def drain(self, name: str, reason: str, *, now: bool = False) -> None:
+        """Take an engine out of service; it goes on with what is under way. Raises NotFound, Conflict."""
+        keeper = self._of(name)
+        if keeper.view.state not in _RUNNING:
+            raise Conflict(f"{name} is {keeper.view.state.value}: only an engine that serves can be drained")
+        if not now:
+            self._refuse_the_last(keeper, f"opsboard engine drain {name} --now")
+        keeper.wish(situation.Drain(reason), reason)
+
+    async def undrain(self, name: str, reason: str) -> None:
+        """Bring an engine back into service, or call off a restart that still drains. Raises NotFound, Conflict."""
+        keeper = self._of(name)
+        if keeper.view.state not in _RUNNING:
+            raise Conflict(f"{name} is {keeper.view.state.value}: there is nothing to bring back")
+        keeper.wish(situation.Undrain(reason), reason)
+
+    def finding(self, change: FindingChange) -> None:
+        """Hear what a detector claims: a confirmed claim that an engine does not work restarts it."""
+        finding = change.finding
+        keeper = self._keepers.get(finding.engine)
+        if keeper is None or finding.detector not in DETECTORS:
+            return
+        if not change.open:
+            keeper.apply(situation.Acquitted(finding.detector))
+        elif finding.confirmed:
+            keeper.accuse(finding)
+
+    def _refuse_the_last(self, keeper: Keeper, hint: str) -> None:
+        if keeper.view.state is not EngineState.READY:
+            return
+        why_not = self._world.around.serving_others(keeper.spec.name)
+        if why_not is not None:
+            raise Conflict(why_not, hint=hint)
 
     def apply(self, specs: Iterable[LaunchSpec]) -> None:
         """Take a new configuration, whole or not at all.

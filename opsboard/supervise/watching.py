@@ -6,10 +6,12 @@ import asyncio
 import os
 from pathlib import Path
 
+from collectors.phases import verdict
+from opsboard.core.model import FatalVerdict
 from opsboard.supervise import bundle
 from opsboard.supervise.adopt import Remains, examine
-from opsboard.supervise.machine import Exited
 from opsboard.supervise.processes import Process, alive
+from opsboard.supervise.situation import Exited
 
 _POLL_S = 0.5  # where the kernel has no pidfd (before 5.3)
 _STEP_S = 0.02
@@ -79,6 +81,7 @@ def exited(remains: Remains | None, last_words: str | None = None) -> Exited:
         left=tuple(process.pid for process in remains.others),
         asked_by=remains.exit.asked_by if remains.exit else None,
         last_words=last_words,
+        verdict=(verdict(last_words) if last_words else None) or FatalVerdict.RETRY,
     )
 
 

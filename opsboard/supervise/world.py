@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from opsboard.core.clock import Clock
-from opsboard.core.model import CanaryOutcome, CanaryReading, Event, LifeView, Record, Severity
+from opsboard.core.model import CanaryOutcome, CanaryReading, Event, LifeView, Record, Restart, Severity, Transaction
 from opsboard.core.text import sanitise
 from opsboard.supervise.launch import LaunchSpec
+from opsboard.supervise.ledger import Ledger
 
 log = logging.getLogger("opsboard.supervise")
 
@@ -32,6 +33,17 @@ async def _cannot_ask(engine: str) -> CanaryReading:
     return CanaryReading(engine=engine, outcome=CanaryOutcome.UNABLE, seconds=0.0, error="nobody asks here")
 
 
+async def _unwritten(_restart: Restart) -> None:
+    """Count restarts in memory only."""
+
+
+class Inflight(NamedTuple):
+    """``requests`` running and waiting in an engine, by a reading taken at ``read`` (seconds, any steady clock)."""
+
+    requests: float
+    read: float
+
+
 class Surroundings(Record, frozen=True, kw_only=True):
     """What supervision asks of the rest of the daemon. The defaults ask nothing and forbid nothing."""
 
@@ -41,12 +53,20 @@ class Surroundings(Record, frozen=True, kw_only=True):
     """``cleared(pids, gpus, deadline_s)``: None when these processes hold no GPU memory any more, else who holds it."""
     golden: Callable[[str], Awaitable[CanaryReading]] = _cannot_ask
     """Asks an engine the fixed question whose answer must not change."""
-    inflight: Callable[[str], float | None] = lambda _name: None
-    """Requests running and waiting in an engine by a reading not older than 3 s; None: not known."""
+    inflight: Callable[[str], Inflight | None] = lambda _name: None
+    """What is under way in an engine by a reading not older than 3 s; None: not known."""
+    version: Callable[[str], str | None] = lambda _name: None
+    """The version of what serves, as its page tells."""
     serving_others: Callable[[str], str | None] = lambda _name: None
     """None when an engine may be taken out of service, else the sentence that says why not."""
     wedged: Callable[[Sequence[str] | None], str | None] = lambda _gpus: None
     """What a person must do to one of these GPUs before anything can run on it; None: nothing is known."""
+    on_restart: Callable[[Restart], Awaitable[None]] = _unwritten
+    """Writes a restart down that nobody asked for; returns when it is on disk, raises when it cannot be."""
+    on_forgiven: Callable[[str], None] = lambda _name: None
+    """Hears that a person started an engine that was parked: what was counted for it counts no more."""
+    on_transaction: Callable[[Transaction], None] = lambda _transaction: None
+    """Hears of every start and restart that is over."""
 
 
 class World(Record, frozen=True, kw_only=True):
@@ -59,7 +79,8 @@ class World(Record, frozen=True, kw_only=True):
     on_event: Callable[[Event], None]
     on_wish: Callable[[str, Wish], None]
     phase_seconds: Callable[[str], Awaitable[Mapping[str, float]]]
-    around: Surroundings = Surroundings()
+    around: Surroundings
+    ledger: Ledger
 
     def tell(self, engine: str, kind: str, text: str, severity: Severity = Severity.INFO) -> None:
         """Put a line on an engine's timeline."""

@@ -190,7 +190,14 @@ def test_an_engine_that_never_becomes_ready(herd: Herd) -> None:
     spec = herd.spec("a", "idle", ready_timeout_s=0.2)
     with_supervisor(
         herd,
-        type(spec)(name="a", command=spec.command, cwd=spec.cwd, url=f"http://127.0.0.1:{port}", ready_timeout_s=0.2),
+        type(spec)(
+            name="a",
+            command=spec.command,
+            cwd=spec.cwd,
+            url=f"http://127.0.0.1:{port}",
+            ready_timeout_s=0.2,
+            restart="never",
+        ),
         story=story,
     )
 

@@ -13,7 +13,22 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from opsboard.core.clock import ManualClock
 from opsboard.core.model import EngineState
 from opsboard.supervise import machine
-from opsboard.supervise.machine import Body, Command, Situation
+from opsboard.supervise.situation import (
+    Body,
+    Command,
+    Event,
+    Exited,
+    Gone,
+    Launched,
+    LaunchFailed,
+    Ready,
+    Restart,
+    Situation,
+    Start,
+    Stop,
+    Survived,
+    Tick,
+)
 
 TIMEOUT_S = 900.0
 
@@ -28,7 +43,7 @@ class World(RuleBasedStateMachine):
         self.wish: bool | None = None
         self.launches = 0
 
-    def apply(self, event: machine.Event) -> None:
+    def apply(self, event: Event) -> None:
         self.situation, commands = machine.step(self.situation, event, self.clock.now())
         for command in commands:
             self.obey(command)
@@ -49,15 +64,15 @@ class World(RuleBasedStateMachine):
 
     # --- operators ---
 
-    @rule(event=st.sampled_from([machine.Start(), machine.Restart()]))
-    def wants_it_up(self, event: machine.Start | machine.Restart) -> None:
+    @rule(event=st.sampled_from([Start(), Restart()]))
+    def wants_it_up(self, event: Start | Restart) -> None:
         self.wish = True
         self.apply(event)
 
     @rule()
     def wants_it_down(self) -> None:
         self.wish = False
-        self.apply(machine.Stop())
+        self.apply(Stop())
 
     # --- the world ---
 
@@ -65,45 +80,45 @@ class World(RuleBasedStateMachine):
     @rule(succeeds=st.booleans())
     def launch_is_done(self, succeeds: bool) -> None:
         self.launching, self.main = False, succeeds
-        self.apply(machine.Launched(TIMEOUT_S) if succeeds else machine.LaunchFailed("no such command"))
+        self.apply(Launched(TIMEOUT_S) if succeeds else LaunchFailed("no such command"))
 
     @precondition(lambda self: self.main)
     @rule()
     def serves(self) -> None:
-        self.apply(machine.Ready())
+        self.apply(Ready())
 
     @precondition(lambda self: self.main)
     @rule(code=st.sampled_from([0, 1, -9, None]), orphans=st.integers(0, 2), noticed=st.booleans())
     def dies(self, code: int | None, orphans: int, noticed: bool) -> None:
         self.main, self.orphans = False, self.orphans + orphans
         if noticed or not self.ending:
-            self.apply(machine.Exited(code=code, left=tuple(range(self.orphans))))
+            self.apply(Exited(code=code, left=tuple(range(self.orphans))))
 
     @precondition(lambda self: self.ending)
     @rule()
     def resists(self) -> None:
-        self.apply(machine.Survived("KILL does not end pid 1"))
+        self.apply(Survived("KILL does not end pid 1"))
 
     @precondition(lambda self: self.ending)
     @rule()
     def is_ended(self) -> None:
         self.main, self.orphans, self.ending = False, 0, False
-        self.apply(machine.Gone())
+        self.apply(Gone())
 
     @precondition(lambda self: self.orphans and not self.main and not self.ending)
     @rule()
     def orphans_leave(self) -> None:
         self.orphans = 0
-        self.apply(machine.Gone())
+        self.apply(Gone())
 
     @rule(seconds=st.sampled_from([1.0, 60.0, TIMEOUT_S]))
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        self.apply(machine.Tick())
+        self.apply(Tick())
 
-    @rule(event=st.sampled_from([machine.Gone(), machine.Exited(code=0), machine.Ready(), machine.Survived("late")]))
+    @rule(event=st.sampled_from([Gone(), Exited(code=0), Ready(), Survived("late")]))
     @precondition(lambda self: not self.main and not self.orphans and not self.ending and not self.launching)
-    def stale_news_arrive(self, event: machine.Event) -> None:
+    def stale_news_arrive(self, event: Event) -> None:
         before = self.situation
         self.apply(event)
         assert self.situation == before

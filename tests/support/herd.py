@@ -68,9 +68,18 @@ class Herd:
         return self.state_dir / "engines" / name
 
     def spec(self, name: str, mode: str, value: object = "", **changes: Any) -> LaunchSpec:
-        """Return a small engine in ``mode``; a serving one takes its port as ``value``."""
+        """Return a small engine in ``mode``; a serving one takes its port as ``value``.
+
+        Supervised by hand: nothing restarts it by itself, and no restart waits for requests.
+        """
         url = f"http://127.0.0.1:{value}" if mode.startswith("serve") else NOWHERE
-        settings = {"command": (sys.executable, "-S", str(ENGINE), mode, str(value)), "url": url} | changes
+        command = (sys.executable, "-S", str(ENGINE), mode, str(value))
+        settings: dict[str, Any] = {
+            "command": command,
+            "url": url,
+            "restart": "never",
+            "drain_timeout_s": 0.0,
+        } | changes
         return LaunchSpec(name=name, cwd=str(self.work(name)), **settings)
 
     async def launch(self, spec: LaunchSpec) -> Launched:
@@ -82,6 +91,7 @@ class Herd:
         *specs: LaunchSpec,
         on_life: Callable[[LifeView], None] | None = None,
         on_wish: Callable[[str, Wish], None] | None = None,
+        **options: Any,
     ) -> Supervisor:
         """Return a supervisor that writes what it says into this herd."""
         return Supervisor(
@@ -95,6 +105,7 @@ class Herd:
             phase_seconds=_no_phases,
             on_wish=on_wish or self.wishes.__setitem__,
             wishes=dict(self.wishes),
+            **options,
         )
 
     def remains(self, name: str) -> Remains:

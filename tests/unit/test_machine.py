@@ -7,22 +7,36 @@ import pytest
 from opsboard.core.clock import ManualClock
 from opsboard.core.model import EngineState
 from opsboard.supervise import machine
-from opsboard.supervise.machine import Body, Command, Exited, Found, Situation
+from opsboard.supervise.adopting import adopt
+from opsboard.supervise.situation import (
+    Body,
+    Command,
+    Event,
+    Exited,
+    Found,
+    Gone,
+    Launched,
+    Ready,
+    Situation,
+    Start,
+    Stop,
+    Tick,
+)
 
 CLOCK = ManualClock()
 NOW = CLOCK.now()
 OUT_OF_MEMORY = Exited(code=1, last_words="“CUDA out of memory”")
 
 
-def after(*events: machine.Event, situation: Situation | None = None) -> Situation:
+def after(*events: Event, situation: Situation | None = None) -> Situation:
     situation = situation or Situation(since=0.0)
     for event in events:
         situation, _ = machine.step(situation, event, NOW)
     return situation
 
 
-UP = after(machine.Start(), machine.Launched(900.0))
-READY = after(machine.Ready(), situation=UP)
+UP = after(Start(), Launched(900.0))
+READY = after(Ready(), situation=UP)
 
 
 @pytest.mark.parametrize(
@@ -49,30 +63,30 @@ def test_an_end_by_another_hand_is_no_failure() -> None:
 
 def test_since_moves_with_the_state_only() -> None:
     clock = ManualClock()
-    situation, _ = machine.step(Situation(since=0.0), machine.Start(), clock.now())
+    situation, _ = machine.step(Situation(since=0.0), Start(), clock.now())
     began = situation.since
-    situation, _ = machine.step(situation, machine.Launched(900.0), clock.advance(5))
+    situation, _ = machine.step(situation, Launched(900.0), clock.advance(5))
     assert situation.since == began
-    situation, _ = machine.step(situation, machine.Ready(), clock.advance(5))
+    situation, _ = machine.step(situation, Ready(), clock.advance(5))
     assert situation.since == began + 10
 
 
 def test_a_deadline_passes_once_and_late_is_not_never() -> None:
     clock = ManualClock()
-    situation, _ = machine.step(UP, machine.Tick(), clock.advance(899))
+    situation, _ = machine.step(UP, Tick(), clock.advance(899))
     assert situation.state is EngineState.STARTING
-    situation, _ = machine.step(UP, machine.Tick(), clock.advance(1))
+    situation, _ = machine.step(UP, Tick(), clock.advance(1))
     assert situation.state is EngineState.FAILED
     assert (situation.message or "").startswith("not ready after 900 s; its processes still run")
-    assert after(machine.Ready(), situation=situation).state is EngineState.READY
-    assert after(machine.Stop(), situation=situation).state is EngineState.STOPPING
+    assert after(Ready(), situation=situation).state is EngineState.READY
+    assert after(Stop(), situation=situation).state is EngineState.STOPPING
 
 
 def test_an_orphan_is_ended_before_the_next_start() -> None:
     left = after(Exited(code=-9, left=(7,)), situation=READY)
-    ending, commands = machine.step(left, machine.Start(), NOW)
+    ending, commands = machine.step(left, Start(), NOW)
     assert (ending.state, commands) == (EngineState.STOPPING, [Command.END])
-    starting, commands = machine.step(ending, machine.Gone(), NOW)
+    starting, commands = machine.step(ending, Gone(), NOW)
     assert (starting.state, commands) == (EngineState.STARTING, [Command.LAUNCH])
 
 
@@ -100,31 +114,29 @@ def test_an_orphan_is_ended_before_the_next_start() -> None:
 def test_what_a_new_daemon_makes_of_what_it_finds(
     found: Found, wanted: bool | None, state: EngineState, commands: list[Command]
 ) -> None:
-    situation, given = machine.adopt(found, wanted=wanted, ready_timeout_s=900.0, now=NOW)
+    situation, given = adopt(found, wanted=wanted, ready_timeout_s=900.0, now=NOW)
     assert (situation.state, given) == (state, commands)
     assert situation.state is not EngineState.FAILED or situation.message
 
 
 def test_an_adopted_start_keeps_its_deadline_and_is_asked_at_least_once() -> None:
-    young, _ = machine.adopt(Found(alive=True, age_s=100.0), wanted=True, ready_timeout_s=900.0, now=NOW)
+    young, _ = adopt(Found(alive=True, age_s=100.0), wanted=True, ready_timeout_s=900.0, now=NOW)
     assert young.ready_by == NOW.mono + 800
-    old, _ = machine.adopt(Found(alive=True, age_s=9000.0), wanted=True, ready_timeout_s=900.0, now=NOW)
+    old, _ = adopt(Found(alive=True, age_s=9000.0), wanted=True, ready_timeout_s=900.0, now=NOW)
     assert old.ready_by is not None
     assert old.ready_by > NOW.mono
 
 
 def test_what_is_adopted_has_been_so_since_before_the_daemon() -> None:
-    ready, _ = machine.adopt(
+    ready, _ = adopt(
         Found(alive=True, was_ready=True, since=NOW.wall - 9e4), wanted=True, ready_timeout_s=900.0, now=NOW
     )
     assert (ready.state, ready.since) == (EngineState.READY, NOW.wall - 9e4)
-    failed, _ = machine.adopt(
-        Found(ended=Exited(code=1), since=NOW.wall - 60.0), wanted=None, ready_timeout_s=900.0, now=NOW
-    )
+    failed, _ = adopt(Found(ended=Exited(code=1), since=NOW.wall - 60.0), wanted=None, ready_timeout_s=900.0, now=NOW)
     assert (failed.state, failed.since) == (EngineState.FAILED, NOW.wall - 60.0)
-    ahead, _ = machine.adopt(
+    ahead, _ = adopt(
         Found(alive=True, was_ready=True, since=NOW.wall + 60.0), wanted=True, ready_timeout_s=900.0, now=NOW
     )
     assert ahead.since == NOW.wall, "the clock was set back"
-    starting, _ = machine.adopt(Found(alive=True), wanted=True, ready_timeout_s=900.0, now=NOW)
+    starting, _ = adopt(Found(alive=True), wanted=True, ready_timeout_s=900.0, now=NOW)
     assert starting.since == NOW.wall

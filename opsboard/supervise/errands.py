@@ -1,0 +1,113 @@
+"""What takes time before an engine may be ended or begun: draining, clearing, proving, preparing.
+
+Each returns what came of it as an event of the machine; none changes anything itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+from opsboard.core.errors import SuperviseError
+from opsboard.core.model import FatalVerdict, Restart
+from opsboard.core.text import sanitise
+from opsboard.supervise.budget import Spent
+from opsboard.supervise.launch import LaunchSpec
+from opsboard.supervise.situation import Drained, Event, Prepared, Situation, Unprepared
+from opsboard.supervise.world import World
+
+LOOK_S = 0.5
+QUIET_READINGS = 2
+"""Readings in a row that must show nothing under way: a request may be between two queues in one of them."""
+CLEAR_S = 30.0
+"""What the driver may take to give memory back: seconds, for 80 GB of pinned memory."""
+ROOM_S = 15.0
+WRITE_S = 5.0
+
+
+async def drain(
+    engine: str, world: World, situation: Callable[[], Situation], tell: Callable[[str], None]
+) -> Event | None:
+    """Wait until nothing is under way in an engine; None when it is not drained any more."""
+    quiet, last_read = 0, float("-inf")
+    while situation().drain_by is not None:
+        known = world.around.inflight(engine)
+        if known is not None and known.read > last_read:
+            last_read = known.read
+            quiet = quiet + 1 if known.requests == 0 else 0
+            tell(f"{known.requests:g} requests under way")
+            if quiet == QUIET_READINGS:
+                return Drained()
+        elif known is None:
+            tell("it is not known what is under way")
+        await asyncio.sleep(LOOK_S)
+    return None
+
+
+async def clear(world: World, pids: Collection[int], gpus: Sequence[str] | None) -> None:
+    """Wait until processes that are gone hold no GPU memory. Raises SuperviseError: they still do."""
+    try:
+        async with asyncio.timeout(CLEAR_S + WRITE_S):
+            holds = await world.around.cleared(pids, gpus, CLEAR_S)
+    except TimeoutError:
+        holds = f"it could not be found out within {CLEAR_S + WRITE_S:g} s"
+    if holds is not None:
+        hint = "the driver may be wedged: see nvidia-smi; a reset of the GPU or of the host may be needed"
+        raise SuperviseError(f"GPU memory of its last life is not free: {holds}", hint=hint)
+
+
+async def room(world: World, spec: LaunchSpec) -> None:
+    """Raise SuperviseError when an engine cannot be started now."""
+    try:
+        async with asyncio.timeout(ROOM_S):
+            await world.around.room(spec)
+    except TimeoutError:
+        raise SuperviseError(
+            f"it could not be found out within {ROOM_S:g} s whether there is room", permanent=False
+        ) from None
+
+
+async def prepare(
+    world: World, spec: LaunchSpec, rehearse: Callable[[], Awaitable[None]], *, runs: bool, cause: str
+) -> Event:
+    """Find out whether a restart by ourselves can be begun, and count it on the disk."""
+    try:
+        await rehearse()
+        if not runs:
+            await room(world, spec)
+        return await count(world, spec, cause)
+    except SuperviseError as error:
+        return Unprepared(said(error), verdict_of(error, FatalVerdict.WAIT))
+    except Exception as error:  # noqa: BLE001  the machine waits for an answer, whatever happened
+        return Unprepared(f"{type(error).__name__}: {sanitise(str(error))}")
+
+
+async def count(world: World, spec: LaunchSpec, cause: str) -> Event:
+    """Count a restart by ourselves, in memory at once and on the disk before this returns."""
+    now = world.clock.now()
+    gpus = spec.gpus or ()
+    decision = world.ledger.decide(spec.name, gpus, wall=now.wall, mono=now.mono)
+    if isinstance(decision, Spent):
+        return Unprepared(f"{cause}; {decision.text}", FatalVerdict.PARK)
+    restart = Restart(engine=spec.name, t=now.wall, cause=cause, gpus=gpus)
+    world.ledger.add(restart)
+    try:
+        async with asyncio.timeout(WRITE_S):
+            await world.around.on_restart(restart)
+    except Exception as error:  # noqa: BLE001  automation does not pass a disk that takes no record of it
+        world.ledger.take_back(restart)
+        return Unprepared(f"no restart by itself, it cannot be written down: {sanitise(str(error)) or 'no answer'}")
+    return Prepared()
+
+
+def said(error: SuperviseError) -> str:
+    """Return an error and its hint in one line."""
+    return f"{error.message} ({error.hint})" if error.hint else error.message
+
+
+def verdict_of(error: SuperviseError, passing: FatalVerdict) -> FatalVerdict:
+    """Return what an error asks for; ``passing`` where it only says that trying again may help."""
+    verdict = getattr(error, "verdict", None)
+    if isinstance(verdict, FatalVerdict):
+        return verdict
+    return FatalVerdict.PARK if error.permanent else passing

@@ -1,0 +1,45 @@
+"""What is there of an engine, in the machine's words: the remains of its last life, and what was written beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from opsboard.supervise.adopt import Remains
+from opsboard.supervise.memo import Notes
+from opsboard.supervise.situation import Found
+from opsboard.supervise.watching import exited
+
+
+def found(remains: Remains | None, notes: Notes, wall: float, last_words: Callable[[int], str | None]) -> Found:
+    """Put what was found at ``wall`` (Unix s) together; ``last_words(offset)`` quotes the log of a life."""
+    instance = remains.instance if remains is not None else None
+    # It was about to begin, and the shim never wrote it down.
+    unborn = notes.launching is not None and notes.launching != instance
+    noted = Found(
+        automatic=notes.automatic, parked=notes.parked, drained=notes.drained, doubt=notes.doubt, ended_by_us=unborn
+    )
+    if remains is None:
+        return _with(noted, since=notes.parked_since)
+    known = remains.exit
+    over = remains.same_boot and not remains.lives
+    crashed = over and (known is None or known.message is None)
+    since = known.ended if known is not None else remains.ready_since if remains.main is not None else None
+    return _with(
+        noted,
+        alive=remains.main is not None,
+        left=tuple(process.pid for process in remains.others) if remains.main is None else (),
+        ending=remains.ending,
+        was_ready=remains.was_ready,
+        age_s=max(0.0, wall - remains.started),
+        ended=exited(remains, last_words(remains.log_offset) if crashed else None)
+        if crashed or remains.lives
+        else None,
+        never_began=known.message if over and known is not None else None,
+        ended_by_us=over and (remains.again is not None or unborn),
+        drain_left_s=None if notes.drain_until is None else max(0.0, notes.drain_until - wall),
+        since=notes.parked_since if notes.parked is not None else since,
+    )
+
+
+def _with(found: Found, **changes: object) -> Found:
+    return Found(**{name: getattr(found, name) for name in found.__struct_fields__} | changes)

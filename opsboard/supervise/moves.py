@@ -1,0 +1,129 @@
+"""What the machine does to a situation, one move each. Nothing here asks whether it should."""
+
+from __future__ import annotations
+
+import signal
+
+import msgspec
+
+from opsboard.core.clock import Now
+from opsboard.core.model import EngineState, FatalVerdict
+from opsboard.supervise.budget import Spent
+from opsboard.supervise.situation import Body, Command, Exited, Situation, Terms
+
+ROOM_AGAIN_S = 15.0
+"""How often it is looked whether what is in the way of a start has gone."""
+_UNPARK = "nothing more happens by itself; `opsboard engine start` un-parks it"
+
+Move = tuple[Situation, list[Command]]
+
+
+def to(situation: Situation, now: Now, state: EngineState, body: Body, message: str | None = None) -> Situation:
+    """Come into a state; what was waited for in the old one is waited for no more."""
+    since = situation.since if state is situation.state else now.wall
+    return msgspec.structs.replace(
+        situation,
+        state=state,
+        body=body,
+        since=since,
+        message=message,
+        ready_by=None,
+        drain_by=None,
+        retry_at=None,
+        preparing=False,
+        proving=False,
+        blames=None,
+    )
+
+
+def say(situation: Situation, message: str) -> Situation:
+    """Tell people something else about the same state."""
+    return msgspec.structs.replace(situation, message=message)
+
+
+def because(situation: Situation, cause: str) -> Situation:
+    """Remember why what follows happens."""
+    return msgspec.structs.replace(situation, cause=cause or None)
+
+
+def launch(situation: Situation, now: Now) -> Move:
+    """Begin a new life."""
+    started = to(situation, now, EngineState.STARTING, Body.LAUNCHING)
+    return msgspec.structs.replace(started, exit_code=None, doubt=None), [Command.LAUNCH]
+
+
+def end(situation: Situation, now: Now, message: str | None = None) -> Move:
+    """End what there is of a life."""
+    return to(situation, now, EngineState.STOPPING, Body.ENDING, message), [Command.END]
+
+
+def renew(situation: Situation, now: Now, message: str | None = None) -> Move:
+    """Begin a new life, as soon as there is nothing of the old one."""
+    return launch(situation, now) if situation.body is Body.NOTHING else end(situation, now, message)
+
+
+def drain(situation: Situation, now: Now, timeout_s: float) -> Move:
+    """Let what is under way end, before a restart."""
+    draining = to(situation, now, EngineState.DRAINING, Body.ALIVE, "restarts when its requests are done")
+    return msgspec.structs.replace(draining, drain_by=now.mono + timeout_s), [Command.DRAIN]
+
+
+def serve(situation: Situation, now: Now) -> Situation:
+    """Be in service, or beside it when an operator wants that or there is a doubt."""
+    why = situation.doubt
+    if situation.drained and why is None:
+        why = "out of service by hand; `opsboard engine undrain` brings it back"
+    state = EngineState.READY if why is None else EngineState.DRAINING
+    return msgspec.structs.replace(to(situation, now, state, Body.ALIVE, why), automatic=False)
+
+
+def fail(situation: Situation, now: Now, terms: Terms, body: Body, message: str, *, verdict: FatalVerdict) -> Situation:
+    """Be what a failure makes of it: left as it is, waiting for room, tried again later, or parked."""
+    situation = because(situation, message)
+    if not situation.wanted or terms.restart == "never":
+        return to(situation, now, EngineState.FAILED, body, message)
+    if verdict is FatalVerdict.PARK:
+        return park(situation, now, body, message)
+    if verdict is FatalVerdict.WAIT:
+        return wait(situation, now, body, message, ROOM_AGAIN_S)
+    return retry(situation, now, terms, body, message)
+
+
+def retry(situation: Situation, now: Now, terms: Terms, body: Body, message: str) -> Situation:
+    """Be restarted by ourselves after a pause, if the budgets allow it."""
+    decision = terms.decision
+    if isinstance(decision, Spent):
+        return park(situation, now, body, f"{message}; {decision.text}")
+    return wait(situation, now, body, f"{decision.text}: {message}", decision.wait_s)
+
+
+def wait(situation: Situation, now: Now, body: Body, message: str, seconds: float) -> Situation:
+    """Look again in ``seconds``."""
+    waiting = to(situation, now, EngineState.BACKING_OFF, body, message)
+    return msgspec.structs.replace(waiting, retry_at=now.mono + seconds, automatic=True, blames=situation.blames)
+
+
+def park(situation: Situation, now: Now, body: Body, why: str) -> Situation:
+    """Leave it to a person."""
+    parked = to(because(situation, why), now, EngineState.PARKED, body, f"{why} ({_UNPARK})")
+    return msgspec.structs.replace(parked, automatic=True, blames=situation.blames)
+
+
+def describe(event: Exited) -> str:
+    """Say in one line how a life ended."""
+    if event.code is None:
+        text = "ended while nobody watched, exit status unknown"
+    elif event.code < 0:
+        text = f"killed by {_signal_name(-event.code)}"
+    else:
+        text = f"exited by itself with code {event.code}"
+    if event.left:
+        text += f"; still running: {', '.join(f'pid {pid}' for pid in event.left[:8])} (a stop or a start ends them)"
+    return f"{text}: {event.last_words}" if event.last_words else text
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
