@@ -59,7 +59,7 @@ WAIT = [
         "RuntimeError: The server socket has failed to listen on any local network address. useIpv6: 0, code: -98, "
         "name: EADDRINUSE, message: address already in use"
     ),
-    "OSError: [Errno 28] No space left on device: '/root/.cache/vllm/torch_compile_cache/3054e70459/rank_0_0'",
+    "OSError: [Errno 28] No space left on device: '/models/cache/torch_compile_cache/3054e70459/rank_0_0'",
 ]
 RETRY = [
     f"{V0_32}torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of",
