@@ -146,10 +146,12 @@ def _heard(state: State, canary: CanaryReading, seen: Observation) -> State:
         return state
     view = None if seen.reading is None else seen.reading.view
     tokens = None if view is None else view.counters.get("generation_tokens")
+    kept = canary if _troubled(state) else None
     if canary.outcome is not CanaryOutcome.REFUSED or view is None:
-        return replace(state, canary=canary if _troubled(state) else None, refused=0, refused_tokens=None)
-    same = state.refused > 0 and tokens == state.refused_tokens
-    return replace(state, canary=canary, refused=state.refused + 1 if same else 1, refused_tokens=tokens)
+        return replace(state, canary=kept, refused=0, refused_tokens=None)
+    again = state.refused > 0 and tokens == state.refused_tokens
+    refused = state.refused + 1 if again else 1
+    return replace(state, canary=canary if again else kept, refused=refused, refused_tokens=tokens)
 
 
 def _troubled(state: State) -> bool:
