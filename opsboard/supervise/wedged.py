@@ -22,9 +22,13 @@ NEEDS_RESET = {
 def wedged(cards: Iterable[GpuView], gpus: Collection[str] | None, now: float) -> str | None:
     """Return what a person must do to one of ``gpus`` before anything can run there; None when nothing is known.
 
-    ``gpus`` are uuids or numbers; None, an engine that may use any, looks at all ``cards``. ``now`` is Unix seconds.
+    ``gpus`` are uuids or numbers; None, an engine that may use any, is judged only where there is but one card.
+    ``now`` is Unix seconds.
     """
-    for card in cards:
+    known = tuple(cards)
+    if gpus is None:
+        known = known if len({card.index for card in known}) == 1 else ()
+    for card in known:
         if gpus is not None and not {card.uuid, card.parent, str(card.index)} & set(gpus):
             continue
         if card.lost:

@@ -49,6 +49,7 @@ def test_what_a_restart_may_cure(healthy: GpuView) -> None:
 def test_only_the_cards_of_the_engine_count() -> None:
     cards = [card(0, lost=True), card(1)]
     assert wedged(cards, ("GPU-1",), NOW) is None
+    assert wedged(cards, None, NOW) is None, "it may run on the other one"
     assert wedged(cards, (), NOW) is None
     assert wedged(cards, ("0",), NOW) is not None
     assert wedged([card(1), card(1, lost=True, parent="GPU-1", mig="1g.10gb")], ("GPU-1",), NOW) is not None
