@@ -25,7 +25,7 @@ from opsboard.supervise.manners import read
 from opsboard.supervise.processes import below, everybody, look, send
 from opsboard.supervise.takeover import life
 from opsboard.supervise.takeover.find import find
-from opsboard.supervise.takeover.kept import keep, kept
+from opsboard.supervise.takeover.kept import Kept, keep, kept
 from opsboard.supervise.takeover.reproduction import reproduce, to_launch
 from tests.support.herd import NOWHERE, free_port, kill
 from tests.support.waiting import wait_until, wait_until_async
@@ -84,15 +84,16 @@ def test_a_copy_is_told_what_the_first_one_was(herd: Herd, tmp_path: Path) -> No
     with started(*argv, cwd=place, env=ENVIRONMENT, umask=0o27, preexec_fn=unusual) as process:
         first = told(place / "told")
         found = reproduce(process.pid)
-        keep(found, herd.bundle("a"))
+        keep(Kept(url=NOWHERE, reproduction=found), herd.bundle("a"))
     assert not found.lives
     assert found.fatal == ()
     assert set(found.dropped) == {"SSH_TTY", "OPSBOARD_INSTANCE"}
     (place / "told").unlink()
 
     again = kept(herd.bundle("a"))
-    assert again == found
-    launched = asyncio.run(herd.launch(to_launch(again, "a", NOWHERE)))
+    assert again is not None
+    assert again.reproduction == found
+    launched = asyncio.run(herd.launch(to_launch(again.reproduction, "a", again.url)))
     second = told(place / "told")
     mark = second["env"].pop("OPSBOARD_INSTANCE")
     assert mark == launched.instance
@@ -208,9 +209,9 @@ def test_from_somebodys_process_to_a_supervised_one(herd: Herd, tmp_path: Path) 
     command = (sys.executable, "-S", str(TELLTALE), str(tmp_path / "told"), "serve", str(port))
 
     async def take_over(first: int) -> int:
-        keep(reproduce(first), herd.bundle("a"))
-        life.begin(reproduce(first), herd.bundle("a"), herd.runtime_dir, name="a", url=url)
-        supervisor = herd.supervisor(to_launch(kept(herd.bundle("a")) or reproduce(first), "a", url))
+        found = reproduce(first)
+        life.begin(found, herd.bundle("a"), herd.runtime_dir, name="a", url=url)
+        supervisor = herd.supervisor(to_launch(found, "a", url))
         await supervisor.adopt_all()
         try:
             assert supervisor.life("a").pid == first

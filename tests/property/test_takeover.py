@@ -17,7 +17,7 @@ from opsboard.core.secret import Secret
 from opsboard.supervise import bundle
 from opsboard.supervise.manners import LIMITS, Manners, parse, parse_limits
 from opsboard.supervise.takeover.gap import Gap
-from opsboard.supervise.takeover.kept import FILE, forget, keep, kept
+from opsboard.supervise.takeover.kept import FILE, Kept, everything, forget, keep, kept
 from opsboard.supervise.takeover.reproduction import Reproduction
 from opsboard.supervise.takeover.variables import parse as parse_environment
 
@@ -53,13 +53,14 @@ REPRODUCTIONS = st.builds(
 )
 
 
-@given(REPRODUCTIONS)
-def test_what_is_kept_comes_back(reproduction: Reproduction) -> None:
+@given(st.builds(Kept, url=NAMES, reproduction=REPRODUCTIONS))
+def test_what_is_kept_comes_back(known: Kept) -> None:
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder, "engines", "chat")
         assert kept(directory) is None
-        keep(reproduction, directory)
-        assert kept(directory) == reproduction
+        keep(known, directory)
+        assert kept(directory) == known
+        assert everything(directory.parent) == ({"chat": known}, [])
         assert stat.S_IMODE((directory / FILE).stat().st_mode) == 0o600
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
         assert [path.name for path in directory.iterdir()] == [FILE]
@@ -100,11 +101,15 @@ def test_an_environment_that_was_wiped_is_never_taken_for_one(env: dict[str, str
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "pid": "x"}'])
 def test_damage_is_told(tmp_path: Path, content: str) -> None:
-    path = tmp_path / FILE
+    path = tmp_path / "chat" / FILE
+    path.parent.mkdir()
     path.touch(mode=0o600)
     path.write_text(content)
     with pytest.raises(SuperviseError, match="is damaged"):
-        kept(tmp_path)
+        kept(path.parent)
+    found, errors = everything(tmp_path)
+    assert not found
+    assert [error.hint for error in errors] == ["remove it and take the engine over again"]
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o620, 0o602])

@@ -10,7 +10,7 @@ import pytest
 from opsboard.core.errors import SuperviseError
 from opsboard.core.secret import Secret
 from opsboard.supervise.launch import environment
-from opsboard.supervise.takeover.reproduction import Reproduction, judge, to_launch
+from opsboard.supervise.takeover.reproduction import Reproduction, api_key, judge, to_launch
 from opsboard.supervise.takeover.seen import Account, Ancestor, FileId
 from tests.support.seen_process import ALICE, DAEMON, ENGINE, LOGIN, MANNERS, NAMESPACES, daemon_of, engine
 
@@ -169,6 +169,21 @@ def test_gpus_are_named_only_when_they_are_certain(variables: str, gpus: tuple[s
     spec = to_launch(judge(engine(environ=Secret(variables)), daemon_of(ALICE, 1000)), "a", "http://127.0.0.1:1")
     assert spec.gpus == gpus
     environment(spec, "id", {})  # gpus and env agree
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "key"),
+    [
+        (("vllm", "serve", "--api-key", "a", "b"), "VLLM_API_KEY=c\0", "a"),
+        (("vllm", "serve", "--api-key=a"), "", "a"),
+        (("vllm", "serve"), "VLLM_API_KEY=c\0", "c"),
+        (("vllm", "serve", "--api-key"), "", None),
+        (("vllm", "serve"), "VLLM_API_KEY=\0", None),
+    ],
+)
+def test_the_key_that_clients_need(argv: tuple[str, ...], environ: str, key: str | None) -> None:
+    found = api_key(judge(engine(argv=argv, environ=Secret(environ)), DAEMON))
+    assert found == (None if key is None else Secret(key))
 
 
 # --- who else has a say

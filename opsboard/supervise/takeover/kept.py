@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from opsboard.core.errors import SuperviseError
+from opsboard.core.model import Record
 from opsboard.core.secret import Secret
 from opsboard.supervise import bundle
 from opsboard.supervise.takeover.reproduction import Reproduction
@@ -17,24 +18,31 @@ FILE = "taken_over.json"
 _FORMAT = 1
 
 
-def keep(reproduction: Reproduction, directory: Path) -> None:
+class Kept(Record, frozen=True, kw_only=True):
+    """An engine that was taken over: where it serves, and how it is started again."""
+
+    url: str
+    reproduction: Reproduction
+
+
+def keep(known: Kept, directory: Path) -> None:
     """Write it into the bundle ``directory``, which is made if need be; it survives a power cut.
 
     Raises:
         SuperviseError: it could not be written, or does not come back as it was.
     """
-    record = msgspec.to_builtins(reproduction, enc_hook=_reveal)
+    record = msgspec.to_builtins(known, enc_hook=_reveal)
     try:
         for folder in (directory.parent, directory):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         bundle.write(str(directory), FILE, {"format": _FORMAT, **record}, sync=True)
     except OSError as error:
         raise SuperviseError(f"{directory / FILE}: cannot be written: {error.strerror}", permanent=False) from error
-    if kept(directory) != reproduction:
+    if kept(directory) != known:
         raise SuperviseError(f"{directory / FILE} does not hold what was written", hint="is its command very long?")
 
 
-def kept(directory: Path) -> Reproduction | None:
+def kept(directory: Path) -> Kept | None:
     """Return what was kept, None when nothing was.
 
     Raises:
@@ -55,9 +63,24 @@ def kept(directory: Path) -> Reproduction | None:
     if record is None or record.pop("format", None) != _FORMAT:
         raise SuperviseError(f"{path} is damaged, or of another version of opsboard", hint=again)
     try:
-        return msgspec.convert(record, Reproduction, dec_hook=_believe)
+        return msgspec.convert(record, Kept, dec_hook=_believe)
     except (msgspec.ValidationError, TypeError, ValueError) as error:
         raise SuperviseError(f"{path} is damaged", hint=again) from error
+
+
+def everything(engines: Path) -> tuple[dict[str, Kept], list[SuperviseError]]:
+    """Return all that is kept below ``STATE_DIR/engines`` by the engine's name, and what could not be believed."""
+    found: dict[str, Kept] = {}
+    errors: list[SuperviseError] = []
+    for path in sorted(engines.glob(f"*/{FILE}")):
+        try:
+            known = kept(path.parent)
+        except SuperviseError as error:
+            errors.append(error)
+        else:
+            if known is not None:
+                found[path.parent.name] = known
+    return found, errors
 
 
 def forget(directory: Path) -> None:

@@ -139,6 +139,21 @@ def to_launch(reproduction: Reproduction, name: str, url: str, **settings: Any) 
     )
 
 
+def api_key(reproduction: Reproduction) -> Secret | None:
+    """Return the key that a vLLM asks its clients for, None when it asks for none.
+
+    The first of ``--api-key KEY [KEY ...]``, which passes over VLLM_API_KEY
+    (vllm/entrypoints/serve/middleware/register.py).
+    """
+    for place, word in enumerate(reproduction.argv):
+        option, equals, value = word.partition("=")
+        if option in {"--api-key", "--api_key"}:
+            value = value if equals else next(iter(reproduction.argv[place + 1 : place + 2]), "")
+            return Secret(value) if value else None
+    found = reproduction.env.get("VLLM_API_KEY")
+    return found if found is not None and found.reveal() else None
+
+
 def _gpus(env: Mapping[str, Secret]) -> tuple[str, ...] | None:
     """Return the GPUs that the environment names for certain; None leaves it to the environment alone.
 
