@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -207,6 +207,8 @@ def _explain_type(path: Path, data: Any, error: msgspec.ValidationError) -> Conf
         except (KeyError, IndexError, TypeError):
             return ConfigError(f"{path}: `{where}`: {message}")
     text = message[0].lower() + message[1:]
+    if (words := _words_allowed(where)) and isinstance(found, str):
+        text = f"expected one of {', '.join(words)}"
     for technical, plain in _PLAIN_TYPES.items():
         text = text.replace(technical, plain)
     shown = "" if "found" in text or _holds_secret(where) else f", found {found!r}"
@@ -216,6 +218,12 @@ def _explain_type(path: Path, data: Any, error: msgspec.ValidationError) -> Conf
     elif where in {"engine", "route"} and isinstance(found, dict):
         hint = f"write [[{where}]], with two brackets: there may be several"
     return ConfigError(f"{path}: `{where}`: {text.split(', got')[0]}{shown}", hint=hint)
+
+
+def _words_allowed(where: str) -> tuple[str, ...]:
+    """Return the words of which a key holds one; empty where it holds something else."""
+    hint = get_type_hints(Engine).get(where.rpartition(".")[2])
+    return get_args(hint) if get_origin(hint) is Literal else ()
 
 
 def _holds_secret(where: str) -> bool:

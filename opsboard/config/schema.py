@@ -5,7 +5,7 @@ Each field's description is its documentation (docs/configuration.md is made fro
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -84,7 +84,17 @@ class Engine(Section, frozen=True, kw_only=True):
         Meta(description="Unix user to run as; with a root daemon every `command` needs one, be it `root`"),
     ] = None
     autostart: Annotated[bool, Meta(description="start with the daemon, unless an operator stopped it")] = False
+    restart: Annotated[
+        Literal["on-failure", "always", "never"],
+        Meta(
+            description="when opsboard restarts it by itself: `on-failure` after every end that nobody asked for, "
+            "whatever its exit code, and when it hangs; `always` after ends that others asked for, too; `never`"
+        ),
+    ] = "on-failure"
     ready_timeout: Annotated[Seconds, Meta(description="time a start may take until the engine serves")] = Seconds(900)
+    drain_timeout: Annotated[
+        Seconds, Meta(description="time that requests under way get before a restart; `0s` drains not at all")
+    ] = Seconds(60)
     stop_timeout: Annotated[Seconds, Meta(description="time between TERM and KILL")] = Seconds(30)
 
     @property
@@ -94,7 +104,7 @@ class Engine(Section, frozen=True, kw_only=True):
 
 
 class Route(Section, frozen=True, kw_only=True):
-    """`[[route]]`: engines that stand in for each other, under the model that clients ask for."""
+    """`[[route]]`: engines that stand in for each other. Its last healthy one is not taken out without `--now`."""
 
     model: Annotated[str, Meta(description="what clients ask for")]
     targets: Annotated[tuple[str, ...], Meta(description="names of the engines that serve it")]

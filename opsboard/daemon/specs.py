@@ -23,6 +23,7 @@ def engine_specs(config: Config) -> list[EngineSpec]:
             url=e.url,
             supervised=e.supervised,
             command=None if e.command is None else without_secrets(e.command),
+            drain_timeout_s=float(e.drain_timeout) if e.supervised else None,
         )
         for e in config.engine
     ]
@@ -68,6 +69,8 @@ def _launch_spec(engine: Engine, gpus: GpuReading | None) -> LaunchSpec:
         autostart=engine.autostart,
         ready_timeout_s=engine.ready_timeout,
         stop_timeout_s=engine.stop_timeout,
+        restart=engine.restart,
+        drain_timeout_s=engine.drain_timeout,
     )
 
 

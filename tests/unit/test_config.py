@@ -38,7 +38,9 @@ gpus = [0, 1]
 env = { HF_HOME = "/models", HF_TOKEN = "hf_abc" }
 user = "vllm"
 autostart = true
+restart = "always"
 ready_timeout = "15m"
+drain_timeout = "90s"
 stop_timeout = "30s"
 [[engine]]
 name = "llama-b"
@@ -72,6 +74,8 @@ def test_a_whole_file_is_read(config_file: Path) -> None:
     assert first.api_key.reveal() == "sekret"
     assert first.supervised
     assert not second.supervised
+    assert (first.restart, first.drain_timeout) == ("always", 90.0)
+    assert (second.restart, second.drain_timeout) == ("on-failure", 60.0)
     assert [(route.model, route.targets) for route in config.route] == [("chat", ("llama-a", "llama-b"))]
 
 
@@ -199,6 +203,11 @@ BAD = {
         '[exporter]\nlisten = "0.0.0.0:8000"\n' + ENGINE + 'command = ["x"]',
         "'a' and `exporter.listen` both use 127.0.0.1:8000",
         "its own port",
+    ),
+    "restart when": (
+        ENGINE + 'command = ["x"]\nrestart = "sometimes"',
+        "`engine[0].restart`: expected one of on-failure, always, never, found 'sometimes'",
+        None,
     ),
     "wrong unit": ('[store]\nmax_bytes = "4 parsecs"', "found '4 parsecs'", None),
     "too fast": ('[collect]\ninterval = "10ms"', "at least 200ms", None),

@@ -94,11 +94,24 @@ def cards(*uuids: str) -> GpuReading:
 
 
 def test_supervised_engines_are_launched_and_observed_ones_are_not() -> None:
-    (spec,) = launch_specs(config(ready_timeout=5.0, stop_timeout=6.0, autostart=True, user="u", env={"X": "1"}), None)
+    (spec,) = launch_specs(
+        config(
+            ready_timeout=5.0,
+            stop_timeout=6.0,
+            drain_timeout=7.0,
+            restart="never",
+            autostart=True,
+            user="u",
+            env={"X": "1"},
+        ),
+        None,
+    )
     assert (spec.name, spec.command, spec.url, spec.user) == ("a", ("serve",), URL, "u")
     assert (spec.ready_timeout_s, spec.stop_timeout_s, spec.autostart, spec.gpus) == (5.0, 6.0, True, None)
+    assert (spec.restart, spec.drain_timeout_s) == ("never", 7.0)
     assert dict(spec.env) == {"X": "1"}
-    assert [spec.supervised for spec in engine_specs(config())] == [True, False]
+    shown = engine_specs(config())
+    assert [(spec.supervised, spec.drain_timeout_s) for spec in shown] == [(True, 60.0), (False, None)]
 
 
 def test_gpu_numbers_become_uuids() -> None:
