@@ -6,15 +6,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from opsboard.cli.common import client, echo_json, echo_table, shown, shown_age
-from opsboard.cli.outcome import act
+from opsboard.cli.outcome import act, roll
 from opsboard.core.clock import SystemClock
-from opsboard.core.errors import UsageError
+from opsboard.core.errors import NotFound, UsageError
+from opsboard.core.waiting import told
+from opsboard.core.wire import EngineDetail
 
 if TYPE_CHECKING:
     from opsboard.cli.main import Options
     from opsboard.client.sync import Client
+    from opsboard.core.wire import Engine
 
 
 @click.group()
@@ -27,9 +31,10 @@ def engine() -> None:
 @click.pass_obj
 def list_engines(options: Options, as_json: bool) -> None:
     """List the engines the daemon knows."""
-    engines = client(options).status().engines
+    source = client(options)
+    engines = source.status().engines
     if as_json:
-        echo_json(engines)
+        echo_json([_whole(source, item) for item in engines])
         return
     now = SystemClock().now().wall
     rows = [
@@ -41,30 +46,67 @@ def list_engines(options: Options, as_json: bool) -> None:
             shown(item.pid),
             shown_age(None if item.state_since is None else now - item.state_since),
             item.url or "--",
-            item.message or "",
+            told(item, now),
         ]
         for item in engines
     ]
     echo_table(["NAME", "KIND", "BY", "STATE", "PID", "SINCE", "URL", ""], rows)
 
 
-def _action(kind: str, summary: str) -> Callable[..., None]:
+def _whole(source: Client, item: Engine) -> dict[str, object]:
+    """Return an engine as on the board, with its timeline and the steps of its last restart."""
+    try:
+        detail = source.engine(item.name)
+    except NotFound:  # it left the configuration just now
+        detail = EngineDetail(engine=item)
+    more = {"timeline": detail.timeline, "transaction": detail.transaction}
+    return msgspec.structs.asdict(item) | more
+
+
+def _action(kind: str, summary: str, *flags: tuple[str, str]) -> Callable[..., None]:
     @engine.command(kind, help=summary, short_help=summary.partition(":")[0].rstrip(".") + ".")
     @click.argument("names", metavar="NAME...", nargs=-1)
     @click.option("--all", "every", is_flag=True, help="Every supervised engine.")
     @click.option("--reason", metavar="TEXT", help="Kept on the engine's timeline.")
     @click.option("--wait", is_flag=True, help="Return when all of them are done; exit 1 if one failed.")
     @click.pass_obj
-    def run(options: Options, names: tuple[str, ...], every: bool, reason: str | None, wait: bool) -> None:
+    def run(
+        options: Options,
+        names: tuple[str, ...],
+        every: bool,
+        reason: str | None,
+        wait: bool,
+        now: bool = False,
+        rolling: bool = False,
+    ) -> None:
         source = client(options)
-        act(source, _targets(source, names, every), kind, reason, wait=wait)
+        targets = _targets(source, names, every)
+        if rolling and len(targets) > 1:
+            roll(source, targets, reason, wait=wait, now=now)
+        else:
+            act(source, targets, kind, reason, wait=wait, now=now)
 
+    for name, told_of in flags:
+        run = click.option(name, is_flag=True, help=told_of)(run)
     return run
 
 
-start = _action("start", "Start engines.")
+start = _action(
+    "start", "Start engines: a parked one gets a fresh budget of restarts, a drained one is back in service."
+)
 stop = _action("stop", "Stop engines: TERM to the group, then KILL; done when every process is gone.")
-restart = _action("restart", "Stop and start engines.")
+restart = _action(
+    "restart",
+    "Restart engines: drain, stop, start, prove; refused for the last healthy target of a route.",
+    ("--now", "Without draining, and even if it is the last healthy target of a route."),
+    ("--rolling", "One after the other; stop at the first that fails."),
+)
+drain = _action(
+    "drain",
+    "Take engines out of service: they run on; refused for the last healthy target of a route.",
+    ("--now", "Even if it is the last healthy target of a route."),
+)
+undrain = _action("undrain", "Bring drained engines back.")
 
 
 def _targets(source: Client, names: tuple[str, ...], every: bool) -> list[str]:

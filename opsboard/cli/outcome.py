@@ -12,9 +12,16 @@ from opsboard.core.errors import ControlError, NotReachable
 
 if TYPE_CHECKING:
     from opsboard.client.sync import Client
-    from opsboard.core.wire import EngineDetail
+    from opsboard.core.model import Step
+    from opsboard.core.wire import Engine, EngineDetail
 
-_DONE = {"start": ("ready", "asleep"), "restart": ("ready", "asleep"), "stop": ("stopped",)}
+_DONE = {
+    "start": ("ready", "asleep"),
+    "restart": ("ready", "asleep"),
+    "stop": ("stopped",),
+    "drain": ("draining",),
+    "undrain": ("ready", "asleep"),
+}
 _FAILED = ("failed", "parked")
 _POLL_S = 0.25
 _GLANCE_S, _GLANCE_POLL_S = 1.0, 0.05  # a launch answers within 0.1 s
@@ -25,39 +32,86 @@ class Asked:
     """An action that the daemon took on, and the engine as it was ``before``."""
 
     def __init__(self, kind: str, before: EngineDetail) -> None:
-        """``kind`` is start, stop or restart."""
+        """``kind`` is the action's."""
         self.name = before.engine.name
         self.said = ""
         self._kind = kind
         self._before = before
+        self._steps = 0
 
     def begun(self, now: EngineDetail) -> bool:
         """Tell whether it has begun. Raises ControlError when it failed at once, as most failures do."""
         self._raise_failure(now)
         pid, before = now.engine.pid, self._before.engine.pid
-        return (
-            self._kind == "stop"
-            or now.engine.state == "stopping"
-            or (pid is not None and (self._kind == "start" or pid != before))
-        )
+        match self._kind:
+            case "stop":
+                return True
+            case "drain" | "undrain":
+                return now.engine.state in _DONE[self._kind]
+            case "start":
+                return pid is not None or now.engine.state == "stopping"
+            case _:
+                return bool(self._own_steps(now)) or (pid is not None and pid != before)
 
     def done(self, now: EngineDetail) -> bool:
         """Tell whether it is done, and write what the engine does until then. Raises ControlError when it failed."""
         self._raise_failure(now)
-        engine, before = now.engine, self._before.engine
-        restart = self._kind == "restart"
-        moved = engine.state_since != before.state_since or (not restart and engine.state == before.state)
-        if moved and engine.state in _DONE[self._kind] and (not restart or engine.pid != before.pid):
-            click.echo(f"{self.name}: {engine.state}")
+        self._tell_steps(now)
+        if self._is_done(now.engine):
+            click.echo(f"{self.name}: {now.engine.state}")
             return True
-        line = engine.state if engine.phase is None else f"{engine.state}: {engine.phase}"
+        self._tell_state(now.engine)
+        self._raise_end(now)
+        return False
+
+    def _is_done(self, engine: Engine) -> bool:
+        if engine.state not in _DONE[self._kind]:
+            return False
+        match self._kind:
+            case "drain":
+                return not engine.running and not engine.waiting
+            case "restart":
+                return self._moved(engine) and engine.pid != self._before.engine.pid
+            case _:
+                return True
+
+    def _moved(self, engine: Engine) -> bool:
+        return engine.state_since != self._before.engine.state_since
+
+    def _raise_end(self, now: EngineDetail) -> None:
+        """Raise ControlError when nothing more will come of it."""
+        engine, steps = now.engine, self._own_steps(now)
+        if steps and steps[-1].outcome == "aborted":
+            raise ControlError(f"{self.name}: {self._kind} aborted: {steps[-1].text or 'no reason known'}")
+        over = engine.state in _FAILED and (self._moved(engine) or self._kind == "undrain")
+        doubted = (
+            self._kind == "restart" and engine.state == "draining" and engine.pid != self._before.engine.pid is not None
+        )
+        if over or doubted:
+            message = f"{self.name}: {engine.state}: {engine.message or 'no reason known'}"
+            raise ControlError(message, hint=f"opsboard engine logs {self.name}")
+
+    def _tell_state(self, engine: Engine) -> None:
+        more = engine.phase or (engine.message if engine.state == "backing_off" else None)
+        line = engine.state if more is None else f"{engine.state}: {more}"
         if line != self.said:
             click.echo(f"{self.name}: {line}", err=True)
             self.said = line
-        if moved and engine.state in _FAILED:
-            message = f"{self.name}: {engine.state}: {engine.message or 'no reason known'}"
-            raise ControlError(message, hint=f"opsboard engine logs {self.name}")
-        return False
+
+    def _tell_steps(self, now: EngineDetail) -> None:
+        """Write each step of a restart when it is over, with what it took."""
+        over = [step for step in self._own_steps(now) if step.outcome is not None]
+        for step in over[self._steps :]:
+            outcome = None if step.outcome == "ok" else step.outcome
+            said = ": ".join(part for part in (outcome, step.text) if part)
+            took = "" if step.seconds is None else f"{step.seconds:.1f} s"
+            click.echo(f"{self.name}: {step.name:<8}{took:>8}  {said}".rstrip(), err=True)
+        self._steps = max(self._steps, len(over))
+
+    def _own_steps(self, now: EngineDetail) -> tuple[Step, ...]:
+        """Return the steps that belong to what was asked: those of an earlier restart began before it."""
+        old, new = self._before.transaction, now.transaction
+        return () if old and new and old[0].started == new[0].started else new
 
     def _raise_failure(self, now: EngineDetail) -> None:
         """Raise ControlError when the timeline has told that the action failed."""
@@ -66,7 +120,26 @@ class Asked:
                 raise ControlError(f"{self.name}: {event.text}")
 
 
-def act(source: Client, names: Sequence[str], kind: str, reason: str | None, *, wait: bool) -> None:
+def roll(source: Client, names: Sequence[str], reason: str | None, *, wait: bool, now: bool = False) -> None:
+    """Let the daemon restart engines one after the other; follow the first until it has begun, all with ``wait``.
+
+    Raises:
+        NotReachable: the daemon is not there, or went away; it goes on without us if it is there.
+        ControlError: one failed; those after it were not touched.
+    """
+    asked = [Asked("restart", source.engine(name)) for name in names]
+    first, *others = names
+    source.action(first, "restart", reason, now=now, then=others)
+    for number, one in enumerate(asked if wait else asked[:1], start=1):
+        for _, failure in _follow(source, [one], wait=wait):
+            if failure is not None:
+                left = ", ".join(names[number:])
+                raise ControlError(f"{failure.message}; not touched: {left}" if left else failure.message)
+    if not wait:
+        click.echo(f"{first}: restart accepted; then, one at a time: {', '.join(others)}")
+
+
+def act(source: Client, names: Sequence[str], kind: str, reason: str | None, *, wait: bool, now: bool = False) -> None:
     """Ask ``kind`` of every engine, then follow them all: to the end with ``wait``, else until it has begun.
 
     Raises:
@@ -85,7 +158,7 @@ def act(source: Client, names: Sequence[str], kind: str, reason: str | None, *, 
     asked: list[Asked] = []
     for name, detail in before.items():
         try:
-            source.action(name, kind, reason)
+            source.action(name, kind, reason, now=now)
         except NotReachable:
             raise
         except ControlError as error:

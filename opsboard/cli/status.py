@@ -8,6 +8,7 @@ import click
 
 from opsboard.cli.common import client, echo_json, echo_table, shown, shown_age, shown_bytes
 from opsboard.core.clock import SystemClock
+from opsboard.core.waiting import told
 
 if TYPE_CHECKING:
     from opsboard.cli.main import Options
@@ -70,7 +71,7 @@ def _write(now: Status) -> None:
         ]
         echo_table(header, [_engine(engine) for engine in now.engines])
         for engine in now.engines:
-            note = engine.message or engine.reading.error
+            note = told(engine, now.time) or engine.reading.error
             if note:
                 click.echo(f"  {engine.name}: {note}")
     else:

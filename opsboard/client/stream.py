@@ -50,10 +50,22 @@ class AsyncClient:
         return decode(await self._call("GET", target("/v1/engines", name)), EngineDetail)
 
     async def action(
-        self, name: str, kind: str, reason: str | None = None, idempotency_key: str | None = None
+        self,
+        name: str,
+        kind: str,
+        reason: str | None = None,
+        idempotency_key: str | None = None,
+        *,
+        now: bool = False,
+        then: Sequence[str] = (),
     ) -> ActionAccepted:
-        """Ask for ``start``, ``stop`` or ``restart``; returns as soon as the daemon took it on."""
-        body = msgspec.json.encode(ActionRequest(kind=kind, reason=reason, idempotency_key=idempotency_key))
+        """Ask for an action; returns as soon as the daemon took it on.
+
+        ``kind`` is start, stop, restart, drain or undrain; ``now`` and ``then`` as in :class:`ActionRequest`.
+        """
+        body = msgspec.json.encode(
+            ActionRequest(kind=kind, reason=reason, idempotency_key=idempotency_key, now=now, then=tuple(then))
+        )
         return decode(await self._call("POST", target("/v1/engines", name, "actions"), body), ActionAccepted)
 
     async def history(

@@ -5,7 +5,7 @@ SI: seconds, bytes, ratios 0..1, USD; unknown is null, never 0; latencies and ra
 
 from __future__ import annotations
 
-from opsboard.core.model import GpuProcess, HostView, Phase, ProcessView, Record, Step
+from opsboard.core.model import GpuProcess, HostView, Phase, ProcessView, Record, Step, Transition
 
 STATUS_SCHEMA = "opsboard.status/1"
 RECORDING_SCHEMA = "opsboard.recording/1"
@@ -107,14 +107,6 @@ class EventInfo(Record, frozen=True, kw_only=True):
     kind: str
     text: str
     severity: str = "info"
-
-
-class Transition(Record, frozen=True, kw_only=True):
-    """A change of an engine's state: when it came into ``state``, and why."""
-
-    t: float
-    state: str
-    reason: str | None = None
 
 
 class EngineDetail(Record, frozen=True, kw_only=True):
@@ -234,11 +226,17 @@ class Status(Record, frozen=True, kw_only=True):
 
 
 class ActionRequest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Body of ``POST /v1/engines/NAME/actions``: kind is start, stop or restart."""
+    """Body of ``POST /v1/engines/NAME/actions``: kind is start, stop, restart, drain or undrain.
+
+    ``now``: even if it takes the last healthy target of a route away; a restart then cuts off what is under way.
+    ``then`` (restart): engines to restart after this one, one at a time, as long as none fails.
+    """
 
     kind: str
     reason: str | None = None
     idempotency_key: str | None = None
+    now: bool = False
+    then: tuple[str, ...] = ()
 
 
 class ActionAccepted(Record, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Protocol
 
 from opsboard.core.clock import Clock
@@ -17,7 +17,8 @@ from opsboard.daemon.pipeline import EngineSpec
 from opsboard.httpd import Peer
 from opsboard.store.state import AuditEntry
 
-KINDS = ("start", "stop", "restart")
+KINDS = ("start", "stop", "restart", "drain", "undrain")
+WITH_NOW = ("restart", "drain")
 FAILED = "action_failed"
 """Kind of the event that says so; clients look for it."""
 REASON_CHARS = 500
@@ -33,8 +34,17 @@ class Hands(Protocol):
     async def stop(self, name: str, reason: str) -> None:
         """Stop an engine; returns when no process of it is left."""
 
-    async def restart(self, name: str, reason: str) -> None:
-        """Stop, then start."""
+    async def restart(self, name: str, reason: str, *, now: bool = False) -> None:
+        """Drain, stop, then start; ``now``: without draining, and whatever it takes away."""
+
+    async def restart_rolling(self, names: Iterable[str], reason: str, *, now: bool = False) -> None:
+        """Restart one after the other; stop at the first that fails."""
+
+    async def drain(self, name: str, reason: str, *, now: bool = False) -> None:
+        """Take an engine out of service and leave it running; ``now``: whatever that takes away."""
+
+    async def undrain(self, name: str, reason: str) -> None:
+        """Bring it back."""
 
 
 class Actions:
@@ -62,16 +72,11 @@ class Actions:
 
         The same ``idempotency_key`` again returns the first answer and does nothing.
         """
-        if request.kind not in KINDS:
-            raise UsageError(f"no action is called {sanitise(request.kind, 40)!r}", hint=f"one of {', '.join(KINDS)}")
-        spec = self._find(name)
-        if spec is None:
-            raise NotFound(f"no engine is called {sanitise(name, 80)!r}", hint="`opsboard engine list` shows them")
+        _check(request)
+        for one in (name, *request.then):
+            self._check_engine(one, request.kind)
         if self._hands is None:
             raise Denied("this daemon only looks", hint="run `opsboard daemon` with a configuration to operate engines")
-        if not spec.supervised:
-            hint = "give it a `command` in the configuration, or use what started it"
-            raise Conflict(f"{name} is observed: opsboard did not start it and cannot {request.kind} it", hint=hint)
         known = self._keys.get(request.idempotency_key) if request.idempotency_key else None
         if known is not None:
             if (known.engine, known.kind) != (name, request.kind):
@@ -88,6 +93,14 @@ class Actions:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
+    def _check_engine(self, name: str, kind: str) -> None:
+        spec = self._find(name)
+        if spec is None:
+            raise NotFound(f"no engine is called {sanitise(name, 80)!r}", hint="`opsboard engine list` shows them")
+        if not spec.supervised and self._hands is not None:
+            hint = "give it a `command` in the configuration, or use what started it"
+            raise Conflict(f"{name} is observed: opsboard did not start it and cannot {kind} it", hint=hint)
+
     def _remember(self, key: str | None, accepted: ActionAccepted) -> None:
         if key:
             self._keys[key] = accepted
@@ -98,33 +111,61 @@ class Actions:
         reason = None if request.reason is None else sanitise(request.reason, REASON_CHARS)
         uid, pid = (None, None) if peer is None else (peer.uid, peer.pid)
         now = self._clock.now().wall
-        subject = f"engine/{accepted.engine}"
-        self._audit(AuditEntry(t=now, action=accepted.kind, subject=subject, uid=uid, pid=pid, reason=reason))
+        how = " now" if request.now else ""
         why = f": {reason}" if reason else ""
-        self._tell(accepted, f"{accepted.kind} asked by uid {uid} (pid {pid}){why}", Severity.INFO)
-        work = {"start": hands.start, "stop": hands.stop, "restart": hands.restart}[accepted.kind]
-        task = asyncio.get_running_loop().create_task(self._carry_out(work, accepted, reason or "asked by hand"))
+        for name in (accepted.engine, *request.then):
+            subject = f"engine/{name}"
+            self._audit(AuditEntry(t=now, action=accepted.kind + how, subject=subject, uid=uid, pid=pid, reason=reason))
+            self._tell(name, f"{accepted.kind}{how} asked by uid {uid} (pid {pid}){why}", Severity.INFO)
+        work = _work(hands, request, accepted.engine, reason or "asked by hand")
+        task = asyncio.get_running_loop().create_task(self._carry_out(work, accepted))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _carry_out(
-        self, work: Callable[[str, str], Awaitable[None]], accepted: ActionAccepted, reason: str
-    ) -> None:
+    async def _carry_out(self, work: Coroutine[None, None, None], accepted: ActionAccepted) -> None:
         try:
-            await work(accepted.engine, reason)
+            await work
         except OpsboardError as error:
             hint = f" ({error.hint})" if error.hint else ""
-            self._tell(accepted, f"{accepted.kind} failed: {error.message}{hint}", Severity.ERROR, FAILED)
+            self._tell(accepted.engine, f"{accepted.kind} failed: {error.message}{hint}", Severity.ERROR, FAILED)
         except Exception as error:  # noqa: BLE001  whatever the supervisor does, the operator is told
-            self._tell(accepted, f"{accepted.kind} failed: {sanitise(repr(error))}", Severity.ERROR, FAILED)
+            text = f"{accepted.kind} failed: {sanitise(repr(error))}"
+            self._tell(accepted.engine, text, Severity.ERROR, FAILED)
 
-    def _tell(self, accepted: ActionAccepted, text: str, severity: Severity, kind: str = "action") -> None:
+    def _tell(self, name: str, text: str, severity: Severity, kind: str = "action") -> None:
         self._on_event(
             Event(
                 t=self._clock.now().wall,
-                subject=f"engine/{accepted.engine}",
+                subject=f"engine/{name}",
                 kind=kind,
                 text=sanitise(text),
                 severity=severity,
             )
         )
+
+
+def _check(request: ActionRequest) -> None:
+    """Raise UsageError for what no engine can be asked."""
+    if request.kind not in KINDS:
+        raise UsageError(f"no action is called {sanitise(request.kind, 40)!r}", hint=f"one of {', '.join(KINDS)}")
+    if request.now and request.kind not in WITH_NOW:
+        raise UsageError(f"`now` says nothing about {request.kind}", hint=f"it goes with {', '.join(WITH_NOW)}")
+    if request.then and request.kind != "restart":
+        raise UsageError("`then` is of a rolling restart", hint=f"ask each engine to {request.kind}")
+
+
+def _work(hands: Hands, request: ActionRequest, name: str, reason: str) -> Coroutine[None, None, None]:
+    """Return what carries an action out."""
+    match request.kind:
+        case "start":
+            return hands.start(name, reason)
+        case "stop":
+            return hands.stop(name, reason)
+        case "drain":
+            return hands.drain(name, reason, now=request.now)
+        case "undrain":
+            return hands.undrain(name, reason)
+        case _ if request.then:
+            return hands.restart_rolling((name, *request.then), reason, now=request.now)
+        case _:
+            return hands.restart(name, reason, now=request.now)

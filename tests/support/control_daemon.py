@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,8 +65,17 @@ class FakeHands:
     async def stop(self, name: str, reason: str) -> None:
         await self._do("stop", name, reason)
 
-    async def restart(self, name: str, reason: str) -> None:
-        await self._do("restart", name, reason)
+    async def restart(self, name: str, reason: str, *, now: bool = False) -> None:
+        await self._do("restart now" if now else "restart", name, reason)
+
+    async def restart_rolling(self, names: Iterable[str], reason: str, *, now: bool = False) -> None:
+        await self._do("rolling now" if now else "rolling", " ".join(names), reason)
+
+    async def drain(self, name: str, reason: str, *, now: bool = False) -> None:
+        await self._do("drain now" if now else "drain", name, reason)
+
+    async def undrain(self, name: str, reason: str) -> None:
+        await self._do("undrain", name, reason)
 
 
 class FakeDaemon:
@@ -77,7 +86,11 @@ class FakeDaemon:
         self.clock = ManualClock()
         self.state = PipelineState(
             "gpu-a",
-            [EngineSpec(name="a", url="http://127.0.0.1:1", supervised=True), EngineSpec(name="b", url="http://x:1")],
+            [
+                EngineSpec(name="a", url="http://127.0.0.1:1", supervised=True),
+                EngineSpec(name="b", url="http://x:1"),
+                EngineSpec(name="a2", url="http://127.0.0.1:2", supervised=True),
+            ],
         )
         self.hands = FakeHands()
         self.events: list[Event] = []

@@ -68,6 +68,51 @@ def test_what_an_action_may_not_be(path: Path) -> None:
     with_daemon(path, test)
 
 
+def test_now_drain_and_rolling_reach_the_supervisor(path: Path) -> None:
+    async def test(daemon: FakeDaemon) -> None:
+        client = AsyncClient(path)
+        await client.action("a", "restart", now=True)
+        await client.action("a", "drain")
+        await client.action("a", "undrain")
+        await client.action("a", "restart", then=["a2"])
+        await client.action("a", "restart", now=True, then=["a2"])
+        while len(daemon.hands.done) < 5:
+            await asyncio.sleep(0.01)
+        assert [done[:2] for done in daemon.hands.done] == [
+            ("restart now", "a"),
+            ("drain", "a"),
+            ("undrain", "a"),
+            ("rolling", "a a2"),
+            ("rolling now", "a a2"),
+        ]
+        assert [(entry.action, entry.subject) for entry in daemon.asked] == [
+            ("restart now", "engine/a"),
+            ("drain", "engine/a"),
+            ("undrain", "engine/a"),
+            ("restart", "engine/a"),
+            ("restart", "engine/a2"),
+            ("restart now", "engine/a"),
+            ("restart now", "engine/a2"),
+        ]
+        assert daemon.events[0].text.startswith("restart now asked by uid")
+
+    with_daemon(path, test)
+
+
+def test_what_makes_no_sense_together_is_refused(path: Path) -> None:
+    async def test(daemon: FakeDaemon) -> None:
+        client = AsyncClient(path)
+        with pytest.raises(ControlError, match="`now` says nothing about stop"):
+            await client.action("a", "stop", now=True)
+        with pytest.raises(ControlError, match="`then` is of a rolling restart"):
+            await client.action("a", "start", then=["a2"])
+        with pytest.raises(NotFound, match="no engine is called 'c'"):
+            await client.action("a", "restart", then=["c"])
+        assert daemon.asked == []
+
+    with_daemon(path, test)
+
+
 def test_a_body_that_makes_no_sense(path: Path) -> None:
     async def test(daemon: FakeDaemon) -> None:
         for body in ("{}", '{"kind": 5}', '{"kind": "stop", "force": true}', "not json"):

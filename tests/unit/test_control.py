@@ -46,7 +46,7 @@ def test_the_board_the_detail_the_history(path: Path) -> None:
         client = Client(path)
         assert await in_thread(client.status) == daemon.status()
         assert await AsyncClient(path).status() == daemon.status()
-        assert [engine.name for engine in await in_thread(client.engines)] == ["a", "b"]
+        assert [engine.name for engine in await in_thread(client.engines)] == ["a", "b", "a2"]
         assert (await in_thread(lambda: client.engine("a"))).engine.running == 3
         assert (await AsyncClient(path).engine("a")).log_path == str(daemon.log)
         assert (await in_thread(lambda: client.engine("b"))).engine.name == "b"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
+import msgspec
 import pytest
 
-from opsboard.cli.outcome import act
+from opsboard.cli.outcome import act, roll
 from opsboard.core.errors import Conflict, ControlError, NotFound, NotReachable
+from opsboard.core.model import Step
 from opsboard.core.wire import ActionAccepted, Engine, EngineDetail, EventInfo, ReadingInfo
 
 FAILED = EventInfo(t=1.0, subject="engine/x", kind="action_failed", text="start failed: no room", severity="error")
@@ -44,8 +47,10 @@ class FakeSource:
         left = self.engines[name]
         return left.pop(0) if len(left) > 1 else left[0]
 
-    def action(self, name: str, kind: str, _reason: str | None = None) -> ActionAccepted:
-        self.calls.append(f"{kind} {name}")
+    def action(
+        self, name: str, kind: str, _reason: str | None = None, *, now: bool = False, then: Sequence[str] = ()
+    ) -> ActionAccepted:
+        self.calls.append(" ".join([kind, name, *then, *(["now"] if now else [])]))
         if name in self.refused:
             raise self.refused[name]
         return ActionAccepted(id="1", kind=kind, engine=name)
@@ -128,3 +133,93 @@ def test_an_endless_wait_ends_and_says_where_it_stood(capsys: pytest.CaptureFixt
     with pytest.raises(ControlError, match="2 of 2 engines: a, b"):
         do(source, "start")
     assert "a: still starting after 3600 s" in capsys.readouterr().err
+
+
+STEPS = (
+    Step(name="drain", started=10.0, seconds=12.43, outcome="ok", text="7 requests finished"),
+    Step(name="end", started=22.4, seconds=3.1, outcome="ok"),
+    Step(name="start", started=25.5, seconds=31.0, outcome="failed", text="exit 1"),
+)
+
+
+def stepping(*steps: int, states: Sequence[str] = (), old: Sequence[Step] = ()) -> list[EngineDetail]:
+    """Return looks at a restart of which so many steps are over: the next one is under way; 0: of an ``old`` one."""
+    states = states or ["ready"] * len(steps)
+    found = looks("a", *states, pids=(*(1 if state in {"ready", "draining"} else 2 for state in states[:-1]), 2))
+    running = Step(name="under way", started=99.0)
+    return [
+        msgspec.structs.replace(one, transaction=(*STEPS[:n], running) if n else tuple(old))
+        for one, n in zip(found, steps, strict=True)
+    ]
+
+
+def test_the_steps_of_a_restart_are_told_once_each_with_their_time(capsys: pytest.CaptureFixture[str]) -> None:
+    old = (Step(name="drain", started=1.0, seconds=1.0, outcome="ok", text="of an earlier restart"),)
+    do(
+        FakeSource(a=stepping(0, 0, 1, 1, 2, old=old, states=("ready", "ready", "draining", "starting", "ready"))),
+        "restart",
+    )
+    said = capsys.readouterr()
+    assert said.out == "a: ready\n"
+    assert [line for line in said.err.splitlines() if line.endswith((" s", "finished"))] == [
+        "a: drain     12.4 s  7 requests finished",
+        "a: end        3.1 s",
+    ]
+
+
+def test_a_step_that_failed_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ControlError, match="a: parked: no reason known"):
+        do(FakeSource(a=stepping(0, 3, states=("ready", "parked"))), "restart")
+    assert "a: start     31.0 s  failed: exit 1" in capsys.readouterr().err
+
+
+def test_a_restarted_engine_that_is_not_let_into_service_is_a_failure() -> None:
+    with pytest.raises(ControlError, match="a: draining: no reason known"):
+        do(FakeSource(a=looks("a", "ready", "starting", "draining", pids=(1, 2, 2))), "restart")
+
+
+def test_a_restart_that_somebody_called_off_is_a_failure() -> None:
+    off = (Step(name="drain", started=10.0, seconds=4.0, outcome="aborted", text="asked by hand"),)
+    called_off = msgspec.structs.replace(looks("a", "ready", pids=(1,))[0], transaction=off)
+    with pytest.raises(ControlError, match="a: restart aborted: asked by hand"):
+        do(FakeSource(a=[*looks("a", "ready", "draining", pids=(1, 1)), called_off]), "restart")
+
+
+def test_a_drain_is_done_when_nothing_is_in_flight(capsys: pytest.CaptureFixture[str]) -> None:
+    found = looks("a", "ready", "draining", "draining", "draining")
+    busy = [
+        msgspec.structs.replace(one, engine=msgspec.structs.replace(one.engine, running=n))
+        for one, n in zip(found, (7.0, 7.0, 1.0, 0.0), strict=True)
+    ]
+    source = FakeSource(a=busy)
+    do(source, "drain")
+    assert source.calls.count("look a") == 4
+    assert capsys.readouterr().out == "a: draining\n"
+
+
+def test_now_is_handed_on() -> None:
+    source = FakeSource(a=looks("a", "ready", "ready", pids=(1, 2)))
+    act(source, ["a"], "restart", None, wait=False, now=True)  # type: ignore[arg-type]
+    assert "restart a now" in source.calls
+
+
+def test_a_rolling_restart_is_one_request_and_followed_in_its_order(capsys: pytest.CaptureFixture[str]) -> None:
+    states = ("ready", "stopping", "starting", "ready")
+    source = FakeSource(**{name: looks(name, *states, pids=(1, 1, 2, 2)) for name in "abc"})
+    roll(source, ["a", "b", "c"], None, wait=True)  # type: ignore[arg-type]
+    assert [call for call in source.calls if call.startswith("restart")] == ["restart a b c"]
+    assert capsys.readouterr().out.splitlines() == ["a: ready", "b: ready", "c: ready"]
+
+
+def test_a_rolling_restart_that_fails_names_what_was_not_touched() -> None:
+    good = looks("a", "ready", "starting", "ready", pids=(1, 2, 2))
+    bad = looks("b", "ready", "starting", "failed", pids=(1, 2, None))
+    source = FakeSource(a=good, b=bad, c=looks("c", "ready"), d=looks("d", "ready"))
+    with pytest.raises(ControlError, match="b: failed: no reason known; not touched: c, d"):
+        roll(source, ["a", "b", "c", "d"], None, wait=True)  # type: ignore[arg-type]
+
+
+def test_without_wait_a_rolling_restart_goes_on_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    source = FakeSource(a=looks("a", "ready", "starting", pids=(1, 2)), b=looks("b", "ready"))
+    roll(source, ["a", "b"], None, wait=False)  # type: ignore[arg-type]
+    assert capsys.readouterr().out == "a: restart accepted; then, one at a time: b\n"
