@@ -8,7 +8,8 @@ from opsboard.core.errors import UsageError
 from opsboard.core.model import Record
 from opsboard.tui.columns import COLUMNS
 
-ACTIONS = ("start", "stop", "restart")
+ACTIONS = ("start", "stop", "restart", "drain", "undrain")
+_NOW = ("restart", "drain")
 _WITH_ENGINE = (*ACTIONS, "open", "logs")
 _ALONE = ("events", "help", "pause", "dump", "quit")
 VERBS = (*_WITH_ENGINE, "sort", "filter", *_ALONE)
@@ -17,11 +18,12 @@ SORTS = tuple(column.key for column in COLUMNS if column.key != "trend")
 
 
 class Command(Record, frozen=True, kw_only=True):
-    """A command that makes sense: ``argument`` is an engine, a column, or a filter."""
+    """A command that makes sense: ``argument`` is an engine, a column, or a filter; ``now`` as on the command line."""
 
     verb: str
     argument: str = ""
     reverse: bool = False
+    now: bool = False
 
 
 def parse(text: str, engines: Sequence[str]) -> Command:
@@ -41,7 +43,7 @@ def parse(text: str, engines: Sequence[str]) -> Command:
     if verb == "filter":
         return Command(verb=verb, argument=" ".join(rest))
     if verb in _WITH_ENGINE:
-        return Command(verb=verb, argument=_engine(verb, rest, engines))
+        return Command(verb=verb, argument=_engine(verb, rest, engines), now=_now(verb, rest[1:]))
     if verb == "sort":
         return _sort(rest)
     return Command(verb=verb)
@@ -53,6 +55,14 @@ def _engine(verb: str, rest: Sequence[str], engines: Sequence[str]) -> str:
     if rest[0] not in engines:
         raise UsageError(f"{verb}: no engine {rest[0]!r}", hint=" ".join(engines))
     return rest[0]
+
+
+def _now(verb: str, rest: Sequence[str]) -> bool:
+    """Return whether ``now`` follows the engine. Raises UsageError for any other word."""
+    unknown = [word for word in rest if word.removeprefix("--") != "now" or verb not in _NOW]
+    if unknown:
+        raise UsageError(f"{verb}: what is {unknown[0]!r}?", hint="now" if verb in _NOW else f"{verb} NAME")
+    return bool(rest)
 
 
 def _sort(rest: Sequence[str]) -> Command:
@@ -71,6 +81,8 @@ def choices(text: str, engines: Sequence[str]) -> tuple[str, ...]:
     last = words[-1]
     if len(words) == 2 and words[0] in _WITH_ENGINE:
         return tuple(name for name in engines if name.startswith(last))
+    if len(words) == 3 and words[0] in _NOW:
+        return tuple(word for word in ("now",) if word.startswith(last))
     if len(words) == 2 and words[0] == "sort":
         return tuple(name for name in SORTS if name.startswith(last))
     if len(words) == 3 and words[0] == "sort":

@@ -1,4 +1,4 @@
-"""One engine's own screen: who it is, and one of four looks at it."""
+"""One engine's own screen: who it is, and one of five looks at it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from opsboard.tui.history import RECENT, Range
 from opsboard.tui.latency import latencies, rows
 from opsboard.tui.logview import LogWindow, log
 from opsboard.tui.spans import Line, Span, clip, dimmed, fit, split_ends
+from opsboard.tui.steps import restart, story, under_way
 from opsboard.tui.timeline import event_line
 from opsboard.tui.view import Size, View, reading_is_old
 
-LOOKS = ("overview", "anatomy", "log", "events")
+LOOKS = ("overview", "anatomy", "log", "events", "timeline")
+_FROM_THE_TOP = ("anatomy", "timeline")
 
 
 class EngineView(Record, frozen=True, kw_only=True):
@@ -133,7 +135,7 @@ def _look(engine: Engine, view: View, own: EngineView, room: Size) -> list[Line]
         return [clip((Span(" " + fit(own.problem or "asking the daemon", room.width - 2), "dim"),), room.width)]
     if own.look == "overview":
         return _overview(engine, own.detail, view, own, room)
-    top = 0 if own.top is None and own.look == "anatomy" else own.top
+    top = 0 if own.top is None and own.look in _FROM_THE_TOP else own.top
     return scrolled(_lines(own, own.detail, view, room.width), top, room)
 
 
@@ -141,6 +143,8 @@ def _lines(own: EngineView, detail: EngineDetail, view: View, width: int) -> lis
     """Return all lines of a look that scrolls."""
     if own.look == "anatomy":
         return anatomy(detail, view, width)
+    if own.look == "timeline":
+        return story(detail, view, width)
     lines = [event_line(event, view, width) for event in detail.events]
     return lines or [clip((Span(" no events of this engine yet", "dim"),), width)]
 
@@ -164,7 +168,7 @@ def last_top(total: int, height: int) -> int:
 
 def moved_top(view: View, own: EngineView, room: Size, by: int) -> int | None:
     """Return ``own.top`` after a scroll by ``by`` lines down (negative: up); events at their end stay there: None."""
-    if own.detail is None or own.look not in ("anatomy", "events"):
+    if own.detail is None or own.look not in (*_FROM_THE_TOP, "events"):
         return own.top
     events = own.look == "events"
     inner = room.height - _head_height(view, own, room.width)
@@ -175,6 +179,13 @@ def moved_top(view: View, own: EngineView, room: Size, by: int) -> int | None:
 
 
 def _overview(engine: Engine, detail: EngineDetail, view: View, own: EngineView, room: Size) -> list[Line]:
+    """Return a restart while it is under way, latencies, and charts where there is room for them."""
+    steps = restart(detail.transaction, view, room.width) if under_way(detail.transaction) else []
+    room = Size(room.width, room.height - len(steps))
+    return steps + _numbers(engine, detail, view, own, room)
+
+
+def _numbers(engine: Engine, detail: EngineDetail, view: View, own: EngineView, room: Size) -> list[Line]:
     names = rows(detail, max(2, min(8, room.height - 10)))
     lines = latencies(detail, own.mode, room.width, len(names))
     if room.width >= 180 and own.mode == "all":

@@ -8,63 +8,99 @@ from opsboard.core.model import Record
 from opsboard.core.wire import Engine
 from opsboard.tui import format as fmt
 from opsboard.tui.glyphs import Glyphs
-from opsboard.tui.spans import Line, Span, clip, fit, line_width, width_of
+from opsboard.tui.spans import Line, Span, clip, fit, line_width, width_of, wrapped
 from opsboard.tui.view import Size
 
 SERVING = ("ready", "draining", "starting", "unreachable")
 """States in which an engine may have requests in flight: stopping one then needs its name typed."""
-_NOTHING_TO_DO = {"start": ("ready", "starting", "asleep"), "stop": ("stopped",)}
+TAKES_OUT = ("restart", "drain")
+"""What the daemon refuses of an engine that is the last healthy target of a route."""
+_CUTS_OFF = ("stop", "restart")
+_NOTHING_TO_DO = {"start": ("ready", "starting", "asleep"), "stop": ("stopped",), "drain": ("draining",)}
+_ONLY_WHERE = {"drain": ("ready", "draining", "starting"), "undrain": ("draining",)}
 
 
 class Question(Record, frozen=True, kw_only=True):
-    """What is asked: ``kind`` is start, stop or restart, ``typed`` the name as far as typed. Cancel has the focus."""
+    """What is asked: ``kind`` is an action, ``typed`` the name as far as typed. Cancel has the focus.
+
+    ``now``: without draining, and whatever it takes away. ``objection``: why the daemon does it only ``now``.
+    """
 
     engine: Engine
     kind: str
+    now: bool = False
+    objection: str | None = None
     typed: str = ""
     on_action: bool = False
 
     @property
+    def refused(self) -> bool:
+        """True when the daemon would not do it."""
+        return self.objection is not None and not self.now
+
+    @property
     def needs_name(self) -> bool:
         """True when the engine's name must be typed first."""
-        return self.kind != "start" and self.engine.state in SERVING
+        return not self.refused and self.kind in _CUTS_OFF and self.engine.state in SERVING
 
     @property
     def allowed(self) -> bool:
         """True when the action's button may be pressed."""
-        return not self.needs_name or self.typed == self.engine.name
+        return not self.refused and (not self.needs_name or self.typed == self.engine.name)
 
 
 def needless(engine: Engine, kind: str) -> str | None:
     """Return in one sentence why there is nothing to ask, None when there is."""
-    if engine.state not in _NOTHING_TO_DO.get(kind, ()):
-        return None
-    return f"{engine.name} is {fmt.state_word(engine.state, short=False)} already: there is nothing to {kind}"
+    state = fmt.state_word(engine.state, short=False)
+    if engine.state in _NOTHING_TO_DO.get(kind, ()):
+        return f"{engine.name} is {state} already: there is nothing to {kind}"
+    if engine.state not in _ONLY_WHERE.get(kind, (engine.state,)):
+        return f"{engine.name} is {state}: there is nothing to {kind}"
+    return None
 
 
-def consequence(engine: Engine, kind: str) -> str:
-    """Return in one sentence what will happen."""
+def consequence(question: Question) -> str:
+    """Return in one or two sentences what will happen."""
+    engine, kind = question.engine, question.kind
+    if question.refused:
+        return f"{question.objection}: refused. `:{kind} {engine.name} now` does it all the same."
+    load = _load(engine)
+    if kind == "start":
+        anew = "It is un-parked, with a fresh budget of restarts. " if engine.state == "parked" else ""
+        return anew + "The engine is started; loading takes as long as it takes."
+    anyhow = f"{question.objection}. " if question.objection else ""
+    if kind == "undrain":
+        off = "The restart that it drains for is called off. " if engine.until is not None else ""
+        return off + "It takes requests of its routes again."
+    if kind == "drain":
+        rest = f"{load} requests go on" if load else "it serves nothing right now"
+        return f"{anyhow}It leaves its routes; {rest}. It keeps running until somebody undrains, restarts or stops it."
+    if kind == "restart" and not question.now and load and engine.drain_timeout_s is not None:
+        return (
+            f"It drains up to {fmt.duration(engine.drain_timeout_s)}: {load} requests may finish. Then it starts anew."
+        )
+    if load:
+        return f"{anyhow}{load} requests are cut off."
+    if engine.state == "ready":
+        return f"{anyhow}It serves nothing right now."
+    return f"It is {fmt.state_word(engine.state, short=False)} now."
+
+
+def _load(engine: Engine) -> str:
+    """Return what is in flight, empty where nothing is."""
     busy = [
         f"{fmt.whole(engine.running)} running" if engine.running else "",
         f"{fmt.whole(engine.waiting)} waiting" if engine.waiting else "",
     ]
-    load = " and ".join(part for part in busy if part)
-    if kind == "start":
-        return "The engine is started; loading takes as long as it takes."
-    if load:
-        return f"{load} requests are cut off."
-    return (
-        "It serves nothing right now."
-        if engine.state == "ready"
-        else f"It is {fmt.state_word(engine.state, short=False)} now."
-    )
+    return " and ".join(part for part in busy if part)
 
 
 def box(question: Question, width: int, glyphs: Glyphs) -> list[Line]:
     """Return the dialog as lines of ``width`` cells."""
     inner = width - 4
     engine = question.engine
-    body: list[Sequence[Span]] = [(Span(fit(consequence(engine, question.kind), inner)),), ()]
+    said = consequence(question)
+    body: list[Sequence[Span]] = [*wrapped((Span(fit(said, width_of(said))),), inner), ()]
     if question.needs_name:
         body += [
             (
@@ -79,7 +115,7 @@ def box(question: Question, width: int, glyphs: Glyphs) -> list[Line]:
             (),
         ]
     body.append(_buttons(question))
-    title = f" {question.kind} {engine.name} "
+    title = f" {question.kind} {engine.name}{' now' if question.now else ''} "
     return framed(fit(title, min(width_of(title), inner), middle=True), body, width, glyphs)
 
 

@@ -36,8 +36,8 @@ class Feed(Protocol):
         """Yield the last ``lines`` of an engine's log, then new ones as they come."""
         ...
 
-    async def act(self, name: str, kind: str, reason: str) -> ActionAccepted:
-        """Ask for ``start``, ``stop`` or ``restart`` of an engine."""
+    async def act(self, name: str, kind: str, reason: str, *, now: bool = False) -> ActionAccepted:
+        """Ask for an action on an engine; ``now``: without draining, and whatever it takes away."""
         ...
 
 
@@ -73,6 +73,6 @@ class ClientFeed:
         """Follow an engine's log."""
         return self._client.logs(name, lines, follow=True)
 
-    async def act(self, name: str, kind: str, reason: str) -> ActionAccepted:
+    async def act(self, name: str, kind: str, reason: str, *, now: bool = False) -> ActionAccepted:
         """Hand an action to the daemon."""
-        return await self._client.action(name, kind, reason)
+        return await self._client.action(name, kind, reason, now=now)

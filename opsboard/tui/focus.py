@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from opsboard.core.text import sanitise_line
+from opsboard.core.waiting import told
 from opsboard.core.wire import Engine
 from opsboard.tui import format as fmt
 from opsboard.tui.charts import CHARTS, Chart, chart
@@ -82,7 +83,7 @@ def trouble(engine: Engine, view: View) -> str | None:
         return f"numbers are {fmt.age(engine.reading.age_s)} old"
     if engine.restarted:
         return "just restarted: rates are withheld until there are two readings of this life"
-    return engine.message
+    return told(engine, view.status.time if view.status else 0.0) or None
 
 
 def warning(text: str, width: int, most: int) -> list[Line]:

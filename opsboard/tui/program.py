@@ -13,10 +13,11 @@ from textual.app import App
 from opsboard.config.places import state_dir
 from opsboard.core.clock import Clock
 from opsboard.core.errors import ControlError, OpsboardError, UsageError
+from opsboard.core.routes import last_target
 from opsboard.core.text import sanitise
 from opsboard.core.wire import Status
 from opsboard.tui import commands
-from opsboard.tui.dialog import needless
+from opsboard.tui.dialog import TAKES_OUT, Question, needless
 from opsboard.tui.driver import Driver, congested, exit_soon, without_extras
 from opsboard.tui.dump import dump
 from opsboard.tui.feed import Feed
@@ -169,11 +170,11 @@ class BoardApp(App[int]):
         self.session.say(text)
         self.page.redraw()
 
-    def propose(self, kind: str, name: str) -> None:
-        """Ask whether to start, stop or restart an engine, if that is possible at all."""
+    def propose(self, kind: str, name: str, *, now: bool = False) -> None:
+        """Ask whether to touch an engine, if that is possible at all; ``now`` as on the command line."""
         status = self.session.status
         engine = next((e for e in status.engines if e.name == name), None) if status else None
-        if engine is None:
+        if status is None or engine is None:
             return
         if self.session.readonly:
             self.say("read-only: engines cannot be touched from here")
@@ -184,15 +185,16 @@ class BoardApp(App[int]):
         elif (why := needless(engine, kind)) is not None:
             self.say(sanitise(why))
         else:
-            page = self.page
-            self.push_screen(ConfirmPage(engine, kind, page, lambda: self._act_soon(kind, name)))
+            objection = last_target(name, status.routes) if kind in TAKES_OUT else None
+            question = Question(engine=engine, kind=kind, now=now, objection=objection)
+            self.push_screen(ConfirmPage(question, self.page, lambda: self._act_soon(kind, name, now=now)))
 
-    def _act_soon(self, kind: str, name: str) -> None:
-        self.run_worker(self._act(kind, name), exit_on_error=True)
+    def _act_soon(self, kind: str, name: str, *, now: bool) -> None:
+        self.run_worker(self._act(kind, name, now=now), exit_on_error=True)
 
-    async def _act(self, kind: str, name: str) -> None:
+    async def _act(self, kind: str, name: str, *, now: bool) -> None:
         try:
-            accepted = await self.feed.act(name, kind, "on the board")
+            accepted = await self.feed.act(name, kind, "on the board", now=now)
         except ControlError as error:
             self.say(f"{kind} {sanitise(name)}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
         else:
@@ -221,7 +223,7 @@ class BoardApp(App[int]):
             return
         verb = command.verb
         if verb in commands.ACTIONS:
-            self.propose(verb, command.argument)
+            self.propose(verb, command.argument, now=command.now)
         elif verb in ("open", "logs"):
             self.open_engine(command.argument, "log" if verb == "logs" else "overview")
         elif verb == "sort":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from opsboard.core.waiting import reason, waits_for
 from opsboard.core.wire import Engine
 from opsboard.tui import format as fmt
 from opsboard.tui.bars import bar
@@ -133,14 +134,16 @@ def _instead_of_numbers(engine: Engine, view: View, *, wide: bool) -> list[Span]
         return _progress(engine, view)
     style = STATE_STYLES.get(state_key(engine, view), "")
     if state in ("failed", "parked", "backing_off", "stopped"):
-        text = engine.message or engine.reading.error or ""
+        text = reason(engine) or engine.reading.error or ""
+        due = waits_for(engine, view.status.time) if view.status else None
         code = engine.exit_code
         told = (
             code is None or (code == 0 and state == "stopped") or f"code {code}" in text or (code < 0 and "SIG" in text)
         )
         spans = [
             Span("" if told else f"exit {code}  ", style),
-            Span(_ago(engine, view) if wide or not text else "", "dim"),
+            Span(f"{due}  " if due else "", style),
+            Span(_ago(engine, view) if not due and (wide or not text) else "", "dim"),
             Span(text, "" if state != "stopped" else "dim"),
         ]
         return spans if any(span.text for span in spans) else []

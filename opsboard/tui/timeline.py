@@ -32,7 +32,7 @@ def event_line(event: EventInfo, view: View, width: int) -> Line:
     lead = f"{view.glyphs.warn} " if style else "  "
     return clip(
         (
-            Span(f" {_when(event.t, view)} ", "dim"),
+            Span(f" {when(event.t, view)} ", "dim"),
             Span(lead, style),
             Span(fit(subject, max(room, min(width_of(subject), width // 4)), middle=True) + " ", style or "strong"),
             Span(fit(event.text, len(event.text))),
@@ -41,7 +41,7 @@ def event_line(event: EventInfo, view: View, width: int) -> Line:
     )
 
 
-def _when(t: float, view: View) -> str:
+def when(t: float, view: View) -> str:
     """Return the time of day, with the weekday in the seconds' place when it was another day."""
     old = view.status is not None and view.status.time - t > 20 * 3600
     return fmt.clock(t, view.zone, "%a %H:%M" if old else " %H:%M:%S")

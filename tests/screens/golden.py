@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from opsboard.core.routes import last_target
 from opsboard.core.series import split_series
 from opsboard.core.wire import Incident, Status
 from opsboard.tui.detail import EngineView, engine_screen
@@ -21,7 +22,7 @@ from opsboard.tui.screens.board import BoardPage
 from opsboard.tui.screens.engine import keys_of
 from opsboard.tui.spans import Line, line_text, width_of
 from opsboard.tui.view import Link, Order, Size, View
-from tests.screens import boards
+from tests.screens import boards, supervised
 
 FOLDER = Path(__file__).parents[1] / "golden" / "screens"
 SMALL, MIDDLE, LARGE = Size(80, 24), Size(120, 40), Size(200, 60)
@@ -78,6 +79,14 @@ def asked(size: Size) -> list[Line]:
     return overlaid(on_board(boards.busy())(size), box(question, 64, UNICODE), size)
 
 
+def restarted(name: str, *, now: bool = False) -> Callable[[Size], list[Line]]:
+    """Return what draws the question before a restart on a board in trouble."""
+    status = supervised.troubled()
+    engine = next(one for one in status.engines if one.name == name)
+    question = Question(engine=engine, kind="restart", now=now, objection=last_target(name, status.routes))
+    return lambda size: overlaid(on_board(status, cursor=name)(size), box(question, 64, UNICODE), size)
+
+
 def helped(size: Size) -> list[Line]:
     """Draw the help of the board."""
     shown = view(boards.busy(), readonly=True)
@@ -101,6 +110,8 @@ def _incidents() -> Status:
     return msgspec.structs.replace(boards.busy(), incidents=(one,))
 
 
+RESTARTING = boards.status((supervised.restarting(), boards.engine(1)), (boards.gpu(0),), events=())
+RESTARTED = boards.status((boards.failed(0), boards.engine(1)), (boards.gpu(0),), events=())
 FULL = boards.daemon(recorded=False, message="disk full: /var/lib/opsboard has 0 bytes left", dropped=1204)
 FIRST = boards.status((), (), daemon=boards.daemon(read_only=True), events=())
 GONE = Link(connected=False, silent_s=12.0, message="no daemon answers (/run/opsboard/opsboard.sock: nobody listens)")
@@ -133,8 +144,26 @@ CASES: Mapping[str, tuple[Callable[[Size], list[Line]], tuple[Size, ...]]] = {
     "engine-failed": (on_engine("mixtral", "anatomy"), (SMALL,)),
     "engine-stale": (on_engine("guard"), (SMALL,)),
     "engine-events": (on_engine("mixtral", "events"), (SMALL,)),
+    "engine-restarting": (
+        on_engine("llama-a", status=RESTARTING, detail=supervised.told(RESTARTING.engines[0])),
+        (SMALL, LARGE),
+    ),
+    "engine-timeline": (
+        on_engine(
+            "llama-a",
+            "timeline",
+            RESTARTED,
+            detail=supervised.told(RESTARTED.engines[0], supervised.OVER),
+        ),
+        (SMALL, LARGE),
+    ),
+    "supervision": (on_board(supervised.troubled(), cursor="mixtral"), (SMALL, MIDDLE, LARGE)),
+    "supervision-ascii": (on_board(supervised.troubled(), cursor="llama-b", glyphs=ASCII), (SMALL,)),
     "engine-log": (searched, (SMALL,)),
     "stop": (asked, (SMALL,)),
+    "restart": (restarted("llama-a"), (SMALL,)),
+    "restart-refused": (restarted("qwen-coder"), (SMALL,)),
+    "restart-now": (restarted("qwen-coder", now=True), (SMALL,)),
     "help": (helped, (SMALL,)),
 }
 

@@ -56,8 +56,8 @@ class ScriptedFeed:
         while True:
             yield await self.more_log.get()
 
-    async def act(self, name: str, kind: str, reason: str) -> ActionAccepted:
+    async def act(self, name: str, kind: str, reason: str, *, now: bool = False) -> ActionAccepted:
         if self.refuses is not None:
             raise self.refuses
-        self.acted.append((kind, name, reason))
+        self.acted.append((f"{kind} now" if now else kind, name, reason))
         return ActionAccepted(id="a1", kind=kind, engine=name)

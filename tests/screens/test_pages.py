@@ -15,7 +15,7 @@ from opsboard.core.errors import Conflict
 from opsboard.core.text import sanitise
 from opsboard.core.wire import EventInfo, Status
 from opsboard.tui.session import MESSAGE_S
-from tests.screens import boards
+from tests.screens import boards, supervised
 from tests.screens.stage import staged
 
 
@@ -159,6 +159,42 @@ async def test_a_failed_engine_is_restarted_without_its_name_but_not_by_one_key(
 
 
 @played
+async def test_the_last_target_of_a_route_is_restarted_only_when_it_is_said() -> None:
+    async with staged(supervised.troubled()) as stage:
+        await stage.press("j", "j", "r")
+        await stage.shows("qwen-coder is the last healthy target of route chat")
+        stage.clock.advance(1.0)
+        await stage.press("tab", "enter")
+        await stage.shows("nothing was done")
+        await stage.press("colon", *"restart qwen", "minus", *"coder now", "enter")
+        await stage.shows("are cut off")
+        stage.clock.advance(1.0)
+        await stage.press(*"qwen", "minus", *"coder", "enter")
+        await stage.shows("the daemon took it on")
+        assert [act[:2] for act in stage.feed.acted] == [("restart now", "qwen-coder")]
+
+
+@played
+async def test_draining_and_back() -> None:
+    async with staged(boards.busy()) as stage:
+        await stage.press("u")
+        await stage.shows("llama-a is ready: there is nothing to undrain")
+        await stage.press("d")
+        await stage.shows("It leaves its routes")
+        stage.clock.advance(1.0)
+        await stage.press("tab", "enter")
+        await stage.shows("the daemon took it on")
+        stage.feed.say(supervised.troubled())
+        await stage.shows("draining")
+        await stage.press("u")
+        await stage.shows("It takes requests of its routes again")
+        stage.clock.advance(1.0)
+        await stage.press("tab", "enter")
+        await stage.shows("the daemon took it on")
+        assert [act[:2] for act in stage.feed.acted] == [("drain", "llama-a"), ("undrain", "llama-a")]
+
+
+@played
 async def test_a_refusal_is_told() -> None:
     async with staged(boards.busy()) as stage:
         stage.feed.refuses = Conflict("mixtral is stopping", hint="wait until it has stopped")
@@ -243,7 +279,7 @@ async def test_an_engine_opens_with_details_past_and_ranges() -> None:
         await stage.shows("lines 3-")
         await stage.press("4")
         await stage.shows("requests wait for KV cache")
-        await stage.press("tab")
+        await stage.press("tab", "tab")
         await stage.shows("LATENCY")
         await stage.press("q")
         await stage.shows("STATE")

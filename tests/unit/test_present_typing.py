@@ -19,7 +19,7 @@ from opsboard.tui.table import filtered, ordered, table, window
 from opsboard.tui.terminal import ascii_only
 from opsboard.tui.timeline import KEPT, merged
 from opsboard.tui.view import Order, Size
-from tests.screens import boards, golden
+from tests.screens import boards, golden, supervised
 
 ENGINES = ["llama-a", "llama-b", "mixtral"]
 
@@ -29,6 +29,9 @@ ENGINES = ["llama-a", "llama-b", "mixtral"]
     [
         ("stop llama-a", Command(verb="stop", argument="llama-a")),
         ("engine restart mixtral", Command(verb="restart", argument="mixtral")),
+        ("restart mixtral now", Command(verb="restart", argument="mixtral", now=True)),
+        ("engine restart mixtral --now", Command(verb="restart", argument="mixtral", now=True)),
+        ("undrain llama-b", Command(verb="undrain", argument="llama-b")),
         ("sort kv reverse", Command(verb="sort", argument="kv", reverse=True)),
         ("sort", Command(verb="sort")),
         ("filter llama !ready", Command(verb="filter", argument="llama !ready")),
@@ -39,7 +42,7 @@ def test_commands(text: str, command: Command) -> None:
     assert parse(text, ENGINES) == command
 
 
-@pytest.mark.parametrize("text", ["", "fly", "stop", "stop nobody", "sort colour", "engine"])
+@pytest.mark.parametrize("text", ["", "fly", "stop", "stop nobody", "sort colour", "engine", "stop mixtral now"])
 def test_what_makes_no_sense_is_answered_with_what_does(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(text, ENGINES)
@@ -53,6 +56,7 @@ def test_completion() -> None:
     assert completed("stop l", ENGINES) == "stop llama-"
     assert completed("stop m", ENGINES) == "stop mixtral "
     assert completed("sort kv r", ENGINES) == "sort kv reverse "
+    assert completed("restart mixtral n", ENGINES) == "restart mixtral now "
     assert completed("engine stop m", ENGINES) == "engine stop mixtral "
     assert completed("nonsense x", ENGINES) == "nonsense x"
 
@@ -103,7 +107,35 @@ def test_stopping_a_serving_engine_needs_its_name() -> None:
     assert Question(engine=serving, kind="stop", typed="llama-a").allowed
     assert not Question(engine=serving, kind="start").needs_name
     assert Question(engine=failed, kind="restart").allowed
-    assert "48 running" in consequence(boards.engine(0, running=48.0), "stop")
+    assert "48 running" in consequence(Question(engine=boards.engine(0, running=48.0), kind="stop"))
+
+
+def test_a_restart_says_how_long_it_drains_and_now_that_it_does_not() -> None:
+    busy = boards.engine(0, running=7.0, waiting=2.0, drain_timeout_s=60.0)
+    assert consequence(Question(engine=busy, kind="restart")) == (
+        "It drains up to 1m00: 7 running and 2 waiting requests may finish. Then it starts anew."
+    )
+    assert consequence(Question(engine=busy, kind="restart", now=True)) == (
+        "7 running and 2 waiting requests are cut off."
+    )
+    idle = boards.engine(0, running=0.0, waiting=0.0, drain_timeout_s=60.0)
+    assert consequence(Question(engine=idle, kind="restart")) == "It serves nothing right now."
+
+
+def test_what_the_daemon_would_refuse_cannot_be_answered_with_yes() -> None:
+    refused = Question(engine=boards.engine(0), kind="restart", typed="llama-a", objection="it is the last one")
+    assert not refused.allowed
+    assert not refused.needs_name
+    assert "`:restart llama-a now` does it all the same" in consequence(refused)
+    forced = msgspec.structs.replace(refused, now=True)
+    assert forced.allowed
+    assert consequence(forced).startswith("it is the last one. 48 running")
+
+
+def test_a_drain_cuts_nothing_off_and_needs_no_name() -> None:
+    assert Question(engine=boards.engine(0), kind="drain").allowed
+    assert Question(engine=supervised.DRAINING, kind="undrain").allowed
+    assert "7 running requests go on" in consequence(Question(engine=supervised.DRAINING, kind="drain"))
 
 
 def test_the_log_follows_until_it_is_moved_and_again_at_its_end() -> None:
@@ -165,10 +197,14 @@ def test_what_is_so_already_is_not_asked() -> None:
     assert "ready already" in (needless(ready, "start") or "")
     assert "stopped already" in (needless(stopped, "stop") or "")
     assert needless(ready, "stop") is needless(ready, "restart") is needless(stopped, "start") is None
+    assert needless(ready, "drain") is needless(supervised.DRAINING, "undrain") is None
+    assert needless(stopped, "drain") == "llama-a is stopped: there is nothing to drain"
+    assert needless(ready, "undrain") == "llama-a is ready: there is nothing to undrain"
+    assert "draining already" in (needless(supervised.DRAINING, "drain") or "")
 
 
 def test_the_dialog_says_what_enter_does_in_80_cells() -> None:
-    for kind in ("start", "stop", "restart"):
+    for kind in ("start", "stop", "restart", "drain", "undrain"):
         for question, said in (
             (Question(engine=boards.engine(0), kind=kind, typed="llama-a"), "Enter cancels"),
             (Question(engine=boards.engine(0), kind=kind, typed="llama-a", on_action=True), f"Enter {kind}s it"),

@@ -51,6 +51,8 @@ class BoardPage(Page):
         Key(keys=("s",), action="act('start')", text="start", group="Engine", hint="start", mutates=True),
         Key(keys=("x",), action="act('stop')", text="stop", group="Engine", hint="stop", mutates=True),
         Key(keys=("r",), action="act('restart')", text="restart", group="Engine", hint="restart", mutates=True),
+        Key(keys=("d",), action="act('drain')", text="drain", group="Engine", mutates=True),
+        Key(keys=("u",), action="act('undrain')", text="undrain", group="Engine", mutates=True),
         Key(keys=("l",), action="logs", text="its log", group="Engine"),
         Key(keys=("y",), action="copy", text="copy its name", group="Engine"),
         Key(keys=("e",), action="events", text="all events", group="Engine"),

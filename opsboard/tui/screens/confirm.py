@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import msgspec
 from textual import events
 
-from opsboard.core.wire import Engine
 from opsboard.tui.dialog import Question, box, overlaid
 from opsboard.tui.keys import Key
 from opsboard.tui.lineedit import edited, pasted
@@ -27,10 +26,10 @@ class ConfirmPage(Page):
         Key(keys=("ctrl+c", "ctrl+q"), action="app.quit", text="quit", group="Everywhere"),
     )
 
-    def __init__(self, engine: Engine, kind: str, under: Page, go: Callable[[], None]) -> None:
+    def __init__(self, question: Question, under: Page, go: Callable[[], None]) -> None:
         """``go`` is called when, and only when, the question is answered with yes."""
         super().__init__()
-        self.question = Question(engine=engine, kind=kind)
+        self.question = question
         self._under = under
         self._go = go
         self._opened = 0.0

@@ -1,0 +1,95 @@
+"""A start or restart step by step, and the changes of state that an engine went through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from opsboard.core.model import Step, Transition
+from opsboard.core.text import sanitise_line
+from opsboard.core.wire import EngineDetail
+from opsboard.tui import format as fmt
+from opsboard.tui.header import STATE_STYLES
+from opsboard.tui.spans import Line, Span, Style, clip, fit, rule
+from opsboard.tui.timeline import when
+from opsboard.tui.view import View
+
+_LOOKS: dict[str | None, tuple[str, Style]] = {
+    None: ("starting", "info"),
+    "ok": ("ready", "ok"),
+    "skipped": ("stopped", "dim"),
+    "aborted": ("draining", "warn"),
+    "failed": ("failed", "bad"),
+}
+"""Of each outcome: the state whose shape it gets, and its style."""
+
+
+_OF_A_START = ("launch", "start")
+"""The steps that only a start begins with: a restart has an old life to end, or to prove gone."""
+
+
+def under_way(steps: Sequence[Step]) -> bool:
+    """Return True while one of the steps goes on."""
+    return any(step.outcome is None for step in steps)
+
+
+def restart(steps: Sequence[Step], view: View, width: int) -> list[Line]:
+    """Return a heading and a line a step; nothing where there was no restart."""
+    if not steps:
+        return []
+    kind = "start" if steps[0].name in _OF_A_START else "restart"
+    title = f"{kind} under way" if under_way(steps) else f"last {kind}"
+    return [
+        rule((Span(title, "strong"),), width, view.glyphs.horizontal),
+        *(_step(step, view, width) for step in steps),
+    ]
+
+
+def _step(step: Step, view: View, width: int) -> Line:
+    like, style = _LOOKS.get(step.outcome, ("unreachable", "warn"))
+    now = view.status.time if view.status else None
+    so_far = None if now is None else max(0.0, now - step.started)
+    took = fmt.duration(so_far if step.outcome is None else step.seconds)
+    word = "" if step.outcome in (None, "ok") else step.outcome
+    said = ": ".join(part for part in (word, step.text) if part)
+    return clip(
+        (
+            Span(f" {view.glyphs.states[like]} ", style),
+            Span(fit(step.name, 9), "strong" if step.outcome is None else ""),
+            Span(fit(took, 7, ">"), "dim" if step.outcome == "skipped" else ""),
+            Span("  "),
+            Span(
+                sanitise_line(said), "bad" if step.outcome == "failed" else "dim" if step.outcome == "skipped" else ""
+            ),
+        ),
+        width,
+    )
+
+
+def story(detail: EngineDetail, view: View, width: int) -> list[Line]:
+    """Return the restart under way, or the last one, and how the engine came to be what it is, the newest last."""
+    lines = restart(detail.transaction, view, width)
+    lines.append(rule((Span("states", "strong"),), width, view.glyphs.horizontal))
+    after = [*(transition.t for transition in detail.timeline[1:]), None]
+    lines += [_transition(one, end, view, width) for one, end in zip(detail.timeline, after, strict=False)]
+    if not detail.timeline:
+        lines.append(clip((Span(" none is recorded", "dim"),), width))
+    return lines
+
+
+def _transition(one: Transition, end: float | None, view: View, width: int) -> Line:
+    """Return one state: since when, for how long, why."""
+    now = view.status.time if view.status else None
+    until = now if end is None else end
+    lasted = None if until is None else max(0.0, until - one.t)
+    return clip(
+        (
+            Span(f" {when(one.t, view)} ", "dim"),
+            Span(
+                fit(f"{view.glyphs.states.get(one.state, '?')} {fmt.state_word(one.state, short=False)}", 14),
+                STATE_STYLES.get(one.state, ""),
+            ),
+            Span(fit(fmt.age(lasted), 6, ">") + "  ", "dim"),
+            Span(sanitise_line(": ".join(part for part in (one.reason, one.message) if part))),
+        ),
+        width,
+    )
