@@ -56,15 +56,26 @@ class Holder(Record, frozen=True, kw_only=True):
         return f"{held} by {self.who}, {'not ours' if self.engine is None else f'engine {self.engine}'}"
 
 
-def left_behind(engines: Path) -> list[Orphan]:
-    """Return the orphans of all bundles in the directory ``engines``. Reads /proc, blocks for milliseconds."""
-    found: list[Orphan] = []
+class Ours(Record, frozen=True, kw_only=True):
+    """The processes of all engines of this state directory: those that serve, by engine, and those left behind."""
+
+    serving: Mapping[str, Collection[int]]
+    left: tuple[Orphan, ...] = ()
+
+
+def ours(engines: Path) -> Ours:
+    """Return who of the lives in the directory ``engines`` runs now. Reads files and /proc, blocks for milliseconds."""
+    serving: dict[str, list[int]] = {}
+    left: list[Orphan] = []
     for folder in sorted(engines.iterdir()) if engines.is_dir() else ():
         remains = examine(folder)
-        if remains is not None:
-            status = bundle.read(str(folder), bundle.STATUS) or {}
-            found += orphans(folder.name, remains, status.get("processes", ()))
-    return found
+        if remains is None:
+            continue
+        status = bundle.read(str(folder), bundle.STATUS) or {}
+        left += orphans(folder.name, remains, status.get("processes", ()))
+        if remains.main is not None:
+            serving[folder.name] = [remains.main.pid, *(process.pid for process in remains.others)]
+    return Ours(serving=serving, left=tuple(left))
 
 
 def orphans(engine: str, remains: Remains, recorded: Iterable[Mapping[str, object]]) -> list[Orphan]:
@@ -87,18 +98,10 @@ def _proof(process: Process, remains: Remains, known: Collection[tuple[object, o
     return f"it descends from life {remains.life} or carries its mark"
 
 
-def holders(
-    gpus: Iterable[GpuView],
-    ours: Mapping[str, Collection[int]],
-    left: Iterable[Orphan] = (),
-    look: Callable[[int], Who] = who,
-) -> list[Holder]:
-    """Return who holds memory of ``gpus``, card by card, the largest first.
-
-    ``ours`` are the pids of engines by name; ``look`` says who a process is.
-    """
-    serving = {pid: engine for engine, pids in ours.items() for pid in pids}
-    orphaned = {orphan.pid: orphan.engine for orphan in left}
+def holders(gpus: Iterable[GpuView], known: Ours, look: Callable[[int], Who] = who) -> list[Holder]:
+    """Return who holds memory of ``gpus``, card by card, the largest first. ``look`` says who a process is."""
+    serving = {pid: engine for engine, pids in known.serving.items() for pid in pids}
+    orphaned = {orphan.pid: orphan.engine for orphan in known.left}
     return [
         Holder(who=Who(pid=process.pid), gpu=gpu.uuid)
         if process.memory_bytes is None

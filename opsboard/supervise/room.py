@@ -10,13 +10,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from opsboard.core.errors import NoRoom
 from opsboard.core.model import FatalVerdict, GpuReading, GpuView, Outcome
 from opsboard.core.secret import Secret
 from opsboard.supervise import ports
 from opsboard.supervise.gpu_need import GpuNeed, gpu_need
 from opsboard.supervise.launch import LaunchSpec
-from opsboard.supervise.orphans import Orphan, gib, holders, left_behind
+from opsboard.supervise.orphans import Ours, gib, holders, ours
 
 ReadGpus = Callable[[], Awaitable[GpuReading]]
 PidsByEngine = Callable[[], Mapping[str, Collection[int]]]
@@ -39,31 +41,31 @@ async def room(
     """Return when nothing that can be seen is in the way of a start of ``spec``.
 
     ``read_gpus`` asks the driver and never raises; ``engines`` is the directory of all bundles; ``pids_by_engine``
-    names the processes of engines; ``version`` is the engine's, when known.
+    names processes that others saw of engines, such as observed ones; ``version`` is the engine's, when known.
 
     Raises:
         NoRoom: with ``verdict`` WAIT (taken by somebody who may go) or PARK (it can never fit, or the card is gone).
     """
-    left = await asyncio.to_thread(left_behind, engines)
-    own = [orphan for orphan in left if orphan.engine == spec.name]
+    known = await asyncio.to_thread(ours, engines)
+    own = [orphan for orphan in known.left if orphan.engine == spec.name]
     if own:
         names = ", ".join(map(str, own[:_SHOWN]))
         hint = f"opsboard engine stop {spec.name} ends it"
         raise NoRoom(f"still there of its last life: {names}", verdict=FatalVerdict.WAIT, hint=hint)
-    ours = pids_by_engine()
-    await asyncio.to_thread(ports.check, spec.url, ours)
+    seen = pids_by_engine()
+    both = {name: {*seen.get(name, ()), *known.serving.get(name, ())} for name in {*seen, *known.serving}}
+    known = msgspec.structs.replace(known, serving=both)
+    await asyncio.to_thread(ports.check, spec.url, known.serving)
     need = gpu_need(spec.command, version)
     if need is None:
         return
     reading = await read_gpus()
     if reading.outcome is Outcome.OK:
         # Who the holders are is read from /proc, and an account may come from a directory server.
-        await asyncio.to_thread(_check_gpus, cards_of(spec, reading.gpus, need.gpus), need, ours, left)
+        await asyncio.to_thread(_check_gpus, cards_of(spec, reading.gpus, need.gpus), need, known)
 
 
-def _check_gpus(
-    cards: Sequence[GpuView], need: GpuNeed, ours: Mapping[str, Collection[int]], left: Sequence[Orphan]
-) -> None:
+def _check_gpus(cards: Sequence[GpuView], need: GpuNeed, known: Ours) -> None:
     for card in cards:
         if card.lost:
             hint = "reset the card or restart the host"
@@ -76,7 +78,7 @@ def _check_gpus(
             text = f"{_named(card)} has {gib(total)}, {gib(needed)} are needed ({need.says})"
             raise NoRoom(text, verdict=FatalVerdict.PARK, hint="lower the need, or give it a larger card")
         if needed > total - used:
-            by = "; ".join(map(str, holders([card], ours, left)[:_SHOWN])) or "by nobody whom the driver names"
+            by = "; ".join(map(str, holders([card], known)[:_SHOWN])) or "by nobody whom the driver names"
             raise NoRoom(
                 f"{_named(card)} has {gib(max(0, total - used))} of {gib(total)} free, {gib(needed)} are needed "
                 f"({need.says}); held: {by}",

@@ -12,7 +12,7 @@ import pytest
 
 from opsboard.core.model import GpuProcess, GpuView
 from opsboard.supervise.adopt import Remains
-from opsboard.supervise.orphans import Orphan, holders, left_behind, orphans, strangers
+from opsboard.supervise.orphans import Orphan, Ours, holders, orphans, ours, strangers
 from opsboard.supervise.processes import Process
 from opsboard.supervise.who import Who, who
 from tests.support.herd import Herd, kill
@@ -70,7 +70,7 @@ def test_whose_the_memory_of_a_gpu_is() -> None:
     )
     left = Orphan(engine="chat", pid=77, name="VLLM::EngineCor", proof="")
 
-    held = holders([gpu], {"embed": [1, 12]}, [left], look=bob)
+    held = holders([gpu], Ours(serving={"embed": [1, 12]}, left=(left,)), look=bob)
 
     assert [str(holder) for holder in held] == [
         "60.0 GiB by pid 9 (python3, user bob), not ours",
@@ -108,15 +108,20 @@ def herd(tmp_path: Path) -> Iterator[Herd]:
 @in_loop
 async def test_a_killed_main_process_leaves_orphans_that_are_found(herd: Herd) -> None:
     engines = herd.state_dir / "engines"
-    assert left_behind(engines) == []
+    assert ours(engines) == Ours(serving={})
     launched = await herd.launch(herd.spec("a", "family"))
     herd.wait_up("a")
     children = 3
     wait_until(lambda: len(herd.remains("a").others) == children, what="the record of the family")
-    assert left_behind(engines) == [], "it lives"
+    living = ours(engines)
+    assert living.left == ()
+    assert launched.pid in living.serving["a"]
+    assert len(living.serving["a"]) == 1 + children
 
     kill(launched.pid)
 
-    wait_until(lambda: len(left_behind(engines)) == children, what="orphans")
-    assert {orphan.engine for orphan in left_behind(engines)} == {"a"}
-    assert all("record of life 1" in orphan.proof for orphan in left_behind(engines))
+    wait_until(lambda: len(ours(engines).left) == children, what="orphans")
+    found = ours(engines)
+    assert found.serving == {}
+    assert {orphan.engine for orphan in found.left} == {"a"}
+    assert all("record of life 1" in orphan.proof for orphan in found.left)

@@ -13,10 +13,11 @@ import pytest
 from opsboard.core.errors import NoRoom
 from opsboard.core.model import FatalVerdict, GpuProcess, GpuReading, GpuView, Outcome
 from opsboard.supervise.launch import LaunchSpec
+from opsboard.supervise.ports import taken_by
 from opsboard.supervise.room import STILL_BYTES, cards_of, memory_freed, room
 from tests.support import virtual_time
 from tests.support.fake_nvml import FakeGpus, compile_fake
-from tests.support.herd import NOWHERE, Herd, kill
+from tests.support.herd import NOWHERE, Herd, free_port, kill
 from tests.support.in_loop import in_loop
 from tests.support.waiting import wait_until
 
@@ -161,6 +162,17 @@ async def test_what_is_left_of_its_own_last_life_is_in_the_way_of_it_alone(herd:
 
     assert caught.value.hint == "opsboard engine stop a ends it"
     await room(herd.spec("b", "family"), says(NO_DRIVER), engines=engines)
+
+
+@in_loop
+async def test_an_engine_that_has_just_begun_is_no_stranger(herd: Herd) -> None:
+    port = free_port()
+    await herd.launch(herd.spec("a", "serve", port))
+    herd.wait_up("a")
+    wait_until(lambda: taken_by(port) is not None, what="the port")
+
+    with pytest.raises(NoRoom, match=rf"port {port} is taken by pid .+, engine a$"):
+        await room(herd.spec("b", "serve", port), says(NO_DRIVER), engines=herd.state_dir / "engines")
 
 
 # --- which cards ---
