@@ -153,6 +153,7 @@ async def test_what_is_left_of_its_own_last_life_is_in_the_way_of_it_alone(herd:
     mine = herd.spec("a", "family")
     launched = await herd.launch(mine)
     herd.wait_up("a")
+    wait_until(lambda: herd.remains("a").others, what="the record of the family")
     kill(launched.pid)
     wait_until(lambda: herd.remains("a").main is None, what="the end")
     engines = herd.state_dir / "engines"
