@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
 from opsboard.core.clock import Clock
-from opsboard.core.model import Event, LifeView, Sample, Severity
+from opsboard.core.model import Event, FindingChange, LifeView, Sample, Severity
 from opsboard.daemon.pipeline import PipelineState, Reading, feed
 from opsboard.daemon.subscribers import Newest
 
@@ -38,6 +39,10 @@ class Flow:
         self._state = state
         self._records = records
         self._newest = newest
+        self.on_finding: Callable[[FindingChange], None] = lambda _change: None
+        """Hears what detectors claim."""
+        self.on_canaries: Callable[[Sequence[str]], None] = lambda _names: None
+        """Hears which engines to ask for a token."""
 
     def reading(self, reading: Reading) -> None:
         """Take one reading; ``now`` is taken here, once."""
@@ -49,6 +54,10 @@ class Flow:
             self._records.append(now.wall, list(effects.samples))
         for event in effects.events:
             self._out(event)
+        for change in effects.findings:
+            self.on_finding(change)
+        if effects.canaries:
+            self.on_canaries(effects.canaries)
 
     def life(self, life: LifeView) -> None:
         """Take what supervision says of an engine."""

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import socket as sockets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -29,6 +29,7 @@ from opsboard.core.wire import DaemonInfo, Status
 from opsboard.daemon import board
 from opsboard.daemon.access import Access, open_access
 from opsboard.daemon.actions import Actions
+from opsboard.daemon.canaries import Canaries
 from opsboard.daemon.collecting import Collecting
 from opsboard.daemon.control import Control
 from opsboard.daemon.finder import find_for_ever
@@ -43,14 +44,15 @@ from opsboard.daemon.recording import Recorders
 from opsboard.daemon.routes import route_infos
 from opsboard.daemon.specs import engine_specs, launch_specs, url_specs
 from opsboard.daemon.subscribers import Newest
+from opsboard.daemon.supervising import surroundings
 from opsboard.daemon.targets import engine_targets, ready_probe
 from opsboard.daemon.tasks import TaskBook, on_grid
 from opsboard.daemon.taskset import TaskSet
 from opsboard.httpd import Server, refuse_served, serve
 from opsboard.store.retention import StoreLimits
 from opsboard.store.store import Store
+from opsboard.supervise.budget import Budget
 from opsboard.supervise.supervisor import Supervisor, Wish
-from opsboard.supervise.world import Surroundings
 
 log = logging.getLogger("opsboard.daemon")
 
@@ -101,6 +103,7 @@ class Daemon:
         self._store: Store
         self._flow: Flow
         self._collecting: Collecting
+        self._canaries: Canaries
         self._tasks: TaskSet
 
     # --- what there is ------------------------------------------------------------------------------------------------
@@ -172,7 +175,11 @@ class Daemon:
         access = open_access(config.control, self._options.socket.parent)
         refuse_served(self._options.socket)
         self._exporter = await self._open_exporter(config.exporter)
+        self._canaries = Canaries(self.state, self._key_of, self._flow.reading)
+        ending.push_async_callback(self._canaries.close)
         if not self._options.read_only:
+            # An engine that is only looked at gets no requests of ours: its owner has not asked for that.
+            self._flow.on_canaries = self._ask_supervised
             await self._open_supervisor(config, ending)
         actions = Actions(self._clock, self.state.specs.get, self._supervisor, self._flow.event, self._store.audit)
         ending.push_async_callback(actions.close)
@@ -215,6 +222,7 @@ class Daemon:
         probe = Fetcher(FetchLimits(connect_s=1.0, total_s=PROBE_S))
         ending.push_async_callback(probe.close)
         space = GpuRoom(self._gpus, self.state, self._options.state_dir, self._clock)
+        budget = Budget()
         self._supervisor = Supervisor(
             self._options.state_dir,
             self._options.socket.parent,
@@ -226,12 +234,29 @@ class Daemon:
             phase_seconds=self._store.phase_seconds,
             on_wish=self._remember_wish,
             wishes=await self._store.wishes(),
-            around=Surroundings(
-                serving_others=self._serving_others, room=space.room, cleared=space.cleared, wedged=space.wedged
+            around=surroundings(
+                self.state,
+                self._store,
+                self._clock,
+                space=space,
+                canaries=self._canaries,
+                serving_others=self._serving_others,
             ),
+            restarts=await self._store.restarts(self._clock.now().wall - budget.window_s),
+            unclean=self._store.unclean,
+            budget=budget,
         )
+        self._flow.on_finding = self._supervisor.finding
         ending.push_async_callback(self._supervisor.close)
         await self._supervisor.adopt_all()
+
+    def _ask_supervised(self, names: Sequence[str]) -> None:
+        self._canaries.ask(name for name in names if self.state.specs[name].supervised)
+
+    def _key_of(self, name: str) -> Mapping[str, str]:
+        """Return what an engine's key makes of a request."""
+        key = next((engine.api_key for engine in self._loaded.config.engine if engine.name == name), None)
+        return {} if key is None else {"Authorization": f"Bearer {key.reveal()}"}
 
     def _remember_wish(self, name: str, wish: Wish) -> None:
         self._store.wish(name, wish)

@@ -46,6 +46,21 @@ STATE = (
     ) STRICT;
     CREATE INDEX audit_t ON audit (t);
     """,
+    """
+    ALTER TABLE transitions ADD COLUMN reason TEXT;
+    CREATE INDEX transitions_engine ON transitions (engine, id);
+    CREATE TABLE restarts (
+        id INTEGER PRIMARY KEY, engine TEXT NOT NULL, t REAL NOT NULL, cause TEXT NOT NULL, gpus TEXT NOT NULL,
+        forgiven INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE INDEX restarts_t ON restarts (t);
+    CREATE TABLE actions (
+        id TEXT PRIMARY KEY, engine TEXT NOT NULL, kind TEXT NOT NULL, t REAL NOT NULL, ended REAL, cause TEXT,
+        automatic INTEGER NOT NULL, outcome TEXT, steps TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX actions_engine ON actions (engine, t);
+    CREATE INDEX actions_t ON actions (t);
+    """,
 )
 
 SERIES = (

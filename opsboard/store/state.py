@@ -16,7 +16,9 @@ from opsboard.core.model import EngineState, Event, LifeView, Severity
 Wish = Literal["up", "down"]
 
 OVER = frozenset({EngineState.STOPPED, EngineState.FAILED, EngineState.BACKING_OFF, EngineState.PARKED})
-"""States in which no process is left: the life has ended."""
+"""States in which the life has ended, normally."""
+_PERHAPS_OVER = frozenset({EngineState.BACKING_OFF, EngineState.PARKED})
+"""It may run on until it is restarted: one that hangs does."""
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,14 +100,14 @@ class LifeLog:
 def write_life(connection: sqlite3.Connection, life: LifeView) -> None:
     """Write the transition, the life it belongs to, and what its phases took."""
     last = connection.execute(
-        "SELECT state, message FROM transitions WHERE engine = ? ORDER BY id DESC LIMIT 1", (life.engine,)
+        "SELECT state FROM transitions WHERE engine = ? ORDER BY id DESC LIMIT 1", (life.engine,)
     ).fetchone()
     if last is None or last[0] != life.state.value:
         connection.execute(
-            "INSERT INTO transitions (engine, t, state, message) VALUES (?, ?, ?, ?)",
-            (life.engine, life.since, life.state.value, life.message),
+            "INSERT INTO transitions (engine, t, state, message, reason) VALUES (?, ?, ?, ?, ?)",
+            (life.engine, life.since, life.state.value, life.message, life.cause),
         )
-    over = life.state in OVER
+    over = life.state in OVER and not (life.state in _PERHAPS_OVER and life.pid is not None)
     if life.started is not None:
         _write_running(connection, life)
     if over:

@@ -14,9 +14,9 @@ import msgspec
 
 from opsboard.core.clock import Clock
 from opsboard.core.errors import StoreError
-from opsboard.core.model import Event, LifeView, Sample, Severity
+from opsboard.core.model import Event, LifeView, Restart, Sample, Severity, Transaction, Transition
 from opsboard.core.wire import History
-from opsboard.store import state
+from opsboard.store import state, supervision
 from opsboard.store.retention import StoreLimits
 from opsboard.store.series_file import SeriesFile
 from opsboard.store.state import AuditEntry, Wish
@@ -158,6 +158,38 @@ class Store:
     async def audits(self, limit: int = 100) -> list[AuditEntry]:
         """Return the newest audit entries, oldest first. Raises StoreError."""
         return await self._ask(lambda connection: state.read_audit(connection, limit))
+
+    # --- supervision --------------------------------------------------------------------------------------------------
+
+    @property
+    def unclean(self) -> bool:
+        """The run before this one did not end by closing the store."""
+        return self._state.unclean
+
+    async def restart(self, restart: Restart) -> None:
+        """Count a restart that nobody asked for; returns when it is on disk. Raises StoreError when it cannot be."""
+        written = self._change(lambda connection: supervision.add_restart(connection, restart))
+        await asyncio.shield(asyncio.wrap_future(written))
+
+    async def restarts(self, since: float) -> list[Restart]:
+        """Return what was counted from ``since`` (Unix s) on, oldest first. Raises StoreError."""
+        return await self._ask(lambda connection: supervision.read_restarts(connection, since))
+
+    def forgive(self, engine: str) -> Future[None]:
+        """Let what was counted for an engine count for it no more."""
+        return self._change(lambda connection: supervision.forgive(connection, engine))
+
+    def transaction(self, transaction: Transaction) -> Future[None]:
+        """Keep a start or restart that is over."""
+        return self._change(lambda connection: supervision.put_transaction(connection, transaction))
+
+    async def transactions(self, engine: str, limit: int = 20) -> list[Transaction]:
+        """Return the newest starts and restarts of an engine, oldest first. Raises StoreError."""
+        return await self._ask(lambda connection: supervision.read_transactions(connection, engine, limit))
+
+    async def transitions(self, engine: str, limit: int = 100) -> list[Transition]:
+        """Return the newest changes of an engine's state, oldest first. Raises StoreError."""
+        return await self._ask(lambda connection: supervision.read_transitions(connection, engine, limit))
 
     # --- the store itself ---------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from opsboard.core.clock import Now
 from opsboard.core.errors import SuperviseError
-from opsboard.core.model import EngineState, FatalVerdict, Finding, LifeView, Severity
+from opsboard.core.model import EngineState, FatalVerdict, LifeView, Severity
 from opsboard.core.text import sanitise
 from opsboard.supervise import bundle, errands, golden, machine, transaction
 from opsboard.supervise.adopt import Remains, Roster, examine, examine_within
@@ -179,10 +179,6 @@ class Keeper:
         self.apply(event)
         if isinstance(event, Start | Stop | Restart):
             self._world.on_wish(self.spec.name, "down" if isinstance(event, Stop) else "up")
-
-    def accuse(self, finding: Finding) -> None:
-        """Take a confirmed finding that it does not work."""
-        self.apply(Accused(cause=f"{finding.detector}: {finding.summary}", detector=finding.detector))
 
     async def renew(self, reason: str) -> None:
         """Restart it because it is time to, drained and counted; raises SuperviseError when that cannot be."""

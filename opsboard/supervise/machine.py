@@ -34,7 +34,6 @@ from opsboard.supervise.moves import (
 from opsboard.supervise.situation import (
     BY_HAND,
     Accused,
-    Acquitted,
     Answers,
     Body,
     Command,
@@ -72,8 +71,6 @@ def step(situation: Situation, event: Event, now: Now, terms: Terms = BY_HAND) -
             return _service(situation, event, now), []
         case Accused():
             return _accused(situation, event, now, terms)
-        case Acquitted(detector=detector):
-            return _acquitted(situation, detector, now), []
         case Launched(ready_timeout_s=seconds):
             return _launched(situation, seconds, now)
         case LaunchFailed():
@@ -150,14 +147,7 @@ def _accused(situation: Situation, event: Accused, now: Now, terms: Terms) -> Mo
     situation = because(situation, event.cause)
     if draining:  # a restart is on its way, and what does not work ends no request
         return end(situation, now, event.cause)
-    situation = msgspec.structs.replace(situation, blames=event.detector)
     return retry(situation, now, terms, Body.ALIVE, event.cause), []
-
-
-def _acquitted(situation: Situation, detector: str, now: Now) -> Situation:
-    if situation.body is not Body.ALIVE or situation.blames != detector or situation.state not in _AT_REST:
-        return situation
-    return serve(because(situation, f"{detector} closed: it works again"), now)
 
 
 def _prepared(situation: Situation, event: Prepared | Unprepared, now: Now) -> Move:
@@ -220,7 +210,7 @@ def _exited(situation: Situation, event: Exited, now: Now, terms: Terms) -> Move
     if situation.state is EngineState.PARKED:
         body = Body.LEFT if event.left else Body.NOTHING
         return msgspec.structs.replace(situation, body=body, exit_code=event.code, proving=False), []
-    if situation.state in _SERVING or situation.blames is not None:  # what has served was not configured wrongly
+    if situation.state is not EngineState.STARTING:  # what has served was not configured wrongly
         event = msgspec.structs.replace(event, verdict=FatalVerdict.RETRY)
     return ended(situation, event, now, terms), []
 

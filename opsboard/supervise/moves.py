@@ -32,7 +32,6 @@ def to(situation: Situation, now: Now, state: EngineState, body: Body, message: 
         retry_at=None,
         preparing=False,
         proving=False,
-        blames=None,
     )
 
 
@@ -100,13 +99,13 @@ def retry(situation: Situation, now: Now, terms: Terms, body: Body, message: str
 def wait(situation: Situation, now: Now, body: Body, message: str, seconds: float) -> Situation:
     """Look again in ``seconds``."""
     waiting = to(situation, now, EngineState.BACKING_OFF, body, message)
-    return msgspec.structs.replace(waiting, retry_at=now.mono + seconds, automatic=True, blames=situation.blames)
+    return msgspec.structs.replace(waiting, retry_at=now.mono + seconds, automatic=True)
 
 
 def park(situation: Situation, now: Now, body: Body, why: str) -> Situation:
     """Leave it to a person."""
     parked = to(because(situation, why), now, EngineState.PARKED, body, f"{why} ({_UNPARK})")
-    return msgspec.structs.replace(parked, automatic=True, blames=situation.blames)
+    return msgspec.structs.replace(parked, automatic=True)
 
 
 def describe(event: Exited) -> str:

@@ -76,8 +76,6 @@ class Situation(Record, frozen=True, kw_only=True):
     """When automation looks again."""
     preparing: bool = False
     proving: bool = False
-    blames: str | None = None
-    """The detector whose finding it is to be restarted for."""
 
     @property
     def due(self) -> float | None:
@@ -183,14 +181,7 @@ class Accused(Record, frozen=True, kw_only=True):
     """A detector is sure that it does not work, or (``planned``) a new life is due: nobody asked for either."""
 
     cause: str
-    detector: str | None = None
     planned: bool = False
-
-
-class Acquitted(Record, frozen=True):
-    """What the detector claimed holds no more."""
-
-    detector: str
 
 
 class Prepared(Record, frozen=True):
@@ -220,7 +211,6 @@ Event = (
     | Survived
     | Drained
     | Accused
-    | Acquitted
     | Prepared
     | Unprepared
     | Tick

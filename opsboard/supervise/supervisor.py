@@ -161,12 +161,8 @@ class Supervisor:
         """Hear what a detector claims: a confirmed claim that an engine does not work restarts it."""
         finding = change.finding
         keeper = self._keepers.get(finding.engine)
-        if keeper is None or finding.detector not in DETECTORS:
-            return
-        if not change.open:
-            keeper.apply(situation.Acquitted(finding.detector))
-        elif finding.confirmed:
-            keeper.accuse(finding)
+        if keeper is not None and finding.detector in DETECTORS and change.open and finding.confirmed:
+            keeper.apply(situation.Accused(cause=f"{finding.detector}: {finding.summary}"))
 
     def _refuse_the_last(self, keeper: Keeper, hint: str) -> None:
         if keeper.view.state is not EngineState.READY:

@@ -1,0 +1,93 @@
+"""The requests that this daemon itself makes: one token for the detectors, the golden question after a start.
+
+A detector that suspects an engine names it; at most one question is out to an engine at a time, and what comes back is
+a reading like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+
+from collectors.base import Dialect
+from collectors.canary import golden, one_token
+from collectors.fetch import Fetcher
+from collectors.fetch import Limits as FetchLimits
+from opsboard.core.model import CanaryOutcome, CanaryReading
+from opsboard.core.registry import dialects
+from opsboard.daemon.pipeline import PipelineState
+
+log = logging.getLogger("opsboard.daemon")
+
+CONNECT_S = 2.0
+TOKEN_S = 5.0
+"""What one token may take: the stall detector's 15 s from hang to verdict count on it."""
+GOLDEN_S = 60.0
+"""What the golden answer may take: the first request of a life may have to compile."""
+
+
+class Canaries:
+    """Asks engines. ``headers(name)`` are those that its key needs; ``hear`` takes what came back."""
+
+    def __init__(
+        self,
+        state: PipelineState,
+        headers: Callable[[str], Mapping[str, str]],
+        hear: Callable[[CanaryReading], None],
+    ) -> None:
+        """Ask nothing yet."""
+        self._state = state
+        self._headers = headers
+        self._hear = hear
+        self._fetcher = Fetcher(FetchLimits(connect_s=CONNECT_S, total_s=GOLDEN_S))
+        self._out: dict[str, asyncio.Task[None]] = {}
+
+    def ask(self, names: Iterable[str]) -> None:
+        """Ask engines for one token, each unless a question is out to it already. Returns at once."""
+        for name in names:
+            if name not in self._out:
+                self._out[name] = asyncio.get_running_loop().create_task(self._one_token(name))
+
+    async def golden(self, name: str) -> CanaryReading:
+        """Ask an engine the fixed question; never raises for what the engine does."""
+        url, dialect = self._place(name)
+        if url is None:
+            return CanaryReading(engine=name, outcome=CanaryOutcome.UNABLE, seconds=0.0, error="it has no address")
+        return await golden(
+            self._fetcher, url, engine=name, dialect=dialect, headers=self._headers(name), deadline_s=GOLDEN_S
+        )
+
+    async def close(self) -> None:
+        """Ask no more."""
+        tasks = list(self._out.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._fetcher.close()
+
+    async def _one_token(self, name: str) -> None:
+        url, dialect = self._place(name)
+        try:
+            if url is not None:
+                self._hear(
+                    await one_token(
+                        self._fetcher,
+                        url,
+                        engine=name,
+                        dialect=dialect,
+                        headers=self._headers(name),
+                        deadline_s=TOKEN_S,
+                    )
+                )
+        except Exception:
+            log.exception("engine %s: its canary failed", name)
+        finally:
+            self._out.pop(name, None)
+
+    def _place(self, name: str) -> tuple[str | None, Dialect | None]:
+        spec, track = self._state.specs.get(name), self._state.engines.get(name)
+        if spec is None:
+            return None, None
+        kind = spec.kind or (track.view.kind if track is not None and track.view is not None else None)
+        return spec.url, dialects().found.get(kind or "")
