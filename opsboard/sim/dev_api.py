@@ -5,11 +5,12 @@ Each goes through EngineCore's busy loop and comes back only when that does: the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from opsboard import httpd
 from opsboard.sim.core_link import CoreLink
 from opsboard.sim.metrics import EngineMetrics
+from opsboard.sim.openai import Refusal
 
 _MODES = ("abort", "wait", "keep")
 _LEVELS = ("0", "1", "2")
@@ -32,26 +33,22 @@ class DevApi:
         }
 
     async def _sleep(self, request: httpd.Request) -> httpd.Response:
-        level, mode = request.query.get("level", "1"), request.query.get("mode", "abort")
-        if level not in _LEVELS or mode not in _MODES:
-            return _unprocessable(f"level is one of {', '.join(_LEVELS)}, mode one of {', '.join(_MODES)}")
-        await self._stop("sleep", mode, int(level))
-        self._metrics.slept(int(level))
-        return httpd.json_response({"status": "sleeping", "level": int(level)})
+        level, mode = int(_one_of(request, "level", "1", _LEVELS)), _one_of(request, "mode", "abort", _MODES)
+        await self._stop("sleep", mode, level)
+        self._metrics.slept(level)
+        return httpd.json_response({"status": "sleeping", "level": level})
 
-    async def _wake_up(self, _request: httpd.Request) -> httpd.Response:
+    async def _wake_up(self, request: httpd.Request) -> httpd.Response:
         await self._link.call("wake_up")
         self._metrics.slept(None)
-        return httpd.json_response({"status": "awake", "tags": None})
+        tags = [request.query["tags"]] if "tags" in request.query else None  # each wakes all of it
+        return httpd.json_response({"status": "awake", "tags": tags})
 
     async def _is_sleeping(self, _request: httpd.Request) -> httpd.Response:
         return httpd.json_response({"is_sleeping": await self._link.call("is_sleeping")})
 
     async def _pause(self, request: httpd.Request) -> httpd.Response:
-        mode = request.query.get("mode", "abort")
-        if mode not in _MODES:
-            return _unprocessable(f"mode is one of {', '.join(_MODES)}")
-        await self._stop("pause", mode)
+        await self._stop("pause", _one_of(request, "mode", "abort", _MODES))
         return httpd.json_response({"status": "paused"})
 
     async def _resume(self, _request: httpd.Request) -> httpd.Response:
@@ -67,5 +64,10 @@ class DevApi:
         await self._link.call(name, mode, level)
 
 
-def _unprocessable(why: str) -> httpd.Response:
-    return httpd.json_response({"detail": why}, 422)
+def _one_of(request: httpd.Request, name: str, default: str, values: Sequence[str]) -> str:
+    """Return a parameter. Raises Refusal."""
+    value = request.query.get(name, default)
+    if value not in values:
+        message = f"1 validation error:\n  {name} must be one of {', '.join(values)}, not {value!r}"
+        raise Refusal(400, "Bad Request", message, name)
+    return value

@@ -5,14 +5,17 @@ Each promise is a coroutine that gets the engine's address.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import msgspec
+import pytest
 
 from collectors.canary import golden, one_token
 from collectors.connection import Limits
 from collectors.fetch import Fetcher
 from collectors.sleeping import asleep, sleep, wake
+from opsboard.core.errors import FetchError
 from opsboard.core.model import CanaryOutcome, CanaryReading
 from opsboard.core.registry import dialects
 
@@ -72,6 +75,37 @@ async def a_paused_engine_takes_requests_and_answers_none(by: Fetcher, url: str)
     assert reading.outcome is CanaryOutcome.TIMEOUT
 
 
+async def what_waits_for_the_end_of_a_pause_is_in_no_gauge(by: Fetcher, url: str) -> None:
+    """Gauges move with steps, and a paused engine makes none: running and waiting stay 0 while requests wait."""
+    await by.post(f"{url}/pause?mode=abort", b"")
+    blind = msgspec.structs.replace(DIALECT, sleep=None)
+    waits = asyncio.create_task(one_token(by, url, engine="e", dialect=blind, deadline_s=DEADLINE_S))
+    for _ in range(5):
+        page = (await by.get(f"{url}/metrics")).body.decode()
+        gauges = [line for line in page.splitlines() if line.startswith(("vllm:num_requests_r", "vllm:num_requests_w"))]
+        assert {float(line.split()[-1]) for line in gauges} == {0.0}
+    assert not waits.done()
+    await by.post(f"{url}/resume", b"")
+    assert (await waits).outcome is CanaryOutcome.OK
+
+
+async def development_endpoints_say(by: Fetcher, url: str) -> None:
+    for path, body in (
+        ("/pause", b'{"status":"paused"}'),
+        ("/resume", b'{"status":"resumed"}'),
+        ("/sleep?level=0&mode=wait", b'{"status":"sleeping","level":0}'),
+        ("/wake_up?tags=scheduling", b'{"status":"awake","tags":["scheduling"]}'),
+        ("/sleep?level=1", b'{"status":"sleeping","level":1}'),
+        ("/wake_up", b'{"status":"awake","tags":null}'),
+    ):
+        assert (await by.post(url + path, b"")).body == body
+    assert (await by.get(f"{url}/is_paused")).body == b'{"is_paused":false}'
+    assert (await by.get(f"{url}/is_sleeping")).body == b'{"is_sleeping":false}'
+    for path in ("/sleep?level=3", "/sleep?mode=never", "/pause?mode=never"):
+        with pytest.raises(FetchError, match=r"answered 400: .*1 validation error"):
+            await by.post(url + path, b"")
+
+
 async def sleep_and_wake_are_seen_and_change_no_answer(by: Fetcher, url: str) -> None:
     before = await sixteen(by, url)
     assert await sleep(by, url, DIALECT, deadline_s=DEADLINE_S) > 0
@@ -90,5 +124,7 @@ PROMISES: tuple[Promise, ...] = (
     an_unknown_model_cannot_be_asked,
     paused_is_asleep,
     a_paused_engine_takes_requests_and_answers_none,
+    what_waits_for_the_end_of_a_pause_is_in_no_gauge,
+    development_endpoints_say,
     sleep_and_wake_are_seen_and_change_no_answer,
 )
