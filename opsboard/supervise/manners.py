@@ -1,6 +1,6 @@
 """What a process hands down to its children besides arguments and environment: umask, priority, cores, limits.
 
-Read from one process and taken on by another before it starts a copy of the first. Standard library only: the shim
+Read from one process and handed to a copy of it. Standard library only: the shim
 uses it too.
 """
 
@@ -90,9 +90,9 @@ def parse(record: object) -> Manners:
 
 
 def take_on(wanted: Manners) -> list[str]:
-    """Give these manners to our own process, as far as we may; return what could not be had, in words.
+    """Give the limits to our own process, whose children inherit them; return what could not be had, in words.
 
-    The umask is left to whoever forks (``subprocess`` sets it in the child alone): our own files keep their rights.
+    Limits must be there before a program starts (the size of its threads' stacks is read once), and cost us nothing.
     """
     import resource  # noqa: PLC0415  only a copy of another process needs it
 
@@ -107,20 +107,29 @@ def take_on(wanted: Manners) -> list[str]:
             ours = resource.getrlimit(number)[1]
             resource.setrlimit(number, (_lower(soft, ours), _lower(hard, ours)))
             failed.append(f"{name} stays at {ours}, {hard} was wanted")
+    return failed
+
+
+def give(pid: int, wanted: Manners) -> list[str]:
+    """Give priority, cores and OOM score to a process that has just begun; return what could not be had, in words.
+
+    We keep our own: a shim must answer while its engine takes all of a core. The umask is for whoever forks to set.
+    """
+    failed: list[str] = []
     if wanted.affinity is not None:
         try:
-            os.sched_setaffinity(0, wanted.affinity)
+            os.sched_setaffinity(pid, wanted.affinity)
         except OSError as error:
             failed.append(f"cores {list(wanted.affinity)}: {error.strerror}")
     if wanted.oom_score_adj is not None:
         try:
-            with open(f"{PROC}/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123  pathlib costs 1 MB
+            with open(f"{PROC}/{pid}/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123  pathlib costs 1 MB
                 file.write(str(wanted.oom_score_adj))
         except OSError as error:
             failed.append(f"oom_score_adj {wanted.oom_score_adj}: {error.strerror}")
     if wanted.nice is not None:
         try:
-            os.setpriority(os.PRIO_PROCESS, 0, wanted.nice)
+            os.setpriority(os.PRIO_PROCESS, pid, wanted.nice)
         except OSError as error:
             failed.append(f"nice {wanted.nice}: {error.strerror}")
     return failed
@@ -142,7 +151,7 @@ def _whole(value: object) -> int | None:
 
 def _text(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123  see take_on
+        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123  see give
             return file.read(1 << 16)
     except OSError:
         return ""

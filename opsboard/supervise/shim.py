@@ -135,9 +135,8 @@ class Shim:
 
     def _spawn(self) -> int:
         launch = self._launch
-        wanted = manners.parse(launch.get("manners"))  # the child inherits ours
-        for failure in manners.take_on(wanted):
-            sys.stderr.write(f"{failure}\n")
+        wanted = manners.parse(launch.get("manners"))
+        failed = manners.take_on(wanted)
         log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             child = subprocess.Popen(
@@ -155,6 +154,8 @@ class Shim:
             )
         finally:
             os.close(log)
+        for failure in failed + manners.give(child.pid, wanted):
+            sys.stderr.write(f"{failure}\n")
         child.returncode = 0  # we reap everybody ourselves
         return child.pid
 

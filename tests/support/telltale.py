@@ -29,8 +29,6 @@ def account(file: str) -> None:
         "env": dict(os.environ),
         "cwd": str(Path.cwd()),
         "umask": umask,
-        "nice": os.nice(0),
-        "affinity": sorted(os.sched_getaffinity(0)),
         "files": resource.getrlimit(resource.RLIMIT_NOFILE),
         "core": resource.getrlimit(resource.RLIMIT_CORE),
         "ids": [os.getuid(), os.getgid(), sorted({*os.getgroups(), os.getgid()})],

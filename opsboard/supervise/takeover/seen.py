@@ -21,6 +21,7 @@ NAMESPACES = ("mnt", "pid", "net", "user", "ipc", "uts")
 _ARGUMENTS_BYTES = 8 << 20  # beyond what execve takes: a quarter of the stack limit, 6 MiB at most
 _SCRIPT_BYTES = 1 << 16
 _ANCESTORS = 64
+_LOOKS = 3  # a process that was just forked becomes another program once
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish", "busybox", "ash"})
 _STATUS = re.compile(r"^(\w+):[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 
@@ -96,8 +97,16 @@ def see(pid: int, proc_root: str = procfs.PROC) -> Seen:
     """Read everything about one process. Blocks for milliseconds.
 
     Raises:
-        SuperviseError: it is gone, was replaced while we looked, or is no process that can be started again.
+        SuperviseError: it is gone, or became another one whenever we looked.
     """
+    for _ in range(_LOOKS):
+        seen = _look(pid, proc_root)
+        if (_stat(pid, proc_root), _argv(pid, proc_root)) == (seen.start_ticks, seen.argv):
+            return seen
+    raise SuperviseError(f"pid {pid} became another process while it was read", permanent=False)
+
+
+def _look(pid: int, proc_root: str) -> Seen:
     before = _stat(pid, proc_root)
     status = dict(_STATUS.findall(_text(pid, "status", proc_root)))
     argv = _argv(pid, proc_root)
@@ -105,7 +114,7 @@ def see(pid: int, proc_root: str = procfs.PROC) -> Seen:
     uids, gids = _numbers(status.get("Uid")), _numbers(status.get("Gid"))
     cwd, exe = _link(pid, "cwd", proc_root), _link(pid, "exe", proc_root)
     program = _program(argv, cwd, environ)
-    seen = Seen(
+    return Seen(
         pid=pid,
         start_ticks=before,
         boot_id=boot_id(),
@@ -131,9 +140,6 @@ def see(pid: int, proc_root: str = procfs.PROC) -> Seen:
         label=_text(pid, "attr/current", proc_root).strip("\0\n ") or None,
         manners=manners.read(pid, proc_root),
     )
-    if _stat(pid, proc_root) != before or _argv(pid, proc_root) != argv:
-        raise SuperviseError(f"pid {pid} became another process while it was read", permanent=False)
-    return seen
 
 
 def namespaces(pid: int, proc_root: str = procfs.PROC) -> dict[str, str]:
