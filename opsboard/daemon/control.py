@@ -13,7 +13,7 @@ import msgspec
 from collectors.logs import LogFollower, tail
 from opsboard.core.clock import Clock
 from opsboard.core.errors import Conflict, Denied, NotFound, OpsboardError, StoreError, UsageError
-from opsboard.core.model import Event
+from opsboard.core.model import Event, Transaction, Transition
 from opsboard.core.text import sanitise
 from opsboard.core.wire import (
     PROTOCOL,
@@ -37,7 +37,7 @@ TEXT = "text/plain; charset=utf-8"
 LOG_LINES, MAX_LOG_LINES = 100, 100_000
 LOG_LOOK_S = 0.25
 HISTORY_S, HISTORY_POINTS, MAX_HISTORY_POINTS = 3600.0, 300, 20_000
-DETAIL_EVENTS, DETAIL_S = 50, 1.0
+DETAIL_EVENTS, DETAIL_TRANSITIONS, DETAIL_S = 50, 50, 1.0
 
 
 class Past(Protocol):
@@ -51,6 +51,12 @@ class Past(Protocol):
 
     async def events(self, subject: str | None = None, limit: int = 100) -> list[Event]:
         """Return the newest events, oldest first."""
+
+    async def transitions(self, engine: str, limit: int = 100) -> list[Transition]:
+        """Return the newest changes of an engine's state, oldest first."""
+
+    async def transactions(self, engine: str, limit: int = 20) -> list[Transaction]:
+        """Return the newest starts and restarts of an engine that are over, oldest first."""
 
 
 class Control:
@@ -159,14 +165,20 @@ class Control:
     async def _detail(self, name: str) -> EngineDetail:
         detail = board.detail(self._state, name, self._clock.now())
         events: list[Event] = []
+        timeline: list[Transition] = []
+        last: list[Transaction] = []
         with suppress(StoreError, TimeoutError):  # the board is shown whatever the disk does: then from memory
             async with asyncio.timeout(DETAIL_S):
                 events = await self._past.events(subject=f"engine/{name}", limit=DETAIL_EVENTS)
+                timeline = await self._past.transitions(name, limit=DETAIL_TRANSITIONS)
+                last = [] if detail.transaction else await self._past.transactions(name, limit=1)
         path = self._log_path(name)
         return msgspec.structs.replace(
             detail,
             events=_merged(map(board.event_info, events), detail.events),
             log_path=None if path is None else str(path),
+            timeline=tuple(timeline),
+            transaction=detail.transaction or tuple(step for one in last for step in one.steps),
         )
 
     async def _history(self, request: Request) -> History:

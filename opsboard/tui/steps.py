@@ -89,7 +89,15 @@ def _transition(one: Transition, end: float | None, view: View, width: int) -> L
                 STATE_STYLES.get(one.state, ""),
             ),
             Span(fit(fmt.age(lasted), 6, ">") + "  ", "dim"),
-            Span(sanitise_line(": ".join(part for part in (one.reason, one.message) if part))),
+            Span(sanitise_line(_why(one))),
         ),
         width,
     )
+
+
+def _why(one: Transition) -> str:
+    """Return reason and message; one of them where it holds the other."""
+    reason, message = one.reason or "", one.message or ""
+    if reason in message:
+        return message
+    return reason if message in reason else f"{reason}: {message}"

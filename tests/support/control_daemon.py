@@ -14,7 +14,7 @@ import msgspec
 
 from opsboard.core.clock import ManualClock
 from opsboard.core.errors import ControlError
-from opsboard.core.model import EngineReading, EngineView, Event, Outcome
+from opsboard.core.model import EngineReading, EngineState, EngineView, Event, Outcome, Step, Transaction, Transition
 from opsboard.core.wire import DaemonInfo, History, HistoryPoint, Status
 from opsboard.daemon.actions import Actions
 from opsboard.daemon.board import status
@@ -31,8 +31,11 @@ ALL = Right.READ | Right.OPERATE
 DEADLINE_S = 10.0
 
 
+STEP = Step(name="launch", started=1.0, seconds=0.1, outcome="ok")
+
+
 class FakePast:
-    """A store that knows one series and no events."""
+    """A store that knows one series, one start of every engine, and no events."""
 
     async def history(self, series: str, start: float, end: float, step: float) -> History:
         return History(series=series, step=step, points=(HistoryPoint(t=start, mean=1, min=1, max=1, count=1),))
@@ -42,6 +45,12 @@ class FakePast:
 
     async def events(self, subject: str | None = None, limit: int = 100) -> list[Event]:
         return []
+
+    async def transitions(self, engine: str, limit: int = 100) -> list[Transition]:
+        return [Transition(t=1.0, engine=engine, state=EngineState.READY, reason="asked by hand")][:limit]
+
+    async def transactions(self, engine: str, limit: int = 20) -> list[Transaction]:
+        return [Transaction(id="t1", engine=engine, kind="start", began=1.0, steps=(STEP,), outcome="ok")][:limit]
 
 
 class FakeHands:

@@ -49,7 +49,10 @@ def test_the_board_the_detail_the_history(path: Path) -> None:
         assert [engine.name for engine in await in_thread(client.engines)] == ["a", "b", "a2"]
         assert (await in_thread(lambda: client.engine("a"))).engine.running == 3
         assert (await AsyncClient(path).engine("a")).log_path == str(daemon.log)
-        assert (await in_thread(lambda: client.engine("b"))).engine.name == "b"
+        other = await in_thread(lambda: client.engine("b"))
+        assert other.engine.name == "b"
+        assert [(one.state, one.reason) for one in other.timeline] == [("ready", "asked by hand")]
+        assert [step.name for step in other.transaction] == ["launch"], "of the last start, while none is under way"
         history = await in_thread(lambda: client.history("engine/a/running", 0, 60, 5))
         assert (history.series, history.step, history.points[0].t) == ("engine/a/running", 5.0, 0.0)
         hour = await AsyncClient(path).history("engine/a/running")
