@@ -6,6 +6,7 @@ waiting do. A suspicion asks for a canary of one token; only what that says, or 
 
 from __future__ import annotations
 
+from math import inf
 from operator import attrgetter
 
 from msgspec.structs import replace
@@ -67,11 +68,13 @@ class State(Record, frozen=True, kw_only=True):
     work: str | None = None
     """The predicate that says it has something to do."""
     flat_s: float = 0.0
+    equal: int = 0
+    """Pages in a row that were as the one before."""
     tokenless_s: float = 0.0
     longest_s: float = 0.0
     """The longest pause that ended by itself."""
-    asked: float = float("-inf")
-    rest_until: float = float("-inf")
+    asked: float = -inf
+    rest_until: float = -inf
     refuted: int = 0
     timeouts: int = 0
     heard: CanaryReading | None = None
@@ -106,7 +109,7 @@ def _looked(state: State, view: EngineView | None, seen: Observation) -> State:
     if old is None or _another_life(old, view):
         return State(params=params, view=view, at=now.mono, moved=now.mono, moved_wall=now.wall, work=work)
     if any(view.counters.get(name) != old.counters.get(name) for name in PROGRESS):
-        return _moved(replace(state, view=view, at=now.mono, work=work), now)
+        return replace(_moved(state, view, now), work=_work(view, seen.inflight))
     apart = now.mono - state.at
     counted = apart if apart <= params.gap_s and state.work is not None and now.mono >= state.rest_until else 0.0
     tokenless_s = state.tokenless_s + counted if work else 0.0
@@ -118,23 +121,29 @@ def _looked(state: State, view: EngineView | None, seen: Observation) -> State:
         at=now.mono,
         work=work,
         flat_s=flat_s,
+        equal=state.equal + 1 if flat_s else 0,
         tokenless_s=tokenless_s,
         timeouts=0 if stirred and not flat_s else state.timeouts,
     )
 
 
-def _moved(state: State, now: Now) -> State:
-    """It progresses. What was never in doubt is how this engine is; after a doubt the page has to show it by itself."""
-    by_itself = state.claim is None and not state.timeouts
+def _moved(state: State, view: EngineView, now: Now) -> State:
+    """It progresses. A pause that nobody doubted is how this engine is, but for those in which kernels are compiled."""
+    normal = state.claim is None and not state.timeouts and not _fresh(state)
+    by_itself = now.mono - state.asked > 2 * state.params.again_s  # and not by the step of a canary
     return replace(
         state,
+        view=view,
+        at=now.mono,
         moved=now.mono,
         moved_wall=now.wall,
         flat_s=0.0,
+        equal=0,
         tokenless_s=0.0,
         timeouts=0,
-        longest_s=max(state.longest_s, state.flat_s) if by_itself else state.longest_s,
-        refuted=0 if now.mono - state.asked > 2 * state.params.again_s else state.refuted,
+        longest_s=max(state.longest_s, state.flat_s) if normal else state.longest_s,
+        refuted=0 if by_itself else state.refuted,
+        rest_until=-inf if by_itself else state.rest_until,
     )
 
 
@@ -153,6 +162,7 @@ def _heard(state: State, canary: CanaryReading, now: Now) -> State:
         moved=now.mono if answered else state.moved,
         moved_wall=now.wall if answered else state.moved_wall,
         flat_s=0.0,
+        equal=0,
         tokenless_s=0.0,
         timeouts=0,
         heard=canary,
@@ -177,8 +187,9 @@ def _judge(state: State, seen: Observation) -> Step:
     patience_s = params.fresh_s if fresh else max(params.confirm_s, learnt_s)
     ours_alone = state.work == "H4"  # one kind of evidence: it has to fail twice
     unanswered = state.timeouts >= (2 if ours_alone else 1) and state.flat_s >= patience_s
-    confirmed = unanswered or (not ours_alone and state.flat_s >= max(params.alone_s, patience_s))
-    if confirmed or state.claim or state.flat_s >= max(params.unheard_s, patience_s):
+    again = state.equal >= 2  # one pair of pages may lie around a time in which the whole machine stood still
+    confirmed = unanswered or (again and not ours_alone and state.flat_s >= max(params.alone_s, patience_s))
+    if confirmed or state.claim or (again and state.flat_s >= max(params.unheard_s, patience_s)):
         state = replace(state, claim=_finding(state, seen, patience_s, confirmed=confirmed))
     if unanswered or mono < state.rest_until or mono - state.asked < params.again_s:
         return Step(state, state.claim)

@@ -246,6 +246,13 @@ def test_pages_far_apart_say_nothing_of_the_time_between() -> None:
     assert engine.asked == []
 
 
+def test_one_pair_of_equal_pages_is_no_claim() -> None:
+    engine = busy()
+    hung = last(engine)
+    assert engine.read(hung, after=15.0) is None
+    assert engine.read(hung, after=15.0) is not None
+
+
 def test_a_slow_interval_finds_it_too() -> None:
     engine = busy()
     hung = last(engine)
