@@ -219,7 +219,7 @@ def test_from_somebodys_process_to_a_supervised_one(herd: Herd, tmp_path: Path) 
             assert supervisor.life("a").pid == first
             assert len(supervisor.processes("a")) == 2, "its child belongs to it"
             (tmp_path / "told").unlink()
-            await supervisor.restart("a", "operator: mine from now on")
+            await supervisor.restart("a", "operator: mine from now on", now=True)
             await wait_until_async((tmp_path / "told").exists, what="the copy")
             await wait_until_async(lambda: supervisor.life("a").state is EngineState.READY, what="ready")
             now = supervisor.life("a").pid
