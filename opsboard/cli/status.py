@@ -74,6 +74,9 @@ def _write(now: Status) -> None:
             note = told(engine, now.time) or engine.reading.error
             if note:
                 click.echo(f"  {engine.name}: {note}")
+        for route in now.routes:
+            targets = ", ".join(f"{target.name} {target.state}" for target in route.targets)
+            click.echo(f"route {route.model}{'' if route.serving else ': nobody serves it'}: {targets}")
     else:
         click.echo("no engines: name them in the configuration, or let `opsboard config init` find them")
     click.echo()

@@ -29,7 +29,7 @@ class Board:
         house.write(*map(self._engine, self.ports), rest='[[route]]\nmodel = "chat"\ntargets = ["a", "b"]\n')
         house.start()
         for name in self.ports:
-            wait_until(lambda name=name: self.state(name) == "ready", DEADLINE_S, f"{name} is ready")
+            self.wait_for(name, "ready")
 
     def _engine(self, name: str) -> str:
         port = self.ports[name]
@@ -47,6 +47,9 @@ class Board:
 
     def state(self, name: str) -> str:
         return self.house.engine(name).state
+
+    def wait_for(self, name: str, state: str) -> None:
+        wait_until(lambda: self.state(name) == state, DEADLINE_S, f"{name} is {state}")
 
     def verb(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "opsboard", "--socket", str(self.house.socket), "engine", *words]

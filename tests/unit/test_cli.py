@@ -15,8 +15,9 @@ from opsboard.cli.found import render
 from opsboard.cli.main import VERBS, main
 from opsboard.client.sync import Client
 from opsboard.config.load import load
-from opsboard.core.model import GpuReading, GpuView, Outcome
-from opsboard.core.wire import DaemonInfo, Engine, ReadingInfo, Status
+from opsboard.core.clock import ManualClock
+from opsboard.core.model import EngineState, GpuReading, GpuView, Outcome, Step, Transition
+from opsboard.core.wire import DaemonInfo, Engine, EngineDetail, ReadingInfo, RouteInfo, Status, TargetInfo
 from tests.support.account import AS_ME
 
 
@@ -199,6 +200,33 @@ def test_status_tells_notes_and_ages(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "a: no series" in said
     assert "<300ms  >2500ms" in said
     assert max(map(len, said.splitlines())) < 200
+
+
+def test_what_an_engine_waits_for_and_its_routes_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = Engine(
+        name="a", supervised=True, state="backing_off", until=107.5, state_since=99.0, message="restart 2 of 5: exit 1"
+    )
+    route = RouteInfo(model="chat", targets=(TargetInfo(name="a", state="backing_off", weight=1.0),))
+    daemon = DaemonInfo(version="1", pid=2, started=0.0)
+    board = Status(time=100.0, host="h", daemon=daemon, engines=(engine,), routes=(route,))
+    moved = Transition(t=99.0, engine="a", state=EngineState.BACKING_OFF, reason="exit 1")
+    detail = EngineDetail(engine=engine, timeline=(moved,), transaction=(Step(name="start", started=90.0),))
+    monkeypatch.setattr(Client, "status", lambda _self: board)
+    monkeypatch.setattr(Client, "engine", lambda _self, _name: detail)
+    monkeypatch.setattr("opsboard.cli.engine.SystemClock", lambda: ManualClock(wall=100.0))
+    assert run("status") == 0
+    said = capsys.readouterr().out
+    assert "  a: tries again in 8 s; restart 2 of 5: exit 1" in said
+    assert "route chat: nobody serves it: a backing_off" in said
+    assert run("engine", "list") == 0
+    assert "tries again in 8 s; restart 2 of 5: exit 1" in capsys.readouterr().out
+    assert run("engine", "list", "--json") == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert (told["state"], told["until"]) == ("backing_off", 107.5)
+    assert [(one["state"], one["reason"]) for one in told["timeline"]] == [("backing_off", "exit 1")]
+    assert [step["name"] for step in told["transaction"]] == ["start"]
 
 
 def test_numbers_for_people() -> None:
