@@ -141,7 +141,9 @@ def test_clients_that_leave_are_known_to_the_truth_and_leave_no_block(engine: Si
 def test_until_it_is_ready_the_port_is_taken_and_nobody_answers(tmp_path: Path) -> None:
     with simulated(tmp_path, "--fault", "never_ready", ready=False) as engine:
         assert engine.core.is_running()
-        wait_until(lambda: "Loading weights took" in engine.text(), what="half of the start")
+        # Its front end has a word to say only when it can be asked to end.
+        both = ("(APIServer", "Loading weights took")
+        wait_until(lambda: all(part in engine.text() for part in both), what="half of the start")
         assert engine.process.poll() is None
         assert "Available routes" not in engine.text()
         assert engine.stop() == 0
