@@ -37,7 +37,7 @@ class Asked:
         self.said = ""
         self._kind = kind
         self._before = before
-        self._steps = 0
+        self._told: set[float] = set()
 
     def begun(self, now: EngineDetail) -> bool:
         """Tell whether it has begun. Raises ControlError when it failed at once, as most failures do."""
@@ -60,8 +60,8 @@ class Asked:
         if self._is_done(now.engine):
             click.echo(f"{self.name}: {now.engine.state}")
             return True
-        self._tell_state(now.engine)
         self._raise_end(now)
+        self._tell_state(now.engine)
         return False
 
     def _is_done(self, engine: Engine) -> bool:
@@ -99,14 +99,15 @@ class Asked:
             self.said = line
 
     def _tell_steps(self, now: EngineDetail) -> None:
-        """Write each step of a restart when it is over, with what it took."""
-        over = [step for step in self._own_steps(now) if step.outcome is not None]
-        for step in over[self._steps :]:
+        """Write each step of a start or restart when it is over, with what it took; also of those tried again."""
+        for step in self._own_steps(now):
+            if step.outcome is None or step.started in self._told:
+                continue
+            self._told.add(step.started)
             outcome = None if step.outcome == "ok" else step.outcome
             said = ": ".join(part for part in (outcome, step.text) if part)
             took = "" if step.seconds is None else f"{step.seconds:.1f} s"
             click.echo(f"{self.name}: {step.name:<8}{took:>8}  {said}".rstrip(), err=True)
-        self._steps = max(self._steps, len(over))
 
     def _own_steps(self, now: EngineDetail) -> tuple[Step, ...]:
         """Return the steps that belong to what was asked: those of an earlier restart began before it."""

@@ -167,6 +167,16 @@ def test_the_steps_of_a_restart_are_told_once_each_with_their_time(capsys: pytes
     ]
 
 
+def test_the_steps_of_what_is_tried_again_are_told_too(capsys: pytest.CaptureFixture[str]) -> None:
+    again = (Step(name="launch", started=50.0, seconds=0.2, outcome="ok"),)
+    first, second, last = looks("a", "backing_off", "starting", "ready", pids=(None, 2, 2))
+    tries = [msgspec.structs.replace(first, transaction=STEPS)]
+    tries += [msgspec.structs.replace(one, transaction=again) for one in (second, last)]
+    do(FakeSource(a=[*looks("a", "ready", pids=(1,)), *tries]), "restart")
+    told = [line.split()[1] for line in capsys.readouterr().err.splitlines() if "  " in line]
+    assert told == ["drain", "end", "start", "launch"]
+
+
 def test_a_step_that_failed_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ControlError, match="a: parked: no reason known"):
         do(FakeSource(a=stepping(0, 3, states=("ready", "parked"))), "restart")
