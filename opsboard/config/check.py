@@ -14,6 +14,7 @@ from opsboard.config.schema import Config, Engine
 from opsboard.core.errors import ConfigError
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+_MIN_AGE_S = 3600.0
 _MIN_INTERVAL_S = 0.2
 _GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 
@@ -79,9 +80,17 @@ def _check_engine(path: Path, where: str, engine: Engine, kinds: Collection[str]
             f"{path}: `{where}`: {engine.name!r} needs `user`: a root daemon does not run an engine as root unasked",
             hint=f'add to {engine.name!r}: user = "NAME" (who may read its models), or user = "root" if that is meant',
         )
+    _check_times(path, where, engine)
+
+
+def _check_times(path: Path, where: str, engine: Engine) -> None:
     for key in ("ready_timeout", "stop_timeout"):
         if getattr(engine, key) <= 0:
             raise ConfigError(f"{path}: `{where}.{key}`: expected more than 0")
+    if engine.max_age is not None and not engine.supervised:
+        raise ConfigError(f"{path}: `{where}.max_age`: {engine.name!r} has no `command`: opsboard cannot restart it")
+    if engine.max_age is not None and engine.max_age < _MIN_AGE_S:
+        raise ConfigError(f"{path}: `{where}.max_age`: expected at least 1h, found {engine.max_age:g} s")
 
 
 def _check_routes(path: Path, config: Config) -> None:

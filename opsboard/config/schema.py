@@ -96,6 +96,13 @@ class Engine(Section, frozen=True, kw_only=True):
         Seconds, Meta(description="time that requests under way get before a restart; `0s` drains not at all")
     ] = Seconds(60)
     stop_timeout: Annotated[Seconds, Meta(description="time between TERM and KILL")] = Seconds(30)
+    max_age: Annotated[
+        Seconds | None,
+        Meta(
+            description="age at which it is restarted, at least 1h: drained, in the quietest ten minutes of the second "
+            "half of it, and only while another target of its route serves; default: never"
+        ),
+    ] = None
 
     @property
     def supervised(self) -> bool:

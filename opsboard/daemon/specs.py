@@ -11,6 +11,7 @@ from opsboard.core.model import GpuReading
 from opsboard.core.secret import Secret, without_secrets
 from opsboard.core.text import sanitise
 from opsboard.daemon.pipeline import EngineSpec
+from opsboard.daemon.planned import Age
 from opsboard.supervise.launch import LaunchSpec
 
 
@@ -42,6 +43,12 @@ def found_specs(found: Iterable[FoundEngine]) -> list[EngineSpec]:
 def launch_specs(config: Config, gpus: GpuReading | None) -> list[LaunchSpec]:
     """Return what the supervisor starts. ``gpus`` turns configured numbers into uuids; None: nobody was asked."""
     return [_launch_spec(engine, gpus) for engine in config.engine if engine.command is not None and engine.url]
+
+
+def ages(config: Config) -> list[Age]:
+    """Return which engines must not grow older than so."""
+    limits = ((engine.name, engine.max_age) for engine in config.engine if engine.command is not None)
+    return [Age(name, float(limit)) for name, limit in limits if limit is not None]
 
 
 def _launch_spec(engine: Engine, gpus: GpuReading | None) -> LaunchSpec:

@@ -40,9 +40,10 @@ from opsboard.daemon.health import Health
 from opsboard.daemon.notify import Notifier
 from opsboard.daemon.observed import local_port
 from opsboard.daemon.pipeline import EVENTS_KEPT, EngineSpec, PipelineState
+from opsboard.daemon.planned import LOOK_S, Planned
 from opsboard.daemon.recording import Recorders
 from opsboard.daemon.routes import route_infos
-from opsboard.daemon.specs import engine_specs, launch_specs, url_specs
+from opsboard.daemon.specs import ages, engine_specs, launch_specs, url_specs
 from opsboard.daemon.subscribers import Newest
 from opsboard.daemon.supervising import surroundings
 from opsboard.daemon.targets import engine_targets, ready_probe
@@ -249,6 +250,15 @@ class Daemon:
         self._flow.on_finding = self._supervisor.finding
         ending.push_async_callback(self._supervisor.close)
         await self._supervisor.adopt_all()
+        planned = Planned(
+            self._clock,
+            ages=lambda: ages(self._loaded.config),
+            life=self._supervisor.life,
+            past=self._store,
+            renew=self._supervisor.renew,
+            tell=self._flow.tell,
+        )
+        self._tasks.add("planned", lambda: on_grid(LOOK_S, planned.look))
 
     def _ask_supervised(self, names: Sequence[str]) -> None:
         self._canaries.ask(name for name in names if self.state.specs[name].supervised)

@@ -204,6 +204,16 @@ BAD = {
         "'a' and `exporter.listen` both use 127.0.0.1:8000",
         "its own port",
     ),
+    "max_age too short": (
+        ENGINE + 'command = ["x"]\nmax_age = "30m"',
+        "`engine[0].max_age`: expected at least 1h, found 1800 s",
+        None,
+    ),
+    "max_age of an observed engine": (
+        ENGINE + 'url = "http://127.0.0.1:1"\nmax_age = "24h"',
+        "`engine[0].max_age`: 'a' has no `command`: opsboard cannot restart it",
+        None,
+    ),
     "restart when": (
         ENGINE + 'command = ["x"]\nrestart = "sometimes"',
         "`engine[0].restart`: expected one of on-failure, always, never, found 'sometimes'",
