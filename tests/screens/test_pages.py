@@ -187,7 +187,7 @@ async def test_draining_and_back() -> None:
         stage.feed.say(supervised.troubled())
         await stage.shows("draining")
         await stage.press("u")
-        await stage.shows("It takes requests of its routes again")
+        await stage.shows("The restart that it drains for is called off")
         stage.clock.advance(1.0)
         await stage.press("tab", "enter")
         await stage.shows("the daemon took it on")
