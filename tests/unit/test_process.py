@@ -133,7 +133,13 @@ def test_a_zombie_is_not_alive() -> None:
     assert not alive(known)
     assert identity(child.pid) is None
     assert child.pid in descendants(os.getpid())
+    reader = ProcessReader()
+    seen = reader.read("a", [os.getpid(), child.pid], role_of)
+    assert ([view.pid for view in seen.processes], seen.zombies) == ([os.getpid()], (child.pid,))
+    gone = reader.read("a", [child.pid], role_of)
+    assert (gone.outcome, gone.zombies) == (Outcome.NO_DATA, (child.pid,))
     child.communicate(timeout=10)
+    assert reader.read("a", [child.pid], role_of).zombies == ()
     assert identity(child.pid) is None
 
 
