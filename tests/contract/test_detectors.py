@@ -1,0 +1,32 @@
+"""What every detector keeps, over the registry: a page that tells its parameters, and calm while nothing is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from alerts.base import Detector
+from opsboard.core.model import EngineReading, Outcome
+from opsboard.core.registry import detectors
+from tests.support.watched import Watched, failed
+
+DOCS = Path(__file__).parents[2] / "docs/detectors"
+every = pytest.mark.parametrize("detector", detectors().found.values(), ids=list(detectors().found))
+
+
+@every
+def test_its_page_tells_every_parameter_with_its_default(detector: Detector) -> None:
+    text = (DOCS / f"{detector.name}.md").read_text()
+    assert text.startswith(f"# {detector.name}\n")
+    for field in msgspec.structs.fields(detector.params):
+        assert f"| `{field.name}` | {field.default:g} |" in text
+
+
+@every
+def test_a_page_that_tells_nothing_is_no_claim(detector: Detector) -> None:
+    engine = Watched(detector)
+    for reading in (EngineReading(engine="a", outcome=Outcome.NO_DATA), failed("page")):
+        assert engine.read_for(400, reading) is None
+    assert engine.asked == []
