@@ -83,9 +83,14 @@ _RULES = (
     ),
     _rule(_PARK, "NVIDIA driver on your system is too old", "update the driver"),
     _rule(_PARK, "PermissionError: ", "let the engine's `user` read and write it"),
-    _rule(_PARK, "Value error, ", "correct the engine's `command`"),
+    _rule(
+        _PARK,
+        "outgoing traffic has been disabled",
+        "the model is not on the disk, and HF_HUB_OFFLINE forbids to fetch it",
+    ),
+    _rule(_PARK, r"Value error, |\[type=\w+, input_value=", "correct the engine's `command`"),
     _rule(_PARK, r"validation errors? for \w+Config", "correct the engine's `command`", LIKELY),
-    _rule(_PARK, "ModuleNotFoundError|ImportError: ", "repair the engine's installation", LIKELY),
+    _rule(_PARK, "(?:Module|Package)NotFoundError: |ImportError: ", "repair the engine's installation", LIKELY),
     # What somebody else is in the way of.
     _rule(
         _WAIT,
@@ -136,13 +141,14 @@ _SUSPECT = (
     *("rror", "emory", "ailed", " in use", "died", "arger than", "reater than", "at least one", "o space", "quota"),
     *("local folder", "valid model", "local directory", "Repo id", "gated", "not supported", "inspected"),
     *("recognize", "divisible", "No CUDA", "too old", "caught collective", "encountered", "couldn't connect"),
-    *("EADDRINUSE",),
+    *("EADDRINUSE", "has been disabled", "input_value="),
 )
 """Every line of the rules holds one of these: most lines of a log are passed over without a regex."""
 _HARMLESS = re.compile(
     r"(?:\([^()]*pid=\d+[^()]*\)\s*)?(?:INFO|DEBUG|WARNING)\b"  # it went on after saying so
     r"|.*(?:Received request |prompt: ['\"])"  # a logged prompt says nothing about the engine
 )
+_SOURCE = re.compile(r"(?:raise|except) ")  # a line of code in a traceback: what it raises follows, with its reason
 _PREFIX = re.compile(
     r"(?:\([^()]*pid=\d+[^()]*\)\s*)?(?:[A-Z]+ \d\d-\d\d [\d:]+ )?(?:\[[\w./-]+:\d+\] )?"
 )  # who, when, where
@@ -155,10 +161,11 @@ def fatal(line: str) -> Fatal | None:
     text = sanitise_line(line).strip("“ \t")  # a line that was quoted before says the same
     if _HARMLESS.match(text):
         return None
-    rule = next((rule for rule in _RULES if rule.pattern.search(text)), None)
+    said = _PREFIX.sub("", text, count=1).strip()
+    rule = None if _SOURCE.match(said) else next((rule for rule in _RULES if rule.pattern.search(said)), None)
     if rule is None:
         return None
-    reason = sanitise_line(_PREFIX.sub("", text, count=1), REASON_LIMIT)
+    reason = sanitise_line(said, REASON_LIMIT)
     return Fatal(verdict=rule.verdict, reason=reason, hint=rule.hint, weight=rule.weight)
 
 

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from collectors.fatal import REASON_LIMIT, fatal
@@ -35,6 +35,7 @@ def test_any_command_has_a_sane_need_or_none(words: list[str], version: str | No
         assert need.share is None or need.of(80 * GIB) <= 80 * GIB
 
 
+@settings(deadline=None, max_examples=50)  # a loop each
 @given(st.integers(1, 100), st.integers(1, 320), st.data())
 def test_a_start_is_refused_exactly_when_its_share_is_not_free(percent: int, total: int, data: st.DataObject) -> None:
     used = data.draw(st.integers(0, total))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from collectors.fatal import fatal
-from collectors.phases import verdict
+from collectors.fatal import CAUSE, fatal
+from collectors.phases import PhaseTracker, verdict
 from opsboard.core.model import FatalVerdict
 
+FAILED = Path(__file__).parents[1] / "fixtures" / "logs" / "failed"
 V0_9 = "ERROR 06-30 13:53:19 [core.py:515] "
 V0_32 = "(EngineCore pid=90) ERROR 08-20 12:00:53 [core.py:1510] "
 
@@ -18,7 +21,11 @@ PARK = [
     "ValueError: The model's max seq len (4096) is larger than the maximum number of tokens that can be stored in KV",
     # 0.32, v1/core/kv_cache_utils.py
     f"{V0_32}ValueError: To serve at least one request with the model's max seq len (131072), (16.00 GiB KV cache",
-    "vllm serve: error: unrecognized arguments: --no-such-flag",
+    # more of 0.32, recorded
+    "api_server.py: error: unrecognized arguments: --no-such-flag",
+    "  Input should be less than or equal to 1 [type=less_than_equal, input_value=1.5, input_type=float]",
+    "  Value error, User-specified max_model_len (9999999) is greater than the derived max_model_len (max_position_emb",
+    "importlib.metadata.PackageNotFoundError: No package metadata was found for vllm",
     "vllm serve: error: argument --max-model-len: invalid human_readable_int_or_auto value: 'many'",
     # vllm-project/vllm#13510
     "(APIServer pid=48263) ValueError: Invalid repository ID or local directory specified: '/models/nope'.",
@@ -49,7 +56,7 @@ WAIT = [
     f"{V0_32}ValueError: Free memory on device cuda:0 (19.77/22.05 GiB) on startup is less than desired GPU memory",
     # 0.32, v1/worker/cpu_worker.py
     (
-        f"{V0_32}ValueError: Available memory on node 0 (1.2/15.6 GiB) on startup is less than desired CPU memory "
+        f"{V0_32}ValueError: Available memory on node 0 (20.96/23.54 GiB) on startup is less than desired CPU memory "
         "utilization (0.92, 14.4 GiB)."
     ),
     # vllm-project/vllm#7514 and #11617
@@ -78,6 +85,8 @@ NOTHING = [
     # warnings of engines that went on and served, and what strangers can make a log say
     "(APIServer pid=14) WARNING 11-21 12:17:36 [system_utils.py:255] Found ulimit of 20000 and failed to automatically",
     "WARNING 10-10 10:22:58 _custom_ops.py:18] Failed to import from vllm._C with ImportError('libcuda.so.1: cannot",
+    "    raise LocalEntryNotFoundError(",
+    f"{V0_32}    raise _format(GatedRepoError, message, response) from e",
     "WARNING 10-10 10:22:58 [parallel.py:746] Address already in use. Retrying with a new port.",
     "\x1b[0;36m(EngineCore pid=90)\x1b[0;0m INFO 08-20 12:00:53 [gpu_worker.py:1013] Free memory on device (70/79 GiB)",
     "INFO 08-20 [logger.py:43] Received request cmpl-1: prompt: 'ImportError: CUDA out of memory', params: x",
@@ -111,6 +120,20 @@ def test_a_quotation_with_its_hint_asks_for_the_same(line: str) -> None:
     found = fatal(line)
     assert found is not None
     assert verdict(f"“{found.reason}” ({found.hint})") is found.verdict
+
+
+@pytest.mark.parametrize("log", sorted(FAILED.glob("*.log")), ids=lambda path: path.stem)
+def test_recorded_starts_that_failed(log: Path) -> None:
+    tracker = PhaseTracker()
+    for line in log.read_text().splitlines():
+        tracker.feed(line)
+
+    assert tracker.verdict == log.stem.rpartition(".")[2]
+    assert tracker.reason is not None
+    assert tracker.hint is not None
+    found = fatal(tracker.reason)
+    assert found is not None
+    assert found.weight == CAUSE
 
 
 def test_the_line_is_quoted_without_who_and_when_and_safely() -> None:
