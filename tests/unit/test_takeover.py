@@ -95,6 +95,7 @@ def test_an_upgrade_while_it_ran_is_a_warning() -> None:
     [
         (("python", "-"), "it was read from the standard input"),
         (("vllm", "serve", "--config", "/dev/fd/63"), "/dev/fd/63 is a file that only its starter had open"),
+        (("python", "-c", "from multiprocessing.resource_tracker import main;main(5)"), "it is a child of a Python"),
         (("python", "-c", "from multiprocessing.spawn import spawn_main; ..."), "it is a child of a Python process"),
     ],
 )

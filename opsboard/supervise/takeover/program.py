@@ -13,7 +13,7 @@ from opsboard.supervise.takeover.seen import Seen
 
 _DELETED = " (deleted)"
 _DESCRIPTOR = re.compile(r"(/dev/fd|/proc/self/fd)/\d+")
-_SPAWNED = ("multiprocessing.spawn", "multiprocessing.forkserver", "--multiprocessing-fork")
+_SPAWNED = re.compile(r"\bmultiprocessing\.(spawn|forkserver|resource_tracker)\b|^--multiprocessing-fork$")
 _BY_HAND = "write the engine's `command` into the configuration"
 
 
@@ -40,7 +40,7 @@ def _arguments(seen: Seen) -> Iterator[Gap]:
         yield fatal("arguments", "the process has wiped them, or they may not be read", _BY_HAND)
         return
     shown = sanitise(seen.argv[0], 200)
-    if any(word.startswith(_SPAWNED) or _SPAWNED[0] in word or _SPAWNED[1] in word for word in seen.argv[1:]):
+    if any(_SPAWNED.search(word) for word in seen.argv[1:]):
         yield fatal("arguments", "it is a child of a Python process, not an engine's main process")
     elif seen.program is None and _is_title(seen):
         yield fatal("arguments", f"the process renamed itself to “{shown}”: the real ones are gone", _BY_HAND)
