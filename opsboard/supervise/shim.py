@@ -179,8 +179,8 @@ class Shim:
                 if pid == self.pid:
                     self._family.refresh(full=True)
                     self._exit = self._ended(os.waitstatus_to_exitcode(status))
+                    self._record_status()  # first: whoever sees the exit must see who is left
                     self._record_exit()
-                    self._record_status()
 
     def _ended(self, code: int | None, message: str | None = None) -> dict[str, Any]:
         return {
