@@ -60,6 +60,9 @@ class Remains(Record, frozen=True, kw_only=True):
     exit: Exit | None = None
     settled: bool = True
     """False while a shim is between its own start and the engine's."""
+    by_hand: bool = False
+    """Somebody started it and it was taken over where it ran; ``output`` is the file it writes to, if it is one."""
+    output: str | None = None
 
     @property
     def lives(self) -> bool:
@@ -94,6 +97,8 @@ def examine(directory: Path, boot: str | None = None) -> Remains | None:
         was_ready=ready.get("instance") == instance,
         ready_since=_seconds(ready.get("since")) if ready.get("instance") == instance else None,
         exit=_exit(bundle.read(place, bundle.EXIT), instance),
+        by_hand=bool(identity.get("taken_over")),
+        output=str(identity["output"]) if identity.get("output") else None,
     )
     if not same_boot:
         return remains

@@ -156,8 +156,11 @@ class Life:
             self._go_on_without_shim()
 
     def _go_on_without_shim(self) -> None:
-        self.note = _NO_SHIM
-        self._world.tell(self.spec.name, "shim_gone", _NO_SHIM, Severity.WARNING)
+        if self.remains.by_hand:
+            self.note = f"started by hand: its log is {self.remains.output or 'not known'} until it is restarted"
+        else:
+            self.note = _NO_SHIM
+            self._world.tell(self.spec.name, "shim_gone", _NO_SHIM, Severity.WARNING)
         self._crew.do(self._stand_in_for_the_shim())
         self._owner.publish()
 

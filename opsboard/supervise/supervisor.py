@@ -196,6 +196,20 @@ class Supervisor:
                 self._keepers[name] = self._keeper(spec)
                 self._task(self._adopt(self._keepers[name]))
 
+    async def take_over(self, spec: LaunchSpec) -> None:
+        """Own an engine that runs already and whose life is written down in its bundle; it is wanted from now on."""
+        self._world.on_wish(spec.name, "up")
+        self._keepers[spec.name] = self._keeper(spec)
+        await self._adopt(self._keepers[spec.name])
+
+    async def release(self, name: str) -> None:
+        """Let go of an engine; what runs of it runs on. Raises NotFound, Conflict while something is under way."""
+        keeper = self._of(name)
+        if keeper.busy:
+            raise Conflict(f"{name} is {keeper.view.state.value}", hint="wait until that is over")
+        del self._keepers[name]
+        await keeper.close()
+
     def life(self, name: str) -> LifeView:
         """Return what is known of an engine. Raises NotFound."""
         return self._of(name).view

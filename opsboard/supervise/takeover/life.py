@@ -30,8 +30,8 @@ def begin(reproduction: Reproduction, directory: Path, runtime_dir: Path, *, nam
     if process is None or not reproduction.lives:
         raise SuperviseError(f"engine {name}: pid {reproduction.pid} has ended meanwhile", hint="start it")
     instance = uuid.uuid4().hex
-    where = sanitise(reproduction.output) if reproduction.output is not None else "no file"
-    note = f"opsboard: taken over as pid {process.pid}; until its next start its output goes to {where}\n"
+    output = None if reproduction.output is None else sanitise(reproduction.output)
+    note = f"opsboard: taken over as pid {process.pid}; until its next start its output goes to {output or 'no file'}\n"
     identity = {
         "protocol": bundle.PROTOCOL,
         "engine": name,
@@ -47,6 +47,7 @@ def begin(reproduction: Reproduction, directory: Path, runtime_dir: Path, *, nam
         "socket": str(socket_path(directory, runtime_dir)),
         "started": procfs.boot_time() + reproduction.start_ticks / procfs.TICKS_PER_SECOND,
         "taken_over": True,
+        "output": output,
     }
     try:
         for folder in (directory.parent, directory):
