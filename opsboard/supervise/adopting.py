@@ -16,6 +16,8 @@ _LASTING = frozenset({EngineState.READY, EngineState.FAILED, EngineState.PARKED}
 def adopt(found: Found, *, wanted: bool | None, ready_timeout_s: float, now: Now, terms: Terms = BY_HAND) -> Move:
     """Return where an engine is when the daemon starts. ``wanted`` is the remembered wish, None if there was none."""
     situation, commands = _adopted(found, wanted, ready_timeout_s, now, terms)
+    if situation.cause is None and situation.state is not EngineState.STOPPED:
+        situation = because(situation, found.cause or "found so when the daemon began")
     if found.since is None or situation.state not in _LASTING or found.unsure is not None:
         return situation, commands
     return msgspec.structs.replace(situation, since=min(found.since, now.wall)), commands
@@ -32,7 +34,7 @@ def _adopted(found: Found, wanted: bool | None, ready_timeout_s: float, now: Now
     if found.ending and (found.alive or found.left):
         return end(begin, now)
     if found.alive:
-        return _alive(begin, found, ready_timeout_s, now)
+        return _alive(begin, found, ready_timeout_s, now, terms)
     if found.left:
         return ended(begin, msgspec.structs.replace(found.ended or Exited(), left=found.left), now, terms), []
     if found.ended_by_us:
@@ -52,14 +54,15 @@ def _still_parked(begin: Situation, found: Found, now: Now) -> Move:
     return park(begin, now, body, why), []
 
 
-def _alive(begin: Situation, found: Found, ready_timeout_s: float, now: Now) -> Move:
+def _alive(begin: Situation, found: Found, ready_timeout_s: float, now: Now, terms: Terms) -> Move:
     if not found.was_ready:
         # A restarted daemon asks at least once before it calls an old start a failed one.
         left_s = max(ready_timeout_s - found.age_s, 10.0)
         starting = to(begin, now, EngineState.STARTING, Body.ALIVE)
         return msgspec.structs.replace(starting, ready_by=now.mono + left_s, ready_timeout_s=ready_timeout_s), []
     if found.drain_left_s is not None and begin.wanted:
-        return drain(begin, now, found.drain_left_s)
+        # What is left was told by the wall clock, which may have been set back since.
+        return drain(begin, now, min(found.drain_left_s, terms.drain_timeout_s))
     return serve(begin, now), []
 
 

@@ -15,8 +15,14 @@ def found(remains: Remains | None, notes: Notes, wall: float, last_words: Callab
     instance = remains.instance if remains is not None else None
     # It was about to begin, and the shim never wrote it down.
     unborn = notes.launching is not None and notes.launching != instance
+    begun = notes.transaction if notes.transaction is not None and notes.transaction.outcome is None else None
     noted = Found(
-        automatic=notes.automatic, parked=notes.parked, drained=notes.drained, doubt=notes.doubt, ended_by_us=unborn
+        automatic=notes.automatic,
+        cause=begun.cause if begun is not None else None,
+        parked=notes.parked,
+        drained=notes.drained,
+        doubt=notes.doubt,
+        ended_by_us=unborn,
     )
     if remains is None:
         return _with(noted, since=notes.parked_since)

@@ -238,6 +238,8 @@ class Found(Record, frozen=True, kw_only=True):
     """We ended the last life, or were about to begin one; with a wish to run, that was to follow."""
     automatic: bool = False
     """What the last daemon was about was its own decision."""
+    cause: str | None = None
+    """Why it was about it."""
     parked: str | None = None
     """Why it is left alone until a person starts it."""
     drained: bool = False
