@@ -98,10 +98,14 @@ class PipelineState:
         self.configure(specs)
 
     def configure(self, specs: Iterable[EngineSpec]) -> None:
-        """Take the engines of a new configuration, in its order; what is known of unchanged ones is kept."""
-        old_specs, old = self.specs, self.engines
-        self.specs = {spec.name: spec for spec in specs}
-        self.engines = {}
+        """Take the engines of a new configuration, in its order; what is known of unchanged ones is kept.
+
+        The dictionaries stay the same: others hold on to them.
+        """
+        old_specs, old = dict(self.specs), dict(self.engines)
+        self.specs.clear()
+        self.specs.update({spec.name: spec for spec in specs})
+        self.engines.clear()
         for name, spec in self.specs.items():
             before = old_specs.get(name)
             same = before is not None and (before.kind, before.url, before.supervised) == (

@@ -154,6 +154,8 @@ def test_a_good_reload_is_applied_and_a_bad_one_refused_whole(house: House) -> N
         wait_until(lambda: len(house.client.status().engines) == 2)
         assert house.engine("a").model == "tiny", "what is known of a stays"
         wait_until(lambda: house.is_ready("b"))
+        with pytest.raises(Conflict, match="b is observed"):
+            house.client.action("b", "stop")
         house.config.write_text("[[engine]]\nnam = 'x'\n")
         daemon.send_signal(signal.SIGHUP)
         wait_until(lambda: ("host", "reload_refused") in house.events())
