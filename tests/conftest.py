@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.support.herd import Herd
 
 # What the Makefile sets for a run of tests; everything else that opsboard would read is taken away.
-OF_THE_TEST_RUN = ("OPSBOARD_REAL_", "OPSBOARD_CRASH_ROUNDS")
+OF_THE_TEST_RUN = ("OPSBOARD_REAL_", "OPSBOARD_CRASH_")
 OF_SYSTEMD = ("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 OF_THE_TERMINAL = ("NO_COLOR", "COLORTERM", "COLUMNS", "LINES", "TEXTUAL", "TMUX", "STY", "SSH_CONNECTION", "SSH_TTY")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ENGINE = Path(__file__).with_name("small_engine.py")
+THREE_DEEP = Path(__file__).with_name("three_deep.py")
 # Up once its output says so; it serves nothing.
 NOWHERE = "http://192.0.2.1:1"
 
@@ -34,6 +36,13 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def connects(port: object) -> bool:
+    """Tell whether something accepts connections at this loopback port."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", int(str(port))), timeout=1.0):
+        return True
+    return False
 
 
 async def answers(url: str) -> bool:
@@ -68,12 +77,14 @@ class Herd:
         return self.state_dir / "engines" / name
 
     def spec(self, name: str, mode: str, value: object = "", **changes: Any) -> LaunchSpec:
-        """Return a small engine in ``mode``; a serving one takes its port as ``value``.
+        """Return a small engine in ``mode``; a serving one takes its port as ``value``, ``three_deep`` too.
 
         Supervised by hand: nothing restarts it by itself, and no restart waits for requests.
         """
-        url = f"http://127.0.0.1:{value}" if mode.startswith("serve") else NOWHERE
+        url = f"http://127.0.0.1:{value}" if mode.startswith(("serve", "three")) else NOWHERE
         command = (sys.executable, "-S", str(ENGINE), mode, str(value))
+        if mode == "three_deep":
+            command = (sys.executable, "-S", str(THREE_DEEP), str(value), str(self.state_dir / "hold"))
         settings: dict[str, Any] = {
             "command": command,
             "url": url,
@@ -102,7 +113,7 @@ class Herd:
             ready_probe=answers,
             on_life=on_life or self.lives.append,
             on_event=self.events.append,
-            phase_seconds=_no_phases,
+            phase_seconds=no_phases,
             on_wish=on_wish or self.wishes.__setitem__,
             wishes=dict(self.wishes),
             **options,
@@ -151,7 +162,8 @@ class Herd:
                 wait_until(lambda: not any(one.same_as(look(one.pid)) for one in living), what="the kill")  # noqa: B023
 
 
-async def _no_phases(_name: str) -> dict[str, float]:
+async def no_phases(_name: str) -> dict[str, float]:
+    """Know nothing of earlier starts."""
     return {}
 
 
