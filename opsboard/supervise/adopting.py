@@ -37,7 +37,8 @@ def _adopted(found: Found, wanted: bool | None, ready_timeout_s: float, now: Now
         return _alive(begin, found, ready_timeout_s, now, terms)
     if found.left:
         return ended(begin, msgspec.structs.replace(found.ended or Exited(), left=found.left), now, terms), []
-    if found.ended_by_us:
+    waits = found.waiting is not None and begin.wanted and terms.restart != "never"
+    if waits or found.ended_by_us:
         return _go_on(begin, found, now, terms)
     if found.never_began is not None and wanted is not False:
         return fail(begin, now, terms, Body.NOTHING, found.never_began, verdict=FatalVerdict.PARK), []
@@ -72,5 +73,5 @@ def _go_on(begin: Situation, found: Found, now: Now, terms: Terms) -> Move:
         return begin, []
     if not found.automatic:
         return launch(begin, now)
-    message = "goes on with a restart that the end of the last daemon interrupted"
+    message = found.waiting or ("goes on with a restart that the end of the last daemon interrupted")
     return retry(because(begin, message), now, terms, Body.NOTHING, message), []

@@ -84,9 +84,10 @@ async def prepare(
 
 async def count(world: World, spec: LaunchSpec, cause: str) -> Event:
     """Count a restart by ourselves, in memory at once and on the disk before this returns."""
-    now = world.clock.now()
-    gpus = spec.gpus or ()
-    decision = world.ledger.decide(spec.name, gpus, wall=now.wall, mono=now.mono)
+    now, gpus = world.clock.now(), spec.gpus or ()
+    if now.mono < world.ledger.not_before:
+        return Unprepared("the last daemon did not end in order: automation only looks for a while")
+    decision = world.ledger.decide(spec.name, gpus, now.wall)
     if isinstance(decision, Spent):
         return Unprepared(f"{cause}; {decision.text}", FatalVerdict.PARK)
     restart = Restart(engine=spec.name, t=now.wall, cause=cause, gpus=gpus)

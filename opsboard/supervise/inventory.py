@@ -19,6 +19,7 @@ def found(remains: Remains | None, notes: Notes, wall: float, last_words: Callab
     noted = Found(
         automatic=notes.automatic,
         cause=begun.cause if begun is not None else None,
+        waiting=notes.waiting,
         parked=notes.parked,
         drained=notes.drained,
         doubt=notes.doubt,

@@ -268,16 +268,15 @@ class Keeper:
                 self._crew.do(self._prepare())
 
     def _terms(self, now: Now) -> Terms:
-        spec, gpus = self.spec, self.spec.gpus or ()
+        spec, ledger = self.spec, self._world.ledger
         wedged = self._world.around.wedged(spec.gpus)
-        if wedged is not None:
-            return Terms(
-                restart=spec.restart,
-                drain_timeout_s=spec.drain_timeout_s,
-                decision=Spent(which="wedged", text=wedged),
-            )
-        decision = self._world.ledger.decide(spec.name, gpus, wall=now.wall, mono=now.mono)
-        return Terms(restart=spec.restart, drain_timeout_s=spec.drain_timeout_s, decision=decision)
+        spent = None if wedged is None else Spent(which="wedged", text=wedged)
+        return Terms(
+            restart=spec.restart,
+            drain_timeout_s=spec.drain_timeout_s,
+            decision=spent or ledger.decide(spec.name, spec.gpus or (), now.wall),
+            not_before=ledger.not_before,
+        )
 
     # --- its commands ---
 

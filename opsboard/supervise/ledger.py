@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 import msgspec
 
 from opsboard.core.model import Restart
-from opsboard.supervise.budget import Allowed, Budget, Decision, decide
+from opsboard.supervise.budget import Budget, Decision, decide
 
 OBSERVE_S = 30.0
 """How long automation only looks after an unclean end of the daemon: what crashes it must not crash the engines."""
@@ -28,15 +28,12 @@ class Ledger:
         """Begin with what was written down before."""
         self._budget = budget
         self._restarts = list(history)
-        self._not_before = not_before
+        self.not_before = not_before
         self._jitter = jitter
 
-    def decide(self, engine: str, gpus: Collection[str], *, wall: float, mono: float) -> Decision:
-        """Tell whether an engine may be restarted now, and after which pause."""
-        decision = decide(self._budget, self._restarts, engine, gpus, now=wall, jitter=self._jitter())
-        if isinstance(decision, Allowed):
-            return msgspec.structs.replace(decision, wait_s=max(decision.wait_s, self._not_before - mono))
-        return decision
+    def decide(self, engine: str, gpus: Collection[str], wall: float) -> Decision:
+        """Tell whether an engine may be restarted at ``wall`` (Unix s), and after which pause."""
+        return decide(self._budget, self._restarts, engine, gpus, now=wall, jitter=self._jitter())
 
     def add(self, restart: Restart) -> None:
         """Count a restart, and forget those that no window can hold any more."""

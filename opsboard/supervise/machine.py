@@ -86,7 +86,7 @@ def step(situation: Situation, event: Event, now: Now, terms: Terms = BY_HAND) -
         case Drained():
             return _drained(situation, now, "nothing was under way any more")
         case Prepared() | Unprepared():
-            return _prepared(situation, event, now)
+            return _prepared(situation, event, now, terms)
         case Tick():
             return _tick(situation, now, terms)
 
@@ -150,14 +150,14 @@ def _accused(situation: Situation, event: Accused, now: Now, terms: Terms) -> Mo
     return retry(situation, now, terms, Body.ALIVE, event.cause), []
 
 
-def _prepared(situation: Situation, event: Prepared | Unprepared, now: Now) -> Move:
+def _prepared(situation: Situation, event: Prepared | Unprepared, now: Now, terms: Terms) -> Move:
     if not situation.preparing:
         return situation, []
     if isinstance(event, Prepared):
         return renew(situation, now, situation.message)
     if event.verdict is FatalVerdict.PARK:
         return park(situation, now, situation.body, event.message), []
-    return wait(situation, now, situation.body, event.message, ROOM_AGAIN_S), []
+    return wait(situation, now, terms, situation.body, event.message, seconds=ROOM_AGAIN_S), []
 
 
 # --- what happens

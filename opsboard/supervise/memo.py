@@ -29,6 +29,8 @@ class Notes(Record, frozen=True, kw_only=True):
     drain_until: float | None = None
     launching: str | None = None
     """The life that was about to begin."""
+    waiting: str | None = None
+    """Why it was to be tried again later."""
     automatic: bool = False
     transaction: Transaction | None = None
 
@@ -57,6 +59,7 @@ class Memo:
                     "doubt": service.get("doubt"),
                     "drain_until": course.get("drain_until"),
                     "launching": course.get("launching"),
+                    "waiting": course.get("waiting"),
                     "automatic": bool(course.get("automatic")),
                     "transaction": course.get("transaction"),
                 },
@@ -96,18 +99,21 @@ class Memo:
 
 def _stop(situation: Situation, instance: str | None) -> dict[str, Any] | None:
     """The life that is to end, and whether another one is to follow."""
-    to_end = situation.body is Body.ENDING or (situation.body is Body.LAUNCHING and not situation.wanted)
+    stopped = situation.state is EngineState.STOPPED  # what was to follow an older end is not wanted any more
+    to_end = situation.body is Body.ENDING or stopped or (situation.body is Body.LAUNCHING and not situation.wanted)
     return {"instance": instance, "again": situation.wanted} if to_end and instance is not None else None
 
 
 def _course(
     situation: Situation, course: Course | None, instance: str | None, drain_until: float | None
 ) -> dict[str, Any] | None:
-    if course is None:
+    waiting = situation.state is EngineState.BACKING_OFF
+    if course is None and not waiting:
         return None
     launching = situation.body is Body.LAUNCHING and situation.wanted
     return {
-        "transaction": msgspec.to_builtins(course.transaction),
+        "transaction": None if course is None else msgspec.to_builtins(course.transaction),
+        "waiting": situation.cause if waiting else None,
         "automatic": situation.automatic,
         "launching": instance if launching else None,
         "drain_until": drain_until,

@@ -84,7 +84,7 @@ def fail(situation: Situation, now: Now, terms: Terms, body: Body, message: str,
     if verdict is FatalVerdict.PARK:
         return park(situation, now, body, message)
     if verdict is FatalVerdict.WAIT:
-        return wait(situation, now, body, message, ROOM_AGAIN_S)
+        return wait(situation, now, terms, body, message, seconds=ROOM_AGAIN_S)
     return retry(situation, now, terms, body, message)
 
 
@@ -93,13 +93,14 @@ def retry(situation: Situation, now: Now, terms: Terms, body: Body, message: str
     decision = terms.decision
     if isinstance(decision, Spent):
         return park(situation, now, body, f"{message}; {decision.text}")
-    return wait(situation, now, body, f"{decision.text}: {message}", decision.wait_s)
+    return wait(situation, now, terms, body, f"{decision.text}: {message}", seconds=decision.wait_s)
 
 
-def wait(situation: Situation, now: Now, body: Body, message: str, seconds: float) -> Situation:
-    """Look again in ``seconds``."""
+def wait(situation: Situation, now: Now, terms: Terms, body: Body, message: str, *, seconds: float) -> Situation:
+    """Look again in ``seconds``, or when automation may act at all."""
     waiting = to(situation, now, EngineState.BACKING_OFF, body, message)
-    return msgspec.structs.replace(waiting, retry_at=now.mono + seconds, automatic=True)
+    retry_at = max(now.mono + seconds, terms.not_before)
+    return msgspec.structs.replace(waiting, retry_at=retry_at, automatic=True)
 
 
 def park(situation: Situation, now: Now, body: Body, why: str) -> Situation:

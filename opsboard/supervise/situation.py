@@ -45,6 +45,8 @@ class Terms(Record, frozen=True, kw_only=True):
     restart: Literal["on-failure", "always", "never"] = "never"
     drain_timeout_s: float = 0.0
     decision: Decision = Allowed()
+    not_before: float = float("-inf")
+    """Automation only looks until then, seconds of the monotonic clock."""
 
 
 BY_HAND = Terms()
@@ -240,6 +242,8 @@ class Found(Record, frozen=True, kw_only=True):
     """What the last daemon was about was its own decision."""
     cause: str | None = None
     """Why it was about it."""
+    waiting: str | None = None
+    """Why the last daemon was to try again later."""
     parked: str | None = None
     """Why it is left alone until a person starts it."""
     drained: bool = False
