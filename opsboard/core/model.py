@@ -395,6 +395,8 @@ class CanaryReading(Record, frozen=True, kw_only=True):
     error: str | None = None
     output: str | None = None
     output_sha256: str | None = None
+    version: str | None = None
+    """Of the engine that was asked, where its page tells."""
 
 
 class FatalVerdict(StrEnum):

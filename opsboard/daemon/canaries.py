@@ -10,8 +10,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
+import msgspec
+
 from collectors.base import Dialect
 from collectors.canary import golden, one_token
+from collectors.engine_scrape import EngineScraper
 from collectors.fetch import Fetcher
 from collectors.fetch import Limits as FetchLimits
 from opsboard.core.model import CanaryOutcome, CanaryReading
@@ -41,6 +44,7 @@ class Canaries:
         self._headers = headers
         self._hear = hear
         self._fetcher = Fetcher(FetchLimits(connect_s=CONNECT_S, total_s=GOLDEN_S))
+        self._pages = Fetcher(FetchLimits(connect_s=CONNECT_S, total_s=TOKEN_S))
         self._out: dict[str, asyncio.Task[None]] = {}
 
     def ask(self, names: Iterable[str]) -> None:
@@ -50,13 +54,20 @@ class Canaries:
                 self._out[name] = asyncio.get_running_loop().create_task(self._one_token(name))
 
     async def golden(self, name: str) -> CanaryReading:
-        """Ask an engine the fixed question; never raises for what the engine does."""
+        """Ask an engine the fixed question; never raises for what the engine does.
+
+        Its page is read for it: nobody else has read one of an engine that has just started.
+        """
         url, dialect = self._place(name)
         if url is None:
             return CanaryReading(engine=name, outcome=CanaryOutcome.UNABLE, seconds=0.0, error="it has no address")
-        return await golden(
+        scraper = EngineScraper(name, url, dialect.kind if dialect else self._state.specs[name].kind, self._pages)
+        view = (await scraper.scrape()).view
+        dialect = dialect or dialects().found.get(scraper.kind or "")
+        reading = await golden(
             self._fetcher, url, engine=name, dialect=dialect, headers=self._headers(name), deadline_s=GOLDEN_S
         )
+        return reading if view is None else msgspec.structs.replace(reading, version=view.version)
 
     async def close(self) -> None:
         """Ask no more."""
@@ -65,6 +76,7 @@ class Canaries:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._fetcher.close()
+        await self._pages.close()
 
     async def _one_token(self, name: str) -> None:
         url, dialect = self._place(name)

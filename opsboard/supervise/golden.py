@@ -37,10 +37,11 @@ class Proof(Record, frozen=True, kw_only=True):
 async def prove(directory: Path, ask: Ask, *, command: str, version: str | None) -> Proof:
     """Ask, and compare with what is kept in the bundle ``directory``; keep the answer where nothing can be compared.
 
-    ``command`` is the fingerprint of the command; another one, or another ``version`` of the engine, is another
-    engine: its answer may differ. Raises OSError when the answer cannot be kept.
+    ``command`` is the fingerprint of the command; another one, or another version of the engine (that of the reading,
+    else ``version``), is another engine: its answer may differ. Raises OSError when the answer cannot be kept.
     """
     reading = await ask()
+    version = reading.version or version
     if reading.outcome in _DEAD:
         return Proof(text=f"the canary failed: {reading.error or reading.outcome.value}", failed=True)
     if reading.outcome is not CanaryOutcome.OK or reading.output_sha256 is None:
