@@ -166,8 +166,8 @@ def _ended(state: State, seen: Observation) -> Step:
     life = seen.life
     if life is None:
         raise AssertionError("only a supervised engine is seen to end")
-    text = life.message or "it ended by itself"
-    if life.exit_code == 0:
+    text = life.cause or life.message or "it ended by itself"
+    if life.exit_code == 0 and "exits with 0" not in text:
         text += " (vLLM exits with 0 also when its engine has died)"
     if state.coreless:
         text += "; its EngineCore was gone before"

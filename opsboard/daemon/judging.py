@@ -116,7 +116,8 @@ class Judging:
         finding = change.finding
         urgency = next((known.severity for known in self._detectors if known.name == finding.detector), "note")
         if not change.open:
-            text, severity = f"over after {change.t - finding.since:.0f} s: {finding.summary}", Severity.INFO
+            seconds = f"{change.t - finding.since:.0f} s"
+            text, severity = f"{finding.detector} is over after {seconds}: {finding.summary}", Severity.INFO
         elif finding.confirmed:
             text, severity = finding.summary, _SEVERITY[urgency]
         else:

@@ -60,6 +60,7 @@ from opsboard.supervise.situation import (
 
 _SERVING = frozenset({EngineState.READY, EngineState.DRAINING})
 _AT_REST = frozenset({EngineState.BACKING_OFF, EngineState.PARKED})
+AGAIN = "starts again when the last process of the old life is gone"
 
 
 def step(situation: Situation, event: Event, now: Now, terms: Terms = BY_HAND) -> Move:  # noqa: C901, PLR0911  one case an event
@@ -111,8 +112,7 @@ def _wish(situation: Situation, event: Start | Stop | Restart, now: Now, terms: 
         case Body.LAUNCHING:
             return to(situation, now, stopping, Body.LAUNCHING, "stops as soon as it has begun"), []
         case Body.ENDING:
-            waits = "starts again when the last process of the old life is gone" if wanted else None
-            return to(situation, now, stopping, Body.ENDING, waits), []
+            return to(situation, now, stopping, Body.ENDING, AGAIN if wanted else None), []
         case Body.ALIVE if isinstance(event, Start) and situation.state not in _AT_REST:
             return (serve(situation, now) if situation.state is EngineState.DRAINING else situation), []
         case Body.ALIVE if isinstance(event, Restart) and not event.now and situation.state in _SERVING:
@@ -154,7 +154,7 @@ def _prepared(situation: Situation, event: Prepared | Unprepared, now: Now, term
     if not situation.preparing:
         return situation, []
     if isinstance(event, Prepared):
-        return renew(situation, now, situation.message)
+        return renew(situation, now, AGAIN)
     if event.verdict is FatalVerdict.PARK:
         return park(situation, now, situation.body, event.message), []
     return wait(situation, now, terms, situation.body, event.message, seconds=ROOM_AGAIN_S), []
@@ -258,7 +258,7 @@ def _tick(situation: Situation, now: Now, terms: Terms) -> Move:
         return _drained(situation, now, "requests under way did not end in time")
     if situation.ready_by is not None and now.mono >= situation.ready_by:
         seconds = f"{situation.ready_timeout_s:g} s"
-        message = f"not ready after {seconds}; its processes still run: stop or restart it, or wait longer"
+        message = f"not ready after {seconds}"
         return fail(situation, now, terms, Body.ALIVE, message, verdict=FatalVerdict.RETRY), []
     if situation.retry_at is not None and now.mono >= situation.retry_at and not situation.preparing:
         if isinstance(terms.decision, Spent):

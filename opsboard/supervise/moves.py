@@ -14,6 +14,11 @@ from opsboard.supervise.situation import Body, Command, Exited, Situation, Terms
 ROOM_AGAIN_S = 15.0
 """How often it is looked whether what is in the way of a start has gone."""
 _UNPARK = "nothing more happens by itself; `opsboard engine start` un-parks it"
+_BY_HAND = {
+    Body.LEFT: "; a stop or a start ends what still runs",
+    Body.ALIVE: "; its processes still run: stop or restart it, or wait longer",
+}
+"""What a person can do about an engine that failed and that nobody restarts."""
 
 Move = tuple[Situation, list[Command]]
 
@@ -80,7 +85,7 @@ def fail(situation: Situation, now: Now, terms: Terms, body: Body, message: str,
     """Be what a failure makes of it: left as it is, waiting for room, tried again later, or parked."""
     situation = because(situation, message)
     if not situation.wanted or terms.restart == "never":
-        return to(situation, now, EngineState.FAILED, body, message)
+        return to(situation, now, EngineState.FAILED, body, message + _BY_HAND.get(body, ""))
     if verdict is FatalVerdict.PARK:
         return park(situation, now, body, message)
     if verdict is FatalVerdict.WAIT:
@@ -93,7 +98,7 @@ def retry(situation: Situation, now: Now, terms: Terms, body: Body, message: str
     decision = terms.decision
     if isinstance(decision, Spent):
         return park(situation, now, body, f"{message}; {decision.text}")
-    return wait(situation, now, terms, body, f"{decision.text}: {message}", seconds=decision.wait_s)
+    return wait(situation, now, terms, body, f"{message}; {decision.text}", seconds=decision.wait_s)
 
 
 def wait(situation: Situation, now: Now, terms: Terms, body: Body, message: str, *, seconds: float) -> Situation:
@@ -117,8 +122,9 @@ def describe(event: Exited) -> str:
         text = f"killed by {_signal_name(-event.code)}"
     else:
         text = f"exited by itself with code {event.code}"
+        text += " (vLLM exits with 0 also when its engine has died)" if event.code == 0 else ""
     if event.left:
-        text += f"; still running: {', '.join(f'pid {pid}' for pid in event.left[:8])} (a stop or a start ends them)"
+        text += f"; still running: {', '.join(f'pid {pid}' for pid in event.left[:8])}"
     return f"{text}: {event.last_words}" if event.last_words else text
 
 

@@ -141,7 +141,8 @@ def test_an_engine_that_dies_at_once(herd: Herd, code: int) -> None:
         life = await until(supervisor, "a", EngineState.FAILED)
         assert life.exit_code == code
         assert life.message is not None
-        assert life.message.startswith(f"exited by itself with code {code}: “CUDA out of memory: tried to")
+        assert life.message.startswith(f"exited by itself with code {code}")
+        assert ": “CUDA out of memory: tried to" in life.message
         assert "the GPU is full" in life.message
         assert "\x1b" not in life.message
         assert life.pid is None
@@ -163,7 +164,7 @@ def test_an_engine_killed_from_outside(herd: Herd) -> None:
         os.kill(life.pid, signal.SIGKILL)
         life = await until(supervisor, "a", EngineState.FAILED)
         assert life.exit_code == -signal.SIGKILL
-        assert (life.message or "").startswith(f"killed by SIGKILL; still running: pid {orphan} (a stop or a start")
+        assert (life.message or "").startswith(f"killed by SIGKILL; still running: pid {orphan}")
         assert supervisor.processes("a") == [orphan]
         await supervisor.start("a", "again")
         assert look(orphan) is None

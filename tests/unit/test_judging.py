@@ -83,7 +83,7 @@ def test_a_claim_opens_is_confirmed_and_closes_once_each() -> None:
     assert [one for effects in seen for one in told(effects)] == [
         ("odd", Severity.WARNING, "suspected: it is odd"),
         ("odd", Severity.WARNING, "it is odd"),
-        ("odd", Severity.INFO, "over after 5 s: it is odd"),
+        ("odd", Severity.INFO, "odd is over after 5 s: it is odd"),
     ]
     assert all(event.subject == "engine/a" for effects in seen for event in effects.events)
 

@@ -8,6 +8,7 @@ from opsboard.core.clock import ManualClock
 from opsboard.core.model import EngineState
 from opsboard.supervise import machine
 from opsboard.supervise.adopting import adopt
+from opsboard.supervise.budget import Allowed
 from opsboard.supervise.situation import (
     Body,
     Command,
@@ -20,6 +21,7 @@ from opsboard.supervise.situation import (
     Situation,
     Start,
     Stop,
+    Terms,
     Tick,
 )
 
@@ -43,17 +45,26 @@ READY = after(Ready(), situation=UP)
     ("event", "message"),
     [
         (OUT_OF_MEMORY, "exited by itself with code 1: “CUDA out of memory”"),
-        (Exited(code=0), "exited by itself with code 0"),
+        (Exited(code=0), "exited by itself with code 0 (vLLM exits with 0 also when its engine has died)"),
         (Exited(code=-9), "killed by SIGKILL"),
         (Exited(code=-99), "killed by signal 99"),
         (Exited(), "ended while nobody watched, exit status unknown"),
-        (Exited(code=-9, left=(7, 8)), "killed by SIGKILL; still running: pid 7, pid 8 (a stop or a start ends them)"),
+        (
+            Exited(code=-9, left=(7, 8)),
+            "killed by SIGKILL; still running: pid 7, pid 8; a stop or a start ends what still runs",
+        ),
     ],
 )
 def test_an_end_that_nobody_asked_for(event: Exited, message: str) -> None:
     situation = after(event, situation=READY)
     assert (situation.state, situation.message, situation.exit_code) == (EngineState.FAILED, message, event.code)
     assert situation.body is (Body.LEFT if event.left else Body.NOTHING)
+
+
+def test_what_is_restarted_by_itself_asks_nothing_of_a_person_and_tells_the_cause_first() -> None:
+    terms = Terms(restart="on-failure", decision=Allowed(wait_s=1.0, text="restart 1 of 5"))
+    waiting, _ = machine.step(READY, Exited(code=-9, left=(7,)), NOW, terms)
+    assert waiting.message == "killed by SIGKILL; still running: pid 7; restart 1 of 5"
 
 
 def test_an_end_by_another_hand_is_no_failure() -> None:
