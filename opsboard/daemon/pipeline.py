@@ -201,7 +201,7 @@ def _processes(state: PipelineState, reading: ProcessReading, now: Now) -> Effec
     if track is None:
         return Effects()
     track.look(reading, now)
-    return Effects(process_samples(track))
+    return msgspec.structs.replace(_judged(state, track, now), samples=process_samples(track))
 
 
 def _life(state: PipelineState, life: LifeView, now: Now) -> Effects:

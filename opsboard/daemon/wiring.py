@@ -172,6 +172,7 @@ class Daemon:
         ending.push_async_callback(self._gpus.close)
         ending.push_async_callback(self._close_fetcher)
         self._collecting = self._make_collecting(config)
+        ending.push_async_callback(self._close_collecting)
         # A daemon that could not be reached must not start engines either.
         access = open_access(config.control, self._options.socket.parent)
         refuse_served(self._options.socket)
@@ -309,6 +310,9 @@ class Daemon:
     async def _close_fetcher(self) -> None:
         await self._fetcher.close()
 
+    async def _close_collecting(self) -> None:
+        await self._collecting.close()
+
     def _make_collecting(self, config: Config) -> Collecting:
         return Collecting(
             clock=self._clock,
@@ -390,12 +394,13 @@ class Daemon:
         self.state.configure(self._specs(new.config))
         old_exporter, self._exporter = self._exporter, exporter
         old_fetcher, self._fetcher = self._fetcher, self._make_fetcher(new.config)
-        self._collecting = self._make_collecting(new.config)
+        old_collecting, self._collecting = self._collecting, self._make_collecting(new.config)
         self._health.stale_s = _stale_s(new.config.collect.interval)
         self._collect()
         self._tasks.add("publish", lambda: on_grid(new.config.collect.interval, self._publish))
         self._flow.tell("reloaded", f"{path}: {len(new.config.engine)} engines")
         try:
+            await old_collecting.close()
             await old_fetcher.close()
         finally:
             if old_exporter is not None and old_exporter is not exporter:
