@@ -14,8 +14,9 @@ from opsboard.core.errors import NotReachable
 from opsboard.core.wire import Status
 from opsboard.daemon.pipeline import EngineSpec, PipelineState, feed
 from tests.bench import Row
-from tests.golden.test_recording import NAME, readings
+from tests.golden.test_recording import NAME, RECORDING
 from tests.support.page_engine import ROOT, page_engines
+from tests.support.replay import replay
 from tests.support.waiting import wait_until
 
 ENGINES = 8
@@ -46,12 +47,12 @@ def run() -> list[Row]:
 
 def _feed() -> Row:
     """Measure one reading of a real page through the pipeline, a minute of a recorded overload again and again."""
-    whole = readings()
+    whole = list(replay(RECORDING))
     spent, count = 0.0, 0
     for _ in range(20):
         state = PipelineState("gpu-a", [EngineSpec(name=NAME)])
         began = time.process_time()
-        for now, (reading, _) in whole:
+        for now, reading, _ in whole:
             feed(state, reading, now)
         spent += time.process_time() - began
         count += len(whole)
