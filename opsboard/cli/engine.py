@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from opsboard.cli.adopt import adopt, forget
 from opsboard.cli.common import client, echo_json, echo_table, shown, shown_age
 from opsboard.cli.outcome import act, roll
 from opsboard.core.clock import SystemClock
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 
 @click.group()
 def engine() -> None:
-    """List, start, stop and restart engines; read their logs."""
+    """List, start, stop and restart engines; take over what runs; read their logs."""
+
+
+engine.add_command(adopt)
+engine.add_command(forget)
 
 
 @engine.command("list")

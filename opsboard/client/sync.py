@@ -17,6 +17,8 @@ from opsboard.core.wire import (
     PROTOCOL_HEADER,
     ActionAccepted,
     ActionRequest,
+    Adopted,
+    AdoptRequest,
     Engine,
     EngineDetail,
     History,
@@ -67,6 +69,15 @@ class Client:
         return decode(
             self._call("POST", target("/v1/engines", name, "actions"), msgspec.json.encode(body)), ActionAccepted
         )
+
+    def adopt(self, wanted: str, name: str | None = None, reason: str | None = None) -> Adopted:
+        """Take over an engine that somebody started, by its address or a pid of it; returns when it is supervised."""
+        body = AdoptRequest(target=wanted, name=name, reason=reason)
+        return decode(self._call("POST", "/v1/engines/adopt", msgspec.json.encode(body)), Adopted)
+
+    def forget(self, name: str) -> None:
+        """Let go of an engine that was taken over."""
+        self._call("POST", target("/v1/engines", name, "forget"))
 
     def history(
         self, series: str, start: float | None = None, end: float | None = None, step: float | None = None

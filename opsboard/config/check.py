@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from opsboard.config.schema import Config, Engine
 from opsboard.core.errors import ConfigError
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+ENGINE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _MIN_AGE_S = 3600.0
 _MIN_INTERVAL_S = 0.2
 _GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
@@ -57,7 +57,7 @@ def check(path: Path, config: Config, kinds: Collection[str]) -> None:
 
 
 def _check_engine(path: Path, where: str, engine: Engine, kinds: Collection[str]) -> None:
-    if not _NAME.fullmatch(engine.name):
+    if not ENGINE_NAME.fullmatch(engine.name):
         allowed = "letters, digits, `.`, `_`, `-`, not beginning with `.` or `-`, at most 64"
         raise ConfigError(f"{path}: `{where}.name`: expected {allowed}, found {engine.name!r}")
     if kinds and engine.kind is not None and engine.kind not in kinds:

@@ -247,6 +247,32 @@ class ActionAccepted(Record, frozen=True, kw_only=True):
     engine: str
 
 
+class AdoptRequest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of ``POST /v1/engines/adopt``: ``target`` is the address or a pid of an engine that somebody started."""
+
+    target: str
+    name: str | None = None
+    reason: str | None = None
+
+
+class Adopted(Record, frozen=True, kw_only=True):
+    """An engine that was taken over. No text holds a value of its environment or a secret of its command line."""
+
+    engine: str
+    pid: int
+    url: str
+    command: tuple[str, ...]
+    user: str | None = None
+    """Whom a restart runs it as; None is the daemon's own user."""
+    lacks: tuple[str, ...] = ()
+    """What it cannot have after a restart."""
+    warnings: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    """Names of variables that a restart leaves out."""
+    again: bool = False
+    """It had been taken over before."""
+
+
 class ErrorBody(Record, frozen=True, kw_only=True):
     """What is inside ``{"error": ...}``."""
 

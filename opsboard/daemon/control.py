@@ -20,12 +20,14 @@ from opsboard.core.wire import (
     PROTOCOL_HEADER,
     ActionAccepted,
     ActionRequest,
+    AdoptRequest,
     EngineDetail,
     EventInfo,
     History,
     Status,
 )
 from opsboard.daemon import board
+from opsboard.daemon.adopting import Adopting
 from opsboard.daemon.pipeline import PipelineState
 from opsboard.daemon.recording import Recorders
 from opsboard.daemon.rights import Right
@@ -72,12 +74,13 @@ class Control:
         newest: Newest,
         recorders: Recorders,
         act: Callable[[str, ActionRequest, Peer | None], ActionAccepted],
+        adopting: Adopting | None,
         log_path: Callable[[str], Path | None],
         reload: Callable[[], Awaitable[None]],
         healthy: Callable[[], bool],
         rights: Callable[[Peer | None], Right],
     ) -> None:
-        """Everything it says comes from what is handed in here."""
+        """Everything it says comes from what is handed in here. ``adopting`` None: a daemon that only looks."""
         self._clock = clock
         self._state = state
         self._status = status
@@ -85,6 +88,7 @@ class Control:
         self._newest = newest
         self._recorders = recorders
         self._act = act
+        self._adopting = adopting
         self._log_path = log_path
         self._reload = reload
         self._healthy = healthy
@@ -157,10 +161,21 @@ class Control:
         match (request.method, parts):
             case ("POST", ["v1", "engines", name, "actions"]):
                 return json_response(self._act(name, request.json(ActionRequest), request.peer), 202)
+            case ("POST", ["v1", "engines", "adopt"]):
+                wanted = request.json(AdoptRequest)
+                return json_response(await self._adopter().adopt(wanted, request.peer))
+            case ("POST", ["v1", "engines", name, "forget"]):
+                await self._adopter().forget(name, request.peer)
+                return json_response({"forgotten": True})
             case ("POST", ["v1", "reload"]):
                 await self._reload()
                 return json_response({"reloaded": True})
         return None
+
+    def _adopter(self) -> Adopting:
+        if self._adopting is None:
+            raise Denied("this daemon only looks", hint="run `opsboard daemon` to supervise engines")
+        return self._adopting
 
     async def _detail(self, name: str) -> EngineDetail:
         detail = board.detail(self._state, name, self._clock.now())

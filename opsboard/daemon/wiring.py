@@ -21,7 +21,7 @@ from opsboard.config.places import private_dir
 from opsboard.config.schema import Config, Exporter, Route
 from opsboard.core.clock import Clock
 from opsboard.core.errors import ConfigError, Conflict, OpsboardError
-from opsboard.core.model import Record, Severity
+from opsboard.core.model import GpuReading, Record, Severity
 from opsboard.core.registry import dialects
 from opsboard.core.routes import last_target
 from opsboard.core.version import __version__
@@ -29,6 +29,7 @@ from opsboard.core.wire import DaemonInfo, Status
 from opsboard.daemon import board
 from opsboard.daemon.access import Access, open_access
 from opsboard.daemon.actions import Actions
+from opsboard.daemon.adopting import Adopting, Around, resume
 from opsboard.daemon.canaries import Canaries
 from opsboard.daemon.collecting import Collecting
 from opsboard.daemon.control import Control
@@ -46,6 +47,7 @@ from opsboard.daemon.routes import route_infos
 from opsboard.daemon.specs import ages, engine_specs, launch_specs, url_specs
 from opsboard.daemon.subscribers import Newest
 from opsboard.daemon.supervising import surroundings
+from opsboard.daemon.taken import TakenOver, read
 from opsboard.daemon.targets import engine_targets, ready_probe
 from opsboard.daemon.tasks import TaskBook, on_grid
 from opsboard.daemon.taskset import TaskSet
@@ -53,7 +55,8 @@ from opsboard.httpd import Server, refuse_served, serve
 from opsboard.store.retention import StoreLimits
 from opsboard.store.store import Store
 from opsboard.supervise.budget import Budget
-from opsboard.supervise.supervisor import Supervisor, Wish
+from opsboard.supervise.launch import LaunchSpec
+from opsboard.supervise.supervisor import ENGINES, Supervisor, Wish
 
 log = logging.getLogger("opsboard.daemon")
 
@@ -89,6 +92,7 @@ class Daemon:
         self._redact = redact
         self._started = clock.now().wall
         interval_s = loaded.config.collect.interval
+        self._taken = TakenOver()
         self.state = PipelineState(loaded.config.host.name or sockets.gethostname(), self._specs(loaded.config))
         self._health = Health(_stale_s(interval_s))
         self._book = TaskBook()
@@ -142,7 +146,10 @@ class Daemon:
         specs = engine_specs(config)
         if self._options.read_only:  # whoever supervises them, it is not this daemon
             return [msgspec.structs.replace(spec, supervised=False) for spec in specs]
-        return specs
+        return self._taken.specs(specs, config.engine)
+
+    def _launches(self, config: Config, gpus: GpuReading | None) -> list[LaunchSpec]:
+        return [*launch_specs(config, gpus), *self._taken.launches(config.engine)]
 
     # --- the life -----------------------------------------------------------------------------------------------------
 
@@ -182,7 +189,11 @@ class Daemon:
         if not self._options.read_only:
             # An engine that is only looked at gets no requests of ours: its owner has not asked for that.
             self._flow.on_canaries = self._ask_supervised
+            await self._read_taken(config)
             await self._open_supervisor(config, ending)
+        adopting = None if self._supervisor is None else self._make_adopting(self._supervisor)
+        if adopting is not None:
+            ending.push_async_callback(adopting.close)
         actions = Actions(self._clock, self.state.specs.get, self._supervisor, self._flow.event, self._store.audit)
         ending.push_async_callback(actions.close)
         self._collect()
@@ -192,7 +203,7 @@ class Daemon:
             self._tasks.add("manager", lambda: on_grid(self._manager_interval(), self._manager))
         if self._options.read_only and not self._options.urls:
             self._tasks.add("find", lambda: find_for_ever(self._fetcher, self._found))
-        self._control = await self._open_control(access, actions)
+        self._control = await self._open_control(access, actions, adopting)
 
     async def _end(self) -> None:
         """Take no more work, then stop reading; the exit stack ends what is below, the store last."""
@@ -229,13 +240,14 @@ class Daemon:
             self._options.state_dir,
             self._options.socket.parent,
             self._clock,
-            launch_specs(config, gpus),
+            self._launches(config, gpus),
             ready_probe=ready_probe(probe, self.state.specs.values),
             on_life=self._flow.life,
             on_event=self._flow.event,
             phase_seconds=self._store.phase_seconds,
             on_wish=self._remember_wish,
-            wishes=await self._store.wishes(),
+            # The last daemon may have died before it wrote that what it took over is wanted.
+            wishes={**dict.fromkeys(self._taken.kept, "up"), **await self._store.wishes()},
             around=surroundings(
                 self.state,
                 self._store,
@@ -267,12 +279,65 @@ class Daemon:
     def _key_of(self, name: str) -> Mapping[str, str]:
         """Return what an engine's key makes of a request."""
         key = next((engine.api_key for engine in self._loaded.config.engine if engine.name == name), None)
+        key = key or self._taken.key_of(name)
         return {} if key is None else {"Authorization": f"Bearer {key.reveal()}"}
 
     def _remember_wish(self, name: str, wish: Wish) -> None:
         self._store.wish(name, wish)
 
-    async def _open_control(self, access: Access, actions: Actions) -> Server:
+    # --- engines that are taken over ----------------------------------------------------------------------------------
+
+    async def _read_taken(self, config: Config) -> None:
+        engines, runtime_dir = self._options.state_dir / ENGINES, self._options.socket.parent
+        self._taken, errors = await asyncio.to_thread(read, engines)
+        errors += await asyncio.to_thread(lambda: list(resume(self._taken, engines, runtime_dir)))
+        for error in errors:
+            said = f"{error.message} ({error.hint})" if error.hint else error.message
+            self._flow.tell("taken_over_lost", said, Severity.WARNING)
+        self.state.configure(self._specs(config))
+        self._tell_passed_over(config)
+
+    def _tell_passed_over(self, config: Config) -> None:
+        for name, why in self._taken.passed_over(config.engine):
+            self._flow.tell("taken_over", why, subject=f"engine/{name}")
+
+    def _make_adopting(self, supervisor: Supervisor) -> Adopting:
+        def supervised() -> dict[str, int | None]:
+            return {name: supervisor.life(name).pid for name, spec in self.state.specs.items() if spec.supervised}
+
+        async def take(taken: TakenOver, name: str) -> None:
+            self._taken = taken
+            config = self._loaded.config
+            self.state.configure(self._specs(config))
+            await supervisor.take_over(next(spec for spec in taken.launches(config.engine) if spec.name == name))
+            self._collect()
+            self._newest.publish_soon()
+
+        async def let_go(taken: TakenOver, name: str | None) -> None:
+            if name is not None:
+                await supervisor.release(name)
+            self._taken = taken
+            self.state.configure(self._specs(self._loaded.config))
+            self._collect()
+            self._newest.publish_soon()
+
+        around = Around(
+            clock=self._clock,
+            engines=self._options.state_dir / ENGINES,
+            runtime_dir=self._options.socket.parent,
+            config=lambda: self._loaded.config,
+            fetcher=lambda: self._fetcher,
+            taken=lambda: self._taken,
+            supervised=supervised,
+            take=take,
+            let_go=let_go,
+            tell=self._flow.event,
+            audit=self._store.audit,
+            lock=self._reloading,
+        )
+        return Adopting(around)
+
+    async def _open_control(self, access: Access, actions: Actions, adopting: Adopting | None) -> Server:
         control = Control(
             clock=self._clock,
             state=self.state,
@@ -281,6 +346,7 @@ class Daemon:
             newest=self._newest,
             recorders=self._recorders,
             act=actions.ask,
+            adopting=adopting,
             log_path=self._log_path,
             reload=self.reload,
             healthy=lambda: self._health.healthy(self._clock.now()),
@@ -383,7 +449,7 @@ class Daemon:
         try:
             gpus = await self._gpus.read() if any(engine.gpus for engine in new.config.engine) else None
             if self._supervisor is not None:
-                self._supervisor.apply(launch_specs(new.config, gpus))
+                self._supervisor.apply(self._launches(new.config, gpus))
         except BaseException:  # who asked may have left, too
             if exporter is not None and exporter is not self._exporter:
                 await exporter.close()
@@ -398,6 +464,7 @@ class Daemon:
         self._health.stale_s = _stale_s(new.config.collect.interval)
         self._collect()
         self._tasks.add("publish", lambda: on_grid(new.config.collect.interval, self._publish))
+        self._tell_passed_over(new.config)
         self._flow.tell("reloaded", f"{path}: {len(new.config.engine)} engines")
         try:
             await old_collecting.close()

@@ -20,6 +20,8 @@ from opsboard.supervise.world import Surroundings, Wish, World
 
 __all__ = ["LaunchSpec", "Supervisor", "Surroundings", "Wish"]
 
+ENGINES = "engines"
+"""Where the bundles lie below the state directory."""
 DETECTORS = frozenset({"stall", "engine_down"})
 """Findings that supervision acts on: that an engine does not work, whatever its health page says."""
 _RUNNING = frozenset({EngineState.STARTING, EngineState.READY, EngineState.DRAINING})
@@ -55,7 +57,7 @@ class Supervisor:
         while. Callbacks run on the loop: they must not block and must not raise.
         """
         not_before = clock.now().mono + OBSERVE_S if unclean else float("-inf")
-        self._engines = state_dir / "engines"
+        self._engines = state_dir / ENGINES
         self._wishes = dict(wishes)
         self._world = World(
             runtime_dir=runtime_dir,

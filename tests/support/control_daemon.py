@@ -121,6 +121,7 @@ class FakeDaemon:
             newest=self.newest,
             recorders=self.recorders,
             act=self.actions.ask,
+            adopting=None,
             log_path={"a": self.log}.get,
             reload=self.reload,
             healthy=lambda: True,

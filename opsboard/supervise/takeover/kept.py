@@ -23,6 +23,8 @@ class Kept(Record, frozen=True, kw_only=True):
 
     url: str
     reproduction: Reproduction
+    kind: str | None = None
+    """Engine kind, when it was known."""
 
 
 def keep(known: Kept, directory: Path) -> None:
