@@ -67,12 +67,14 @@ class Sleep(Record, frozen=True, kw_only=True):
     """How to ask whether an engine sleeps, and how to make it.
 
     ``questions`` are paths and the field of their answer that says yes; ``sleep_path`` holds ``{level}``. They are
-    posted without a body. ``hint`` is what to do where these paths do not exist.
+    posted without a body. ``lacks(command)`` says what an engine needs and was not started with, None where nothing
+    is known to be missing; ``hint`` is what to do where it cannot sleep.
     """
 
     questions: tuple[tuple[str, str], ...]
     sleep_path: str
     wake_path: str
+    lacks: Callable[[Sequence[str]], str | None]
     hint: str
 
 

@@ -6,7 +6,7 @@ An engine that sleeps or is paused takes requests and answers none: it must be a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -17,6 +17,41 @@ from opsboard.core.errors import CollectError, FetchError
 
 CONFIRM_S = 5.0
 """Deadline for the question whether a call has worked."""
+
+
+class CannotSleep(CollectError):
+    """An engine of this kind, or started like this, has no sleep to be put to."""
+
+    code = "cannot_sleep"
+
+
+async def check(
+    fetcher: Fetcher,
+    url: str,
+    dialect: Dialect | None,
+    *,
+    command: Sequence[str] | None = None,
+    headers: Mapping[str, str] | None = None,
+    deadline_s: float,
+) -> None:
+    """Raise CannotSleep, and what is missing, where an engine cannot be put to sleep; FetchError: it does not answer.
+
+    ``command`` is its argv where that is known.
+    """
+    if dialect is None:
+        raise CannotSleep("it is not known yet what kind of engine it is, so not how it sleeps")
+    if dialect.sleep is None:
+        raise CannotSleep(f"opsboard knows no way to put an engine of kind {dialect.kind!r} to sleep")
+    lacks = None if command is None else dialect.sleep.lacks(command)
+    if lacks is not None:
+        raise CannotSleep(lacks, hint=dialect.sleep.hint)
+    path = dialect.sleep.questions[0][0]
+    try:
+        await fetcher.get(base_url(url, dialect) + path, headers=headers, deadline_s=deadline_s)
+    except FetchError as error:
+        if error.status != 404:
+            raise
+        raise CannotSleep(f"it has no {path}", hint=dialect.sleep.hint) from error
 
 
 async def asleep(

@@ -233,11 +233,18 @@ def _serves(argv: Sequence[str]) -> bool:
     return script.parts[-4:-1] == ("vllm", "entrypoints", "openai") or script.parts[-3:-1] == ("vllm", "entrypoints")
 
 
+def _lacks(command: Sequence[str]) -> str | None:
+    """Return what ``command`` needs to sleep; without it vLLM says that it sleeps and gives no memory back."""
+    told = any(word in {"--config", "--enable-sleep-mode"} or word.startswith("--config=") for word in command)
+    return None if told or not _serves(command) else "its command has no --enable-sleep-mode"
+
+
 # Only with VLLM_SERVER_DEV_MODE=1. Both questions go through the engine's busy loop (vllm/v1/engine/core_client.py).
 SLEEP_MODE = Sleep(
     questions=(("/is_sleeping", "is_sleeping"), ("/is_paused", "is_paused")),
     sleep_path="/sleep?level={level}&mode=wait",
     wake_path="/wake_up",
+    lacks=_lacks,
     hint="vLLM sleeps when it runs with --enable-sleep-mode and, in its environment, VLLM_SERVER_DEV_MODE=1; these "
     "endpoints ask for no key, so let it listen on 127.0.0.1 only",
 )
