@@ -91,6 +91,8 @@ def _check_times(path: Path, where: str, engine: Engine) -> None:
         raise ConfigError(f"{path}: `{where}.max_age`: {engine.name!r} has no `command`: opsboard cannot restart it")
     if engine.max_age is not None and engine.max_age < _MIN_AGE_S:
         raise ConfigError(f"{path}: `{where}.max_age`: expected at least 1h, found {engine.max_age:g} s")
+    if engine.standby and not engine.supervised:
+        raise ConfigError(f"{path}: `{where}.standby`: {engine.name!r} has no `command`: opsboard cannot start it")
 
 
 def _check_routes(path: Path, config: Config) -> None:

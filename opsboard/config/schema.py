@@ -103,6 +103,13 @@ class Engine(Section, frozen=True, kw_only=True):
             "half of it, and only while another target of its route serves; default: never"
         ),
     ] = None
+    standby: Annotated[
+        bool,
+        Meta(
+            description="keep it asleep: put to sleep after every start, or stopped where it cannot sleep, until "
+            "`opsboard engine wake`"
+        ),
+    ] = False
 
     @property
     def supervised(self) -> bool:
