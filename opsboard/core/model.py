@@ -275,7 +275,7 @@ class Step(Record, frozen=True, kw_only=True):
 
 
 class Transaction(Record, frozen=True, kw_only=True):
-    """One start or restart from its first step to its last. Unix seconds.
+    """One start, restart, sleep or wake from its first step to its last. Unix seconds.
 
     ``automatic``: nobody asked for it; ``cause`` says why. ``outcome`` is ``ok``, ``aborted`` or ``failed``, None
     while it is under way.
@@ -284,7 +284,7 @@ class Transaction(Record, frozen=True, kw_only=True):
     id: str
     engine: str
     kind: str
-    """``start`` or ``restart``."""
+    """``start``, ``restart``, ``sleep`` or ``wake``."""
     began: float
     cause: str | None = None
     automatic: bool = False

@@ -71,6 +71,10 @@ class Engine(Record, frozen=True, kw_only=True):
     until: float | None = None
     """Unix s: when what it waits for happens, such as the next start or the end of a drain."""
     drain_timeout_s: float | None = None
+    standby: bool = False
+    """It is kept asleep, or stopped where it cannot sleep, until somebody wakes it."""
+    wake_s: float | None = None
+    """What it took the last time from being woken to one token, in s."""
     latency_bounds: dict[str, tuple[float, float | None]] = {}
     """By field, of those latencies above that their histogram cannot tell well: the bounds in s between which they lie.
 
@@ -226,7 +230,7 @@ class Status(Record, frozen=True, kw_only=True):
 
 
 class ActionRequest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Body of ``POST /v1/engines/NAME/actions``: kind is start, stop, restart, drain or undrain.
+    """Body of ``POST /v1/engines/NAME/actions``: kind is start, stop, restart, drain, undrain, sleep or wake.
 
     ``now``: even if it takes the last healthy target of a route away; a restart then cuts off what is under way.
     ``then`` (restart): engines to restart after this one, one at a time, as long as none fails.

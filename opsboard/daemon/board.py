@@ -93,6 +93,8 @@ def engine(track: EngineTrack, spec: EngineSpec, now: Now) -> Engine:
         cause=None if life is None else life.cause,
         until=None if life is None else life.until,
         drain_timeout_s=spec.drain_timeout_s,
+        standby=track.standby,
+        wake_s=track.wake_s,
         **{name: getattr(figures, name) for name in _FIGURE_NAMES},
     )
 

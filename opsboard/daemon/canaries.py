@@ -1,17 +1,18 @@
-"""The requests that this daemon itself makes: one token for the detectors, the golden question after a start.
+"""The requests that this daemon itself makes: one token for the detectors, the golden question after a start, sleep.
 
-A detector that suspects an engine names it; at most one question is out to an engine at a time, and what comes back is
-a reading like any other.
+A detector that suspects an engine names it; at most one such question is out to an engine at a time, and what comes
+back is a reading like any other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import msgspec
 
+from collectors import sleeping
 from collectors.base import Dialect
 from collectors.canary import golden, one_token
 from collectors.engine_scrape import EngineScraper
@@ -28,6 +29,8 @@ TOKEN_S = 5.0
 """What one token may take: the stall detector's 15 s from hang to verdict count on it."""
 GOLDEN_S = 60.0
 """What the golden answer may take: the first request of a life may have to compile."""
+SLEEP_S = 120.0
+"""What going to sleep and waking may take: 140 GB of weights over PCIe, and what is still under way."""
 
 
 class Canaries:
@@ -69,6 +72,41 @@ class Canaries:
         )
         return reading if view is None else msgspec.structs.replace(reading, version=view.version)
 
+    async def one_token(self, name: str) -> CanaryReading:
+        """Ask an engine for one token, as its first after a sleep; never raises for what the engine does."""
+        url, dialect = self._place(name)
+        if url is None:
+            return CanaryReading(engine=name, outcome=CanaryOutcome.UNABLE, seconds=0.0, error="it has no address")
+        return await one_token(
+            self._fetcher, url, engine=name, dialect=dialect, headers=self._headers(name), deadline_s=GOLDEN_S
+        )
+
+    async def check_sleep(self, name: str) -> None:
+        """Raise CannotSleep where an engine has no sleep to be put to, and FetchError when it does not answer."""
+        url, dialect = self._place(name)
+        command = self._state.specs[name].command if name in self._state.specs else None
+        headers = self._headers(name)
+        await sleeping.check(
+            self._fetcher, url or "", dialect, command=command, headers=headers, deadline_s=sleeping.CONFIRM_S
+        )
+
+    async def asleep(self, name: str) -> bool:
+        """Tell whether an engine says that it sleeps or is paused. Raises FetchError."""
+        url, dialect = self._place(name)
+        if url is None or dialect is None:
+            return False
+        deadline_s = sleeping.CONFIRM_S
+        headers = self._headers(name)
+        return await sleeping.asleep(self._fetcher, url, dialect, headers=headers, deadline_s=deadline_s) is not None
+
+    async def sleep(self, name: str) -> float:
+        """Put an engine to sleep, see that it does, and return the seconds. Raises FetchError, CollectError."""
+        return await self._call(sleeping.sleep, name)
+
+    async def wake(self, name: str) -> float:
+        """Wake an engine, see that it is, and return the seconds. Raises FetchError, CollectError."""
+        return await self._call(sleeping.wake, name)
+
     async def close(self) -> None:
         """Ask no more."""
         tasks = list(self._out.values())
@@ -96,6 +134,12 @@ class Canaries:
             log.exception("engine %s: its canary failed", name)
         finally:
             self._out.pop(name, None)
+
+    async def _call(self, call: Callable[..., Awaitable[float]], name: str) -> float:
+        url, dialect = self._place(name)
+        if url is None or dialect is None:
+            raise sleeping.CannotSleep("it is not known what kind of engine it is, so not how it sleeps and wakes")
+        return await call(self._fetcher, url, dialect, headers=self._headers(name), deadline_s=SLEEP_S)
 
     def _place(self, name: str) -> tuple[str | None, Dialect | None]:
         spec, track = self._state.specs.get(name), self._state.engines.get(name)

@@ -85,6 +85,11 @@ class EngineTrack:
         self.restarted = False
         self.newborn = False
         """The last reading is the first one of a life whose beginning is known: its counters began at 0 before it."""
+        self.standby = False
+        """It is to be asleep."""
+        self.slept = False
+        """It was put to sleep in this life, for pages that do not tell."""
+        self.wake_s: float | None = None
         self.state: EngineState | None = None
         self.state_since: float | None = None
         self._counters: dict[str, CounterTrack] = {}
@@ -134,6 +139,11 @@ class EngineTrack:
     def inherit(self, before: EngineTrack) -> None:
         """Take over what supervision knows: an engine lives on when its configuration changes, its numbers do not."""
         self.life, self.state, self.state_since = before.life, before.state, before.state_since
+        self.rest(standby=before.standby, slept=before.slept, wake_s=before.wake_s)
+
+    def rest(self, *, standby: bool, slept: bool, wake_s: float | None) -> None:
+        """Take in whether it is to sleep, whether it was put to sleep, and what its last waking took in s."""
+        self.standby, self.slept, self.wake_s = standby, slept, wake_s
 
     def _forget(self) -> None:
         self.last = self.view = self.good_mono = self.last_wall = None
@@ -221,10 +231,14 @@ class EngineTrack:
     def _state(self) -> EngineState | None:
         if self.life is None:
             return None if self.supervised or self.last is None else self._observed(self.last)
-        if self.life.state is not EngineState.READY or self.last is None or self.last_wall is None:
-            return self.life.state
         # A scrape of before the engine said it was ready proves nothing.
-        return self._observed(self.last) if self.last_wall >= self.life.since else EngineState.READY
+        if self.last is None or self.last_wall is None or self.last_wall < self.life.since:
+            return self.life.state
+        if self.life.state is EngineState.READY:
+            return self._observed(self.last)
+        # Out of service by a wish; one that drains for a restart has a time by which it is over.
+        out = self.life.state is EngineState.DRAINING and self.life.until is None
+        return EngineState.ASLEEP if out and self._sleeps(self.last) else self.life.state
 
     def _observed(self, reading: EngineReading) -> EngineState:
         if reading.outcome is Outcome.FAILED:
@@ -232,11 +246,18 @@ class EngineTrack:
         if reading.outcome is Outcome.NO_DATA:
             # It answers. Whether it is an engine at all is known only from the configuration or from an earlier page.
             return EngineState.READY if self.kind or self.supervised or self.view else EngineState.UNREACHABLE
-        return EngineState.ASLEEP if reading.view is not None and reading.view.asleep else EngineState.READY
+        return EngineState.ASLEEP if self._sleeps(reading) else EngineState.READY
+
+    def _sleeps(self, reading: EngineReading) -> bool:
+        told = None if reading.view is None else reading.view.asleep
+        return reading.outcome is not Outcome.FAILED and (self.slept if told is None else told)
 
     @property
     def message(self) -> str | None:
         """One line for people: what supervision says, else why the page cannot be read."""
+        if self.state is EngineState.ASLEEP and self.life is not None:
+            took = "" if self.wake_s is None else f" (the last time in {self.wake_s:.1f} s)"
+            return f"`opsboard engine wake {self.name}` brings it back{took}"
         if self.life is not None and self.life.message:
             return self.life.message
         return None if self.last is None else self.last.error

@@ -45,10 +45,10 @@ def surroundings(
         return None if track is None or track.view is None else track.view.version
 
     def on_forgiven(name: str) -> None:
-        _heed(store.forgive(name))
+        heed(store.forgive(name))
 
     def on_transaction(transaction: Transaction) -> None:
-        _heed(store.transaction(transaction))
+        heed(store.transaction(transaction))
 
     return Surroundings(
         room=space.room,
@@ -64,7 +64,7 @@ def surroundings(
     )
 
 
-def _heed(written: Future[None]) -> None:
+def heed(written: Future[None]) -> None:
     """Log a write that fails; nobody waits for it."""
 
     def look(done: Future[None]) -> None:

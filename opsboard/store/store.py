@@ -183,9 +183,11 @@ class Store:
         """Keep a start or restart that is over."""
         return self._change(lambda connection: supervision.put_transaction(connection, transaction))
 
-    async def transactions(self, engine: str, limit: int = 20) -> list[Transaction]:
-        """Return the newest starts and restarts of an engine, oldest first. Raises StoreError."""
-        return await self._ask(lambda connection: supervision.read_transactions(connection, engine, limit))
+    async def transactions(
+        self, engine: str, limit: int = 20, *, kinds: Sequence[str] = ("start", "restart")
+    ) -> list[Transaction]:
+        """Return the newest starts and restarts of an engine, or other ``kinds``, oldest first. Raises StoreError."""
+        return await self._ask(lambda connection: supervision.read_transactions(connection, engine, limit, kinds))
 
     async def transitions(self, engine: str, limit: int = 100) -> list[Transition]:
         """Return the newest changes of an engine's state, oldest first. Raises StoreError."""

@@ -6,6 +6,7 @@ Every function is one job of its writer thread, or a read.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 
 import msgspec
 
@@ -64,12 +65,14 @@ def put_transaction(connection: sqlite3.Connection, transaction: Transaction) ->
     )
 
 
-def read_transactions(connection: sqlite3.Connection, engine: str, limit: int) -> list[Transaction]:
-    """Return the newest starts and restarts of an engine, oldest first."""
+def read_transactions(
+    connection: sqlite3.Connection, engine: str, limit: int, kinds: Sequence[str]
+) -> list[Transaction]:
+    """Return the newest transactions of an engine of these kinds, oldest first."""
     rows = connection.execute(
         "SELECT id, kind, t, ended, cause, automatic, outcome, steps FROM actions WHERE engine = ? "
-        "ORDER BY t DESC LIMIT ?",
-        (engine, limit),
+        "AND kind IN (SELECT value FROM json_each(?)) ORDER BY t DESC LIMIT ?",
+        (engine, msgspec.json.encode(kinds).decode(), limit),
     ).fetchall()
     return [
         Transaction(

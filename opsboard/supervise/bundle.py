@@ -13,6 +13,7 @@ file               written by  holds
 ``service.json``   daemon      that it runs but shall get no requests, and why
 ``transaction.json`` daemon    the restart that is under way, or the last one: its steps
 ``golden.json``    daemon      what it answered to the question whose answer must not change
+``rest.json``      daemon      that an operator put it to sleep, or woke it
 ``lock``           shim        held as long as the shim lives: one shim a bundle
 ``engine.log``     engine      its standard output and error; ``engine.log.1`` ... are older
 ``shim.log``       shim        its own errors, normally empty
@@ -39,6 +40,7 @@ PARKED = "parked.json"
 SERVICE = "service.json"
 TRANSACTION = "transaction.json"
 GOLDEN = "golden.json"
+REST = "rest.json"
 LOCK = "lock"
 LOG = "engine.log"
 SHIM_LOG = "shim.log"

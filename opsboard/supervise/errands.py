@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from pathlib import Path
 
 from opsboard.core.errors import SuperviseError
-from opsboard.core.model import FatalVerdict, Restart
+from opsboard.core.model import FatalVerdict, Restart, Severity
 from opsboard.core.text import sanitise
+from opsboard.supervise import golden
 from opsboard.supervise.budget import Spent
+from opsboard.supervise.golden import Proof
 from opsboard.supervise.launch import LaunchSpec
-from opsboard.supervise.situation import Drained, Event, Prepared, Situation, Unprepared
-from opsboard.supervise.world import World
+from opsboard.supervise.situation import Drained, Event, Prepared, Ready, Situation, Unprepared, Unproven
+from opsboard.supervise.world import Inflight, World, log
 
 LOOK_S = 0.5
 QUIET_READINGS = 2
 """Readings in a row that must show nothing under way: a request may be between two queues in one of them."""
 CLEAR_S = 30.0
 """What the driver may take to give memory back: seconds, for 80 GB of pinned memory."""
+PROVE_S = 120.0
+"""What the golden question may take, asked again: the first request of a life may have to compile."""
 ROOM_S = 15.0
 WRITE_S = 5.0
 
@@ -29,19 +34,27 @@ async def drain(
     engine: str, world: World, situation: Callable[[], Situation], tell: Callable[[str], None]
 ) -> Event | None:
     """Wait until nothing is under way in an engine; None when it is not drained any more."""
-    quiet, last_read = 0, float("-inf")
-    while situation().drain_by is not None:
-        known = world.around.inflight(engine)
+    over = await quiet(lambda: world.around.inflight(engine), lambda: situation().drain_by is not None, tell)
+    return Drained() if over else None
+
+
+async def quiet(
+    inflight: Callable[[], Inflight | None], draining: Callable[[], bool], tell: Callable[[str], None]
+) -> bool:
+    """Wait until nothing is under way; False when ``draining`` says before that it is no more waited for."""
+    readings, last_read = 0, float("-inf")
+    while draining():
+        known = inflight()
         if known is not None and known.read > last_read:
             last_read = known.read
-            quiet = quiet + 1 if known.requests == 0 else 0
+            readings = readings + 1 if known.requests == 0 else 0
             tell(f"{known.requests:g} requests under way")
-            if quiet == QUIET_READINGS:
-                return Drained()
+            if readings == QUIET_READINGS:
+                return True
         elif known is None:
             tell("it is not known what is under way")
         await asyncio.sleep(LOOK_S)
-    return None
+    return False
 
 
 async def clear(world: World, pids: Collection[int], gpus: Sequence[str] | None) -> None:
@@ -65,6 +78,35 @@ async def room(world: World, spec: LaunchSpec) -> None:
         raise SuperviseError(
             f"it could not be found out within {ROOM_S:g} s whether there is room", permanent=False
         ) from None
+
+
+async def prove(engine: str, world: World, directory: Path, command: str, tell: Callable[[str], None]) -> Event:
+    """Ask an engine that says it is ready the golden question; ``command`` is the fingerprint of what runs."""
+    around = world.around
+    try:
+        async with asyncio.timeout(PROVE_S):
+            proof = await golden.prove(
+                directory, lambda: around.golden(engine), command=command, version=around.version(engine)
+            )
+    except TimeoutError:
+        proof = Proof(text=f"the canary got no answer within {PROVE_S:g} s", failed=True)
+    except Exception as error:  # noqa: BLE001  a question that cannot be asked proves nothing
+        log.warning("engine %s: no canary: %s", engine, error)
+        proof = Proof(text=f"no canary: {sanitise(str(error))}", asked=False)
+    tell(proof.text)
+    if proof.failed:
+        return Unproven(f"it says that it is ready, but {proof.text}")
+    if not proof.doubt:
+        return Ready()
+    busy = around.inflight(engine)
+    if busy is not None and busy.requests > 1:  # ours may be one of them
+        text = f"{proof.text}; {busy.requests:g} requests were under way, which may round it apart"
+        world.tell(engine, "output_drift", text, Severity.WARNING)
+        return Ready()
+    world.tell(engine, "output_drift", proof.text, Severity.ERROR)
+    # Doubtful answers are better than none: the last one that serves stays in service, and it is told.
+    alone = around.serving_others(engine)
+    return Ready(f"{proof.text}; `opsboard engine undrain` takes the new one" if alone is None else None)
 
 
 async def prepare(

@@ -94,17 +94,18 @@ def _step_of(situation: Situation, *, clears: bool) -> str | None:
 def _close(course: Course, situation: Situation, now: Now) -> Course:
     match situation.state:
         case EngineState.READY if course.under_way == DRAIN:
-            return _over(course, now, ABORTED, situation.cause or "called off")
+            return over(course, now, ABORTED, situation.cause or "called off")
         case EngineState.READY:
-            return _over(at(course, SERVING, now), now, OK)
+            return over(at(course, SERVING, now), now, OK)
         case EngineState.DRAINING:
-            return _over(at(course, SERVING, now, situation.message), now, SKIPPED)
+            return over(at(course, SERVING, now, situation.message), now, SKIPPED)
         case EngineState.STOPPED | EngineState.STOPPING:
-            return _over(course, now, ABORTED, situation.cause)
-    return _over(course, now, FAILED, situation.message)
+            return over(course, now, ABORTED, situation.cause)
+    return over(course, now, FAILED, situation.message)
 
 
-def _over(course: Course, now: Now, outcome: str, text: str | None = None) -> Course:
+def over(course: Course, now: Now, outcome: str, text: str | None = None) -> Course:
+    """End the step under way, and with it the whole."""
     course = _end_step(course, now, outcome, text)
     whole = OK if outcome == SKIPPED else outcome
     transaction = msgspec.structs.replace(course.transaction, ended=now.wall, outcome=whole)
