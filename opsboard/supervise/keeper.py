@@ -18,10 +18,11 @@ from opsboard.supervise import bundle, errands, golden, machine, transaction
 from opsboard.supervise.adopt import Remains, Roster, examine, examine_within
 from opsboard.supervise.adopting import adopt
 from opsboard.supervise.budget import Spent
+from opsboard.supervise.chronicle import Chronicle
 from opsboard.supervise.inventory import found
 from opsboard.supervise.launch import LaunchSpec, fingerprint, launch, rehearse
 from opsboard.supervise.life import Life
-from opsboard.supervise.memo import Memo, Notes
+from opsboard.supervise.memo import Notes
 from opsboard.supervise.situation import (
     Accused,
     Body,
@@ -32,7 +33,6 @@ from opsboard.supervise.situation import (
     Launched,
     LaunchFailed,
     Prepared,
-    Ready,
     Restart,
     Situation,
     Start,
@@ -41,22 +41,17 @@ from opsboard.supervise.situation import (
     Terms,
     Tick,
     Undrain,
-    Unproven,
 )
 from opsboard.supervise.situation import Wish as Wished
 from opsboard.supervise.startup import last_words
 from opsboard.supervise.stopping import end_life
-from opsboard.supervise.transaction import Course
-from opsboard.supervise.watching import exited, remember_ready
+from opsboard.supervise.watching import exited
 from opsboard.supervise.world import Crew, Wish, World, log
 
 ADOPT_S = 2.0
 ADOPT_AGAIN_S = 5.0
 END_AGAIN_S = 1.0
 CLOSE_S = 3.0
-PROVE_S = 120.0
-"""What asking the golden question may take in all: the first request of a life may have to compile."""
-_SERVING = frozenset({EngineState.READY, EngineState.DRAINING})
 
 
 class Keeper:
@@ -77,8 +72,7 @@ class Keeper:
         self._reason = ""
         self._told: LifeView | None = None
         self._roster = Roster(directory)
-        self._memo = Memo(spec.name, directory)
-        self._course: Course | None = None
+        self._chronicle = Chronicle(spec.name, directory, world)
         self._last_pids: tuple[int, ...] = ()
         self._crew = Crew(spec.name, world)
         self._launching: asyncio.Task[None] | None = None
@@ -123,7 +117,7 @@ class Keeper:
             message=self._message(),
             cause=None if situation.cause is None else sanitise(situation.cause),
             exit_code=situation.exit_code,
-            steps=self._course.transaction.steps if self._course is not None else (),
+            steps=self._chronicle.steps,
             until=self._wall_of(situation.due),
         )
 
@@ -155,8 +149,7 @@ class Keeper:
         if remains is not None and (there.alive or there.left):
             self._life = Life(self, self.spec, self._directory, self._world, remains=remains, last_seconds=last_seconds)
         self._know(remains)
-        if notes.transaction is not None:
-            self._course = transaction.resumed(notes.transaction, now)
+        self._chronicle.resume(notes.transaction)
         self._take(situation, commands, sure=there.unsure is None)
         if self._life is not None:
             pid = (remains.main or remains.others[0]).pid if remains else None
@@ -239,15 +232,11 @@ class Keeper:
             self._world.on_life(view)
 
     def _take(self, situation: Situation, commands: list[Command], *, sure: bool = True) -> None:
-        before, self._situation = self._situation, situation
+        self._situation = situation
         self._moved.set()
         if Command.LAUNCH in commands:
             self._instance = str(uuid.uuid4())
-        self._follow()
-        if sure:
-            self._remember()
-        if situation.state in _SERVING and before.state not in _SERVING:
-            self._remember_ready()
+        self._chronicle.follow(situation, self._instance, clears=bool(self._last_pids), sure=sure)
         for command in commands:
             self._carry_out(command)
         self._set_timer()
@@ -374,30 +363,9 @@ class Keeper:
         self.apply(await errands.prepare(self._world, self.spec, self._rehearse, runs=runs, cause=self._reason))
 
     async def _prove(self) -> None:
-        around, name, life = self._world.around, self.spec.name, self._life
-        assert life is not None  # noqa: S101  only what lives is asked
-        try:
-            async with asyncio.timeout(PROVE_S):
-                proof = await golden.prove(
-                    self._directory,
-                    lambda: around.golden(name),
-                    command=life.remains.argv_sha256,
-                    version=around.version(name),
-                )
-        except TimeoutError:
-            proof = golden.Proof(text=f"the canary got no answer within {PROVE_S:g} s", failed=True)
-        except Exception as error:  # noqa: BLE001  a question that cannot be asked proves nothing
-            log.exception("engine %s: no canary", name)
-            proof = golden.Proof(text=f"no canary: {sanitise(str(error))}", asked=False)
-        self._tell_step(proof.text)
-        if proof.failed:
-            self.apply(Unproven(f"it says that it is ready, but {proof.text}"))
-            return
-        if proof.doubt:
-            self._world.tell(name, "output_drift", proof.text, Severity.ERROR)
-        alone = around.serving_others(name) if proof.doubt else None
-        doubt = f"{proof.text}; `opsboard engine undrain` takes the new one" if proof.doubt and alone is None else None
-        self.apply(Ready(doubt))
+        assert self._life is not None  # noqa: S101  only what lives is asked
+        command = self._life.remains.argv_sha256
+        self.apply(await errands.prove(self.spec.name, self._world, self._directory, command, self._tell_step))
 
     async def _accept(self) -> None:
         if await asyncio.to_thread(golden.accept, self._directory):
@@ -428,36 +396,20 @@ class Keeper:
         self._moved.clear()
         await self._moved.wait()
 
-    def _follow(self) -> None:
-        over = self._course is None or self._course.transaction.outcome is not None
-        self._course = transaction.follow(
-            self._course,
-            self._situation,
-            self._world.clock.now(),
-            engine=self.spec.name,
-            new_id=uuid.uuid4().hex,
-            clears=bool(self._last_pids),
-        )
-        if self._course is not None and not over and self._course.transaction.outcome is not None:
-            self._world.around.on_transaction(self._course.transaction)
-
     def _begin_step(self, name: str) -> None:
-        if self._course is not None and self._course.under_way not in {None, name}:
-            self._course = transaction.at(self._course, name, self._world.clock.now())
-            self._remember()
-            self.publish()
+        self._chronicle.begin_step(name)
+        self.publish()
 
     def _tell_step(self, text: str) -> None:
-        if self._course is not None and (name := self._course.under_way) is not None:
-            self._course = transaction.at(self._course, name, self._world.clock.now(), sanitise(text))
-            self.publish()
+        self._chronicle.tell_step(text)
+        self.publish()
 
     # --- what is remembered ---
 
     async def _take_stock(self) -> tuple[Remains | None, Found, Notes]:
         try:
             remains = await examine_within(self._directory, ADOPT_S)
-            notes = await asyncio.to_thread(self._memo.read)
+            notes = await asyncio.to_thread(self._chronicle.read)
         except TimeoutError:
             return None, Found(unsure=f"could not be looked at within {ADOPT_S:g} s; looking again"), Notes()
         except OSError as error:
@@ -484,18 +436,6 @@ class Keeper:
             remains = self._life.remains
             known = [process.pid for process in (remains.main, *remains.others) if process is not None]
             self._last_pids = tuple({*self._last_pids, *known, *self._roster.recorded()})
-
-    def _remember(self) -> None:
-        self._memo.remember(self._situation, self._course, self._instance, self._wall_of(self._situation.drain_by))
-
-    def _remember_ready(self) -> None:
-        """Keep beside the life that it was ready: a daemon that is killed must not wait for it again."""
-        if self._life is None:
-            return
-        try:
-            remember_ready(self._directory, self._life.remains.instance, self._situation.since)
-        except OSError as error:
-            log.warning("engine %s: cannot write down that it was ready: %s", self.spec.name, error)
 
     def _message(self) -> str | None:
         notes = [self._situation.message]
