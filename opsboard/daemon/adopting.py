@@ -7,34 +7,26 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from collectors import sockets
-from collectors.discover import FoundEngine, find_engines
 from collectors.fetch import Fetcher
-from opsboard.config.check import ENGINE_NAME
 from opsboard.config.schema import Config
 from opsboard.core.clock import Clock
-from opsboard.core.errors import Conflict, Denied, NotFound, SuperviseError, UsageError
+from opsboard.core.errors import Conflict, NotFound, SuperviseError
 from opsboard.core.model import Event, Record, Severity
 from opsboard.core.text import sanitise
 from opsboard.core.wire import Adopted, AdoptRequest
-from opsboard.daemon.observed import local_port
-from opsboard.daemon.rights import ROOT
-from opsboard.daemon.taken import TakenOver, place
+from opsboard.daemon.by_hand import check_peer, check_words, look_at, named, recognise
+from opsboard.daemon.taken import TakenOver
 from opsboard.httpd import Peer
 from opsboard.store.state import AuditEntry
 from opsboard.supervise import bundle
 from opsboard.supervise.adopt import examine
-from opsboard.supervise.processes import below, everybody
 from opsboard.supervise.takeover import kept, life
-from opsboard.supervise.takeover.find import Finder, find
 from opsboard.supervise.takeover.kept import Kept
-from opsboard.supervise.takeover.reproduction import Reproduction, reproduce, to_launch
+from opsboard.supervise.takeover.reproduction import Reproduction, to_launch
 from opsboard.supervise.watching import remember_ready
 from opsboard.supervise.who import who
 
 T = TypeVar("T")
-LOOK_S = 10.0
-"""Reading /proc takes milliseconds, on a busy host with many processes a second."""
 REASON_CHARS, TARGET_CHARS = 500, 2000
 _BY_HAND = "it stays as it is; to have it supervised, stop it and put its command into the configuration"
 _NOTES = (bundle.PARKED, bundle.SERVICE, bundle.TRANSACTION, bundle.STOP, bundle.GOLDEN)
@@ -55,7 +47,7 @@ class Around(Record, frozen=True, kw_only=True):
     """Main process of each supervised engine by name; None while it does not run."""
     take: Callable[[TakenOver, str], Awaitable[None]]
     """Supervise the one that joined."""
-    let_go: Callable[[TakenOver, str | None], Awaitable[None]]
+    let_go: Callable[[TakenOver, str | None], None]
     """Supervise the one that left no more; None: the configuration has it."""
     tell: Callable[[Event], object]
     audit: Callable[[AuditEntry], object]
@@ -80,7 +72,7 @@ class Adopting:
             Conflict: it is no engine, or it cannot be started again as it was, with every reason.
         """
         target = sanitise(request.target.strip(), TARGET_CHARS)
-        _check(target, request.name)
+        check_words(target, request.name)
         return await self._whoever_waits(self._adopt(target, request, peer))
 
     async def close(self) -> None:
@@ -107,13 +99,13 @@ class Adopting:
             raise Conflict(error.message, hint=error.hint, permanent=error.permanent) from error
 
     async def _adopt_now(self, target: str, request: AdoptRequest, peer: Peer | None) -> Adopted:
-        pid, seen = await _look_at(target)
-        _check_peer(seen, peer)
+        pid, seen = await look_at(target)
+        check_peer(seen, peer)
         known = self._already(pid, request.name)
         if known is not None:
             return _answer(*known, pid=pid, again=True)
-        engine = await self._recognise(pid, target)
-        name, url = self._named(engine, request.name)
+        engine = await recognise(self._around.fetcher(), pid, target)
+        name, url = named(engine, request.name, self._around.config(), self._around.taken().kept)
         try:
             to_launch(seen, name, url)
         except SuperviseError as error:
@@ -147,13 +139,11 @@ class Adopting:
         if ours and remains is not None and lives and not remains.by_hand:
             raise Conflict(f"{name} runs, and opsboard started it", hint=f"opsboard engine stop {name}")
         self._note(name, "forget", None, peer)
-        await around.let_go(left, name if ours else None)
+        around.let_go(left, name if ours else None)
         await asyncio.to_thread(kept.forget, folder)
         if ours and lives:  # a life that nobody of ours knows any more
             await asyncio.to_thread(bundle.remove, str(folder), bundle.IDENTITY)
         self._tell(name, "not supervised any more" + ("; it runs on" if ours and lives else ""))
-
-    # --- which one, and what it is called ---
 
     def _already(self, pid: int, name: str | None) -> tuple[str, Kept] | None:
         """Return the engine whose main process this is. Raises Conflict when it is not one that was taken over."""
@@ -164,47 +154,6 @@ class Adopting:
         if known is None or name not in {None, found}:
             raise Conflict(f"pid {pid} is supervised already: it is {found}")
         return found, known
-
-    async def _recognise(self, pid: int, target: str) -> FoundEngine:
-        """Return what kind of engine it is and where it serves: by its process or by its page."""
-        ports = await asyncio.to_thread(_ports_of, pid)
-        found = await find_engines(self._around.fetcher(), ports=ports)
-        mine = [engine for engine in found if _belongs(engine, pid, ports)]
-        if not target.isdigit():
-            mine = [engine for engine in mine if local_port(engine.url) == local_port(target)]
-        answering = [engine for engine in mine if engine.answers] or mine
-        if not answering:
-            raise Conflict(
-                f"{who(pid)} is no engine that opsboard knows",
-                hint="it takes over what it recognises by its process or by its metrics page",
-            )
-        if len(answering) > 1:
-            places = ", ".join(engine.url for engine in answering)
-            raise Conflict(f"pid {pid} serves at {places}", hint="name one of these instead of the pid")
-        return answering[0]
-
-    def _named(self, engine: FoundEngine, wanted: str | None) -> tuple[str, str]:
-        """Return name and address: those of the configuration where it observes this engine already."""
-        config = self._around.config()
-        for other in config.engine:
-            if other.url and place(other.url) == place(engine.url):
-                if other.command is not None:
-                    raise Conflict(
-                        f"{engine.url} is the address of {other.name}, which is in the configuration with a command",
-                        hint=f"stop what runs there, then: opsboard engine start {other.name}",
-                    )
-                if wanted not in {None, other.name}:
-                    raise Conflict(f"the configuration calls it {other.name}", hint="leave --name out")
-                return other.name, other.url
-        used = {*self._around.taken().kept, *(other.name for other in config.engine)}
-        name = wanted or engine.name
-        if wanted is None and name in used:
-            name = f"{name}-{local_port(engine.url)}"
-        if not ENGINE_NAME.fullmatch(name):
-            raise Conflict(f"{name!r} is no name for an engine", hint="give it one with --name")
-        if name in used:
-            raise Conflict(f"there is an engine called {name}", hint="give this one another name with --name")
-        return name, engine.url
 
     # --- what is written ---
 
@@ -258,54 +207,6 @@ def resume(taken: TakenOver, engines: Path, runtime_dir: Path) -> Iterator[Super
                 begin(name, known, engines, runtime_dir)
             except SuperviseError as error:
                 yield error
-
-
-def _check(target: str, name: str | None) -> None:
-    if not target.isdecimal() and not target.startswith(("http://", "https://")):
-        raise UsageError(f"expected an address or a pid, found {target!r}", hint="http://127.0.0.1:8000, or a number")
-    if name is not None and not ENGINE_NAME.fullmatch(name):
-        allowed = "letters, digits, `.`, `_`, `-`, not beginning with `.` or `-`, at most 64"
-        raise UsageError(f"a name has {allowed}, found {sanitise(name, 80)!r}")
-    try:
-        local_port(target)
-    except ValueError:
-        raise UsageError(f"{target!r} is no address") from None
-
-
-async def _look_at(target: str) -> tuple[int, Reproduction]:
-    """Return the main process that ``target`` means, and all that a copy of it needs."""
-    try:
-        async with asyncio.timeout(LOOK_S):
-            pid = await asyncio.to_thread(find, target)
-            return pid, await asyncio.to_thread(reproduce, pid)
-    except TimeoutError:
-        raise Conflict(f"who serves {target} was not found out within {LOOK_S:g} s", permanent=False) from None
-
-
-def _check_peer(seen: Reproduction, peer: Peer | None) -> None:
-    """Who may operate engines may not for that reason have opsboard end and run what belongs to others."""
-    if peer is None or peer.uid not in {ROOT, seen.uid}:
-        asker = "a stranger" if peer is None else f"uid {peer.uid}"
-        whose = "somebody else" if seen.uid is None else f"uid {seen.uid}"
-        raise Denied(
-            f"pid {seen.pid} belongs to {whose}: {asker} may not have it taken over", hint="its owner and root may"
-        )
-
-
-def _belongs(engine: FoundEngine, pid: int, ports: set[int]) -> bool:
-    if engine.pid is None:
-        return local_port(engine.url) in ports
-    try:
-        return Finder().main_of(engine.pid) == pid
-    except SuperviseError:
-        return False
-
-
-def _ports_of(pid: int) -> set[int]:
-    """Return where a process and all below it listen."""
-    family = [pid, *(process.pid for process in below({pid}, everybody()))]
-    held = set[int]().union(*(sockets.inodes_of(one) or () for one in family))
-    return {listener.port for listener in sockets.listeners() if listener.inode in held}
 
 
 def _story(seen: Reproduction) -> Iterator[tuple[str, Severity]]:

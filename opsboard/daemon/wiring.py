@@ -313,9 +313,9 @@ class Daemon:
             self._collect()
             self._newest.publish_soon()
 
-        async def let_go(taken: TakenOver, name: str | None) -> None:
+        def let_go(taken: TakenOver, name: str | None) -> None:
             if name is not None:
-                await supervisor.release(name)
+                supervisor.release(name)
             self._taken = taken
             self.state.configure(self._specs(self._loaded.config))
             self._collect()

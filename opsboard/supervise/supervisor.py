@@ -204,13 +204,12 @@ class Supervisor:
         self._keepers[spec.name] = self._keeper(spec)
         await self._adopt(self._keepers[spec.name])
 
-    async def release(self, name: str) -> None:
+    def release(self, name: str) -> None:
         """Let go of an engine; what runs of it runs on. Raises NotFound, Conflict while something is under way."""
         keeper = self._of(name)
         if keeper.busy:
             raise Conflict(f"{name} is {keeper.view.state.value}", hint="wait until that is over")
-        del self._keepers[name]
-        await keeper.close()
+        self._task(self._keepers.pop(name).close())
 
     def life(self, name: str) -> LifeView:
         """Return what is known of an engine. Raises NotFound."""

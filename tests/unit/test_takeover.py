@@ -193,12 +193,12 @@ def test_the_key_that_clients_need(argv: tuple[str, ...], environ: str, key: str
 @pytest.mark.parametrize(
     ("cgroup", "engine_name", "hint"),
     [
-        (f"/system.slice/docker-{BOX}.scope", "Docker", 'restart_command = ["docker", "restart", "0123456789ab"]'),
-        (f"/docker/{BOX}", "Docker", 'restart_command = ["docker", "restart", "0123456789ab"]'),
+        (f"/system.slice/docker-{BOX}.scope", "Docker", "it is restarted with: docker restart 0123456789ab"),
+        (f"/docker/{BOX}", "Docker", "it is restarted with: docker restart 0123456789ab"),
         (
             f"/machine.slice/libpod-{BOX}.scope/container",
             "Podman",
-            'restart_command = ["podman", "restart", "0123456789ab"]',
+            "it is restarted with: podman restart 0123456789ab",
         ),
         (f"/kubepods.slice/kubepods-pod1.slice/cri-containerd-{BOX}.scope", "Kubernetes", "let Kubernetes restart it"),
     ],
@@ -221,14 +221,14 @@ def test_a_daemon_in_the_same_container_sees_none() -> None:
 @pytest.mark.parametrize(
     ("cgroup", "hint"),
     [
-        ("/system.slice/vllm.service", 'restart_command = ["systemctl", "restart", "vllm.service"]'),
+        ("/system.slice/vllm.service", "it is restarted with: systemctl restart vllm.service"),
         (
             "/system.slice/system-vllm.slice/vllm@a.service",
-            'restart_command = ["systemctl", "restart", "vllm@a.service"]',
+            "it is restarted with: systemctl restart vllm@a.service",
         ),
         (
             "/user.slice/user-1000.slice/user@1000.service/app.slice/vllm.service",
-            'restart_command = ["systemctl", "--user", "--machine", "alice@", "restart", "vllm.service"]',
+            "it is restarted with: systemctl --user --machine alice@ restart vllm.service",
         ),
     ],
 )

@@ -48,7 +48,7 @@ class Finder:
         if any(self._name(pid) in _FORWARDERS for pid in holders):
             raise SuperviseError(
                 f"port {port} is forwarded into a container by {who}",
-                hint='the container engine restarts it: restart_command = ["docker", "restart", "NAME"]',
+                hint="the container engine starts and stops it: docker restart NAME",
             )
         raise SuperviseError(
             f"{who} listens on port {port} and is no engine that opsboard knows",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -119,12 +119,12 @@ def _engine_of(path: str) -> str:
 
 def _restart_of(engine: str, name: str) -> str:
     if engine == "Kubernetes":
-        return "let Kubernetes restart it: restart_command with `kubectl delete pod` or `kubectl rollout restart`"
+        return "let Kubernetes restart it: kubectl delete pod, or kubectl rollout restart"
     return _setting(["podman" if engine == "Podman" else "docker", "restart", name[:12]])
 
 
 def _setting(words: Sequence[str]) -> str:
-    return f"restart_command = {json.dumps(list(words))}"  # a list of strings is the same in TOML
+    return f"it is restarted with: {shlex.join(words)}"
 
 
 def _namespaces(seen: Seen, ours: Seen) -> Iterator[Gap]:
@@ -134,7 +134,7 @@ def _namespaces(seen: Seen, ours: Seen) -> Iterator[Gap]:
         yield fatal(
             "namespaces",
             f"it lives in a world of its own ({', '.join(strict)}), made by a sandbox or a unit's settings",
-            "name what restarts it as `restart_command`",
+            "let what made that world restart it",
         )
     elif "ipc" in other:
         yield small("namespaces", "it has shared memory of its own, the copy has the daemon's")
@@ -162,7 +162,7 @@ def _parents(ancestors: Sequence[Ancestor]) -> Iterator[Gap]:
             yield fatal(
                 "parent",
                 f"{_who(ancestor)} (pid {ancestor.pid}) runs a script with a loop, which may start it again",
-                "end that script before the engine is taken over, or keep it and name a `restart_command`",
+                "end that script before the engine is taken over, or let it go on restarting the engine",
             )
 
 

@@ -85,7 +85,7 @@ def _gaps(found: Mapping[str, str]) -> tuple[Gap, ...]:
             fatal(
                 "sockets",
                 "it was handed open sockets (LISTEN_FDS), which only their owner can hand to another one",
-                'let that one restart it: restart_command = ["systemctl", "restart", "UNIT"]',
+                "let that one restart it: systemctl restart UNIT",
             )
         )
     if "CREDENTIALS_DIRECTORY" in found:
