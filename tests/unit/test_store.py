@@ -8,11 +8,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from opsboard.core.clock import ManualClock
 from opsboard.core.errors import NewerSchema, StateDirLocked, StoreError
-from opsboard.core.model import EngineState, Event, LifeView, Phase, Sample, Severity
+from opsboard.core.model import (
+    EngineState,
+    Event,
+    LifeView,
+    Phase,
+    Restart,
+    Sample,
+    Severity,
+    Step,
+    Transaction,
+)
 from opsboard.store.state import AuditEntry
 from opsboard.store.store import Store
 from tests.support.in_loop import in_loop
@@ -240,3 +251,43 @@ async def test_settings_of_the_files(tmp_path: Path) -> None:
 
         assert store._series.writer.submit(ask).result(timeout=5) == {**wanted, "synchronous": 1}
         assert store._state.writer.submit(ask).result(timeout=5) == {**wanted, "synchronous": 2}
+
+
+@in_loop
+async def test_restarts_by_ourselves_are_counted_over_runs(tmp_path: Path) -> None:
+    counted = [Restart(engine=name, t=WALL + at, cause="killed", gpus=("0", "1")) for at, name in enumerate("aba")]
+    async with opened(tmp_path / "state") as store:
+        assert not store.unclean
+        for restart in counted:
+            await store.restart(restart)
+        await asyncio.wrap_future(store.forgive("b"))
+    async with opened(tmp_path / "state") as store:
+        found = await store.restarts(WALL + 1)
+        assert [(one.engine, one.t, one.gpus, one.forgiven) for one in found] == [
+            ("b", WALL + 1, ("0", "1"), True),
+            ("a", WALL + 2, ("0", "1"), False),
+        ]
+
+
+@in_loop
+async def test_transactions_and_transitions_are_read_back(tmp_path: Path) -> None:
+    step = Step(name="drain", started=WALL, seconds=3.0, outcome="ok", text="2 requests under way")
+    done = Transaction(
+        id="x", engine="a", kind="restart", began=WALL, ended=WALL + 9, cause="flags", steps=(step,), outcome="ok"
+    )
+    async with opened(tmp_path / "state") as store:
+        store.transaction(done)
+        store.transaction(msgspec.structs.replace(done, id="y", engine="b"))
+        store.life(life(EngineState.READY, 1.0, cause="it serves"))
+        store.life(life(EngineState.BACKING_OFF, 2.0, cause="stall: no step", message="stall: no step; restart 1"))
+        store.life(life(EngineState.STOPPED, 3.0, started=None, pid=None))
+        assert await store.transactions("a") == [done]
+        timeline = await store.transitions("a")
+        assert [(one.state.value, one.reason) for one in timeline] == [
+            ("ready", "it serves"),
+            ("backing_off", "stall: no step"),
+            ("stopped", None),
+        ]
+        assert [one.state.value for one in await store.transitions("a", limit=1)] == ["stopped"]
+    ends = sql(tmp_path / "state/state.db", "SELECT ended, state FROM lives")
+    assert ends == [(3.0, "stopped")], "what hangs until it is restarted lives"

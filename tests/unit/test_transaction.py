@@ -1,0 +1,102 @@
+"""The steps of a restart follow from the situation; each is timed, and one is open at most."""
+
+from __future__ import annotations
+
+from opsboard.core.clock import ManualClock
+from opsboard.core.model import EngineState, Transaction
+from opsboard.supervise import machine, transaction
+from opsboard.supervise.situation import (
+    Answers,
+    Drained,
+    Event,
+    Exited,
+    Gone,
+    Launched,
+    LaunchFailed,
+    Ready,
+    Restart,
+    Situation,
+    Start,
+    Stop,
+    Terms,
+    Undrain,
+)
+from opsboard.supervise.transaction import Course
+
+TERMS = Terms(restart="on-failure", drain_timeout_s=60.0)
+
+
+class Story:
+    """A machine and its course, a second between events."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.situation = Situation(since=0.0)
+        self.course: Course | None = None
+
+    def tell(self, *events: Event) -> Transaction:
+        for event in events:
+            now = self.clock.advance(1.0)
+            self.situation, _ = machine.step(self.situation, event, now, TERMS)
+            self.course = transaction.follow(
+                self.course, self.situation, now, engine="a", new_id="id", clears=self.situation.exit_code is not None
+            )
+        assert self.course is not None
+        return self.course.transaction
+
+
+def steps(found: Transaction) -> list[tuple[str, str | None, float | None]]:
+    return [(step.name, step.outcome, step.seconds) for step in found.steps]
+
+
+UP = (Start("up"), Launched(900.0), Answers(), Ready())
+
+
+def test_a_start_and_a_restart() -> None:
+    story = Story()
+    first = story.tell(*UP)
+    assert (first.kind, first.cause, first.automatic, first.outcome) == ("start", "up", False, "ok")
+    assert steps(first) == [("launch", "ok", 1.0), ("start", "ok", 1.0), ("canary", "ok", 1.0), ("serving", "ok", 0.0)]
+    second = story.tell(Restart("flags"), Drained(), Gone(), Launched(900.0), Answers(), Ready("drift"))
+    assert (second.kind, second.cause, second.outcome) == ("restart", "flags", "ok")
+    assert [name for name, _, _ in steps(second)] == ["drain", "end", "launch", "start", "canary", "serving"]
+    assert (second.steps[-1].outcome, second.steps[-1].text) == ("skipped", "drift")
+    assert second.ended == story.clock.now().wall
+
+
+def test_what_does_not_go_well() -> None:
+    story = Story()
+    story.tell(*UP)
+    assert steps(story.tell(Restart("x"), Undrain("no")))[-1] == ("drain", "aborted", 1.0)
+    assert story.situation.state is EngineState.READY
+    stopped = story.tell(Restart("x"), Stop("no, down"))
+    assert (stopped.outcome, stopped.steps[-1].text) == ("aborted", "no, down")
+    failed = story.tell(Gone(), Start("again"), LaunchFailed("no such file"))
+    assert (failed.outcome, failed.steps[-1].outcome) == ("failed", "failed")
+    assert "no such file" in (failed.steps[-1].text or "")
+    crashed = story.tell(Start("again"), Launched(900.0), Exited(code=1, last_words="“boom”"))
+    assert (crashed.outcome, crashed.steps[-1].name) == ("failed", "start")
+
+
+def test_a_step_that_the_situation_does_not_show() -> None:
+    story = Story()
+    story.tell(*UP, Restart("x"), Drained(), Exited(code=-15), Gone())
+    assert story.course is not None
+    assert story.course.under_way is not None
+    story.course = transaction.at(story.course, transaction.CLEAR, story.clock.advance(1.0), "asking the driver")
+    story.course = transaction.at(story.course, transaction.LAUNCH, story.clock.advance(7.0))
+    found = story.tell(Launched(900.0))
+    assert [(step.name, step.seconds) for step in found.steps[-3:-1]] == [("clear", 7.0), ("launch", 1.0)]
+
+
+def test_another_daemon_goes_on() -> None:
+    story = Story()
+    begun = story.tell(*UP, Restart("x"))
+    later = story.clock.advance(30.0)
+    course = transaction.resumed(begun, later)
+    assert course.under_way == "drain"
+    course = transaction.at(course, transaction.END, later)
+    assert course.transaction.steps[0].seconds == 30.0
+    set_back = ManualClock(wall=begun.began - 1e6).now()
+    course = transaction.at(transaction.resumed(begun, set_back), transaction.END, set_back)
+    assert course.transaction.steps[0].seconds == 0.0, "no time is negative"
