@@ -115,6 +115,8 @@ def _living(remains: Remains, identity: Mapping[str, Any], status: Mapping[str, 
         table = everybody()
         roots = {process.pid for process in known} | ({main.pid} if main else set())
         known += below(roots, table) + tagged(remains.instance)
+    elif main is None and remains.group is not None:  # the record may be a second old, or the disk full
+        known += below({shim.pid}, everybody())
     others = {process.pid: process for process in known}
     if main is None and shim is None and remains.group is None and remains.exit is None and others:
         main = min(others.values(), key=lambda process: process.start_ticks)  # its shim died before it could write

@@ -146,7 +146,8 @@ async def launch(
         raise SuperviseError(f"{directory}: cannot be written: {error.strerror}", permanent=False) from error
     reply = await _start_shim(directory)
     if not reply.get("ok"):
-        raise SuperviseError(sanitise(str(reply.get("error", "the shim said nothing"))))
+        permanent = not reply.get("passing")
+        raise SuperviseError(sanitise(str(reply.get("error", "the shim said nothing"))), permanent=permanent)
     process = reply["process"]
     return Launched(
         instance=reply["instance"],
@@ -260,5 +261,6 @@ async def _start_shim(directory: Path) -> dict[str, Any]:
         reply = None
     if not isinstance(reply, dict):
         last = (directory / bundle.SHIM_LOG).read_text(errors="replace").strip().rpartition("\n")[2]
-        raise SuperviseError(f"the shim did not start: {sanitise(last) or 'no word from it'}")
+        # A shim without a word was killed: that says nothing about the next one.
+        raise SuperviseError(f"the shim did not start: {sanitise(last) or 'no word from it'}", permanent=bool(last))
     return reply

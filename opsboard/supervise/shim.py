@@ -39,6 +39,15 @@ _PR_SET_CHILD_SUBREAPER = 36
 class Refused(Exception):
     """The engine was not started; the text says why."""
 
+    passing = False
+    """Time may cure it."""
+
+
+class Occupied(Refused):
+    """Something of the engine's last life is still there."""
+
+    passing = True
+
 
 class Shim:
     """One engine's parent: reaps, records, rotates, answers, ends."""
@@ -272,7 +281,7 @@ def main(arguments: list[str]) -> int:
     try:
         shim = Shim(*_take(arguments[0]))
     except (Refused, OSError) as error:
-        _report({"ok": False, "error": str(error)})
+        _report({"ok": False, "error": str(error), "passing": getattr(error, "passing", False)})
         return 1
     _report(shim.hello())
     shim.run()
@@ -286,16 +295,16 @@ def _take(directory: str) -> tuple[str, dict[str, Any]]:
         lock = os.open(f"{directory}/{bundle.LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held until we end: nobody closes this descriptor
     except BlockingIOError:
-        raise Refused("another shim runs this engine") from None
+        raise Occupied("another shim runs this engine") from None
     except OSError as error:
         raise Refused(f"{directory}: {error.strerror}") from error
     before = bundle.read(directory, bundle.IDENTITY)
     if before and before.get("boot_id") == boot_id():
         process = before.get("process") or {}
         if alive(process.get("pid"), process.get("start_ticks")):
-            raise Refused(f"the engine still runs as pid {process['pid']}")
+            raise Occupied(f"the engine still runs as pid {process['pid']}")
         if carriers := tagged(str(before.get("instance"))):
-            raise Refused(f"process {carriers[0].pid} of the engine's last life still runs")
+            raise Occupied(f"process {carriers[0].pid} of the engine's last life still runs")
     launch = bundle.read(directory, bundle.LAUNCH)
     if launch is None:
         raise Refused(f"{directory}/{bundle.LAUNCH}: nothing to launch")
