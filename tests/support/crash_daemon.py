@@ -35,7 +35,7 @@ from opsboard.core.model import (
     Transaction,
 )
 from opsboard.store.store import Store
-from opsboard.supervise import errands, keeper, life, machine, supervisor, watching
+from opsboard.supervise import errands, keeper, life, machine, moves, supervisor, watching
 from opsboard.supervise.budget import Budget
 from opsboard.supervise.launch import LaunchSpec
 from opsboard.supervise.processes import look
@@ -54,6 +54,7 @@ SHORTER = (
     (life, "PROBE_S", 0.05),
     (life, "WITHOUT_SHIM_S", 0.2),
     (machine, "ROOM_AGAIN_S", 0.2),
+    (moves, "ROOM_AGAIN_S", 0.2),
     (watching, "_SETTLE_S", 0.2),
     (keeper, "ADOPT_AGAIN_S", 0.2),
 )

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import msgspec
 from opsboard.supervise.processes import Process, everybody, look, send
 from tests.support.crash_daemon import MARK, Settings
 from tests.support.herd import Herd, connects
-from tests.support.waiting import wait_until
+from tests.support.waiting import NeverHappened, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 20.0
@@ -128,8 +129,8 @@ class Scene:
         fresh.write_text(str(seconds))
         fresh.rename(self.herd.state_dir / "clock")
 
-    def wait_for(self, state: str, deadline: float = PATIENCE_S) -> None:
-        wait_until(lambda: self.daemon.state == state, deadline, f"{state} after {self.daemon.lines[-12:]}")
+    def wait_for(self, state: str) -> None:
+        self._wait(lambda: self.daemon.state == state, state)
 
     def wait_for_step(self, step: str, after: str | None) -> None:
         """Wait until a later transaction than ``after`` is at a step; at ``serving`` it is over."""
@@ -138,7 +139,14 @@ class Scene:
             found = self.transaction()
             return found.get("id") != after and found["steps"][-1]["name"] == step
 
-        wait_until(there, PATIENCE_S, f"{step}; {self.daemon.lines[-8:]}")
+        self._wait(there, f"the step {step}")
+
+    def _wait(self, condition: Callable[[], object], what: str) -> None:
+        try:
+            wait_until(condition, PATIENCE_S, what)
+        except NeverHappened as error:
+            told = "\n".join(map(str, self.timeline()[-12:]))
+            raise NeverHappened(f"{error}\n{told}\n{self.daemon.lines[-30:]}") from None
 
     def kill(self, victim: str) -> bool:
         """Kill -9 one of ``daemon``, ``shim``, ``api``, ``core``, ``worker``; False when it is not there."""
@@ -150,6 +158,10 @@ class Scene:
 
     # --- what there is ---
 
+    @property
+    def port(self) -> int:
+        return int(str(self.settings.value).split()[0])
+
     def victim(self, name: str) -> Process | None:
         if name == "shim":
             return next(iter(self.shims()), None)
@@ -157,7 +169,9 @@ class Scene:
         return next((process for process, _ in self.marked() if process.pid == pid), None)
 
     def family(self) -> dict[str, int]:
-        """Return the pids of the newest life's API server, core and worker."""
+        """Return the pids of the newest life's API server and, of an engine that has them, of core and worker."""
+        if self.settings.mode != "three_deep":
+            return {"api": pid for pid in self.herd.births("a")[-1:]}
         with contextlib.suppress(OSError):
             found: dict[str, int] = json.loads((self.herd.work("a") / "family").read_text())
             return found
@@ -194,19 +208,16 @@ class Scene:
     def is_sound(self, *, up: bool) -> None:
         """Wait until the engine is as it was wished, all three processes of it, then look at everything."""
         state = "ready" if up else "stopped"
-        wait_until(
-            lambda: self.daemon.state == state and (not up or self._is_whole()),
-            PATIENCE_S,
-            f"{state} and whole: {self.daemon.lines[-12:]}",
-        )
+        self._wait(lambda: self.daemon.state == state and (not up or self._is_whole()), f"{state} and whole")
         births = self.herd.births("a")
         living = self.marked()
         assert not self.herd.doubles("a"), "two lives had the GPU at once"
-        assert len({process.group for process, _ in living}) == int(up), f"process groups of {living}"
+        if self.settings.mode == "three_deep":
+            assert len({process.group for process, _ in living}) == int(up), f"process groups of {living}"
         assert len({life for _, life in living}) == int(up), f"lives of {living}"
         if up:
             assert births[-1] in {process.pid for process, _ in living}, "what serves is not what began last"
-            wait_until(lambda: connects(self.settings.value), what="it serves")
+            wait_until(lambda: connects(self.port), what="it serves")
             assert len(self.shims()) <= 1, "two shims"
         else:
             wait_until(lambda: not self.shims(), what="the end of the shim")

@@ -77,14 +77,16 @@ class Herd:
         return self.state_dir / "engines" / name
 
     def spec(self, name: str, mode: str, value: object = "", **changes: Any) -> LaunchSpec:
-        """Return a small engine in ``mode``; a serving one takes its port as ``value``, ``three_deep`` too.
+        """Return a small engine in ``mode``; a serving one takes its port as ``value``, ``three_deep`` a limit of its log, too.
 
         Supervised by hand: nothing restarts it by itself, and no restart waits for requests.
         """
-        url = f"http://127.0.0.1:{value}" if mode.startswith(("serve", "three")) else NOWHERE
+        url = f"http://127.0.0.1:{value}" if mode.startswith("serve") else NOWHERE
         command = (sys.executable, "-S", str(ENGINE), mode, str(value))
         if mode == "three_deep":
-            command = (sys.executable, "-S", str(THREE_DEEP), str(value), str(self.state_dir / "hold"))
+            port, *limit = str(value).split()
+            url = f"http://127.0.0.1:{port}"
+            command = (sys.executable, "-S", str(THREE_DEEP), port, str(self.state_dir / "hold"), *limit)
         settings: dict[str, Any] = {
             "command": command,
             "url": url,

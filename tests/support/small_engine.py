@@ -83,11 +83,11 @@ def main(mode: str, value: str = "") -> None:
     if mode == "die":
         print("booting\nCUDA out of memory: \x1b[31mtried\x1b[0m to \x1b]52;c;aGk=\x07allocate", flush=True)
         sys.exit(int(value))
-    if mode == "stubborn":
+    if mode in {"stubborn", "serve_stubborn"}:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if mode == "slow_to_stop":
         signal.signal(signal.SIGTERM, lambda *_: take_time(float(value)))
-    if mode == "family":
+    if mode in {"family", "serve_with_family"}:
         child()
         child("signal.SIG_IGN")
         child("signal.SIG_IGN", own_session=True)

@@ -1,15 +1,17 @@
-"""An engine of three processes, as vLLM's are: ``python -S three_deep.py PORT HOLD``.
+"""An engine of three processes, as vLLM's are: ``python -S three_deep.py PORT HOLD [LOG_BYTES]``.
 
 The API server is the parent of EngineCore, which is the parent of a worker. The last two hold the "GPU": a lock in the
 working directory. A core that does not get it writes to ``doubles``, says what vLLM says, and dies. They die as vLLM's
 do: without its core an API server exits with 0; a core and a worker outlive a killed API server and keep the GPU.
 ``births`` has the pid of every API server, ``family`` the three of the present life. While the file HOLD says ``start``
-or ``end``, that is as far as it gets.
+or ``end``, that is as far as it gets. With LOG_BYTES it writes until its log takes no more, as on a full disk.
 """
 
+import contextlib
 import fcntl
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -27,6 +29,20 @@ def held(hold: str, step: str) -> bool:
             return file.read() == step
     except OSError:
         return False
+
+
+def say(line: str) -> None:
+    """Write to the log, if it takes anything."""
+    with contextlib.suppress(OSError):
+        os.write(1, f"{line}\n".encode())
+
+
+def flood(limit: int) -> None:
+    """Write until the log is full. Whatever writes after us fails, as does every child of ours."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    with contextlib.suppress(OSError):
+        while True:
+            os.write(1, b"x" * 99 + b"\n")
 
 
 def append(file: str) -> None:
@@ -50,7 +66,7 @@ def be_core(tell: int) -> None:
         fcntl.flock(gpu, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         append("doubles")
-        print("ValueError: Free memory on device cuda:0 (1.0/80.0 GiB) on startup is less than desired", flush=True)
+        say("ValueError: Free memory on device cuda:0 (1.0/80.0 GiB) on startup is less than desired")
         os._exit(1)
     worker = os.fork()
     if worker == 0:
@@ -80,9 +96,11 @@ def end(core: int, hold: str) -> None:
     os._exit(0)
 
 
-def main(port: str, hold: str) -> None:
+def main(port: str, hold: str, log_bytes: str = "") -> None:
     """Be the API server."""
     append("births")
+    if log_bytes:
+        flood(int(log_bytes))
     said, tell = os.pipe()
     core = os.fork()
     if core == 0:
@@ -96,16 +114,16 @@ def main(port: str, hold: str) -> None:
     with open("family.new", "w", encoding="utf-8") as file:  # noqa: PTH123  see held
         json.dump({"api": os.getpid(), "core": core, "worker": int(worker)}, file)
     os.replace("family.new", "family")  # noqa: PTH105  see held
-    print("INFO Starting to load model tiny", flush=True)
+    say("INFO Starting to load model tiny")
     while held(hold, "start") and not asked and not has_ended(core):
         time.sleep(POLL_S)
     with socket.create_server(("127.0.0.1", int(port))) as server:
-        print("INFO Application startup complete.", flush=True)
+        say("INFO Application startup complete.")
         while True:
             if asked:
                 end(core, hold)
             if has_ended(core):
-                print("ERROR EngineDeadError: EngineCore encountered an issue", flush=True)
+                say("ERROR EngineDeadError: EngineCore encountered an issue")
                 os._exit(0)
             if select.select([server], [], [], POLL_S)[0]:
                 server.accept()[0].close()
