@@ -34,8 +34,9 @@ test-real-all: export OPSBOARD_REAL_FULL := 1
 test-real-all: test-real ## the same with full counts
 
 crash: export OPSBOARD_CRASH_ROUNDS ?= 200
-crash: setup-dev ## kill -9 at every spot, many times (OPSBOARD_CRASH_ROUNDS)
-	$(PYTEST) tests/crash --timeout 3600
+crash: export OPSBOARD_CRASH_SEED ?= 0
+crash: setup-dev ## kill -9 at every spot, many times (OPSBOARD_CRASH_ROUNDS, OPSBOARD_CRASH_SEED)
+	$(PYTEST) -s tests/crash --timeout 3600
 
 bench: setup-dev ## measure the budgets of docs/benchmarks.md
 	@$(BIN)/python -m tests.bench

@@ -17,7 +17,7 @@ from opsboard.core.errors import NotReachable
 from tests.support.herd import Herd, free_port
 from tests.support.house import House
 from tests.support.page_engine import ROOT
-from tests.support.waiting import wait_until
+from tests.support.waiting import NeverHappened, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,10 +30,11 @@ class Pair:
 
     def __init__(self, house: House) -> None:
         self.house = house
+        house.state.mkdir(mode=0o700)
         self.herd = Herd(house.state, house.root / "run")
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         spec = self.herd.spec("a", "three_deep", free_port())
-        lines = {"name": "a", "kind": "vllm", "command": spec.command, "url": spec.url, "cwd": spec.cwd}
+        lines = {"name": "a", "kind": "vllm", "command": spec.command, "url": spec.url}
         house.write("\n".join(f"{key} = {json.dumps(value)}" for key, value in lines.items()) + "\nautostart = true")
 
     def begin(self, name: str) -> None:
@@ -42,14 +43,17 @@ class Pair:
             daemon = subprocess.Popen(
                 [sys.executable, "-m", "opsboard", *words, "--socket", str(self.socket(name)), "daemon"],
                 stderr=log,
-                cwd=ROOT,
-                env=os.environ,
+                cwd=self.herd.work("a"),
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
             )
         self.house.daemons.append(daemon)
         self.daemons[name] = daemon
 
     def socket(self, name: str) -> Path:
         return self.house.root / "run" / f"{name}.sock"
+
+    def said(self, name: str) -> str:
+        return (self.house.root / f"{name}.log").read_text()
 
     def reigns(self, name: str) -> bool:
         try:
@@ -72,14 +76,16 @@ def pair() -> Iterator[Pair]:
 def test_two_daemons_at_once(pair: Pair) -> None:
     for name in ("one", "two"):
         pair.begin(name)
-    wait_until(lambda: any(map(pair.reigns, pair.daemons)), DEADLINE_S, "one of them reigns")
+    try:
+        wait_until(lambda: any(map(pair.reigns, pair.daemons)), DEADLINE_S, "one of them reigns")
+    except NeverHappened:
+        pytest.fail("\n".join(map(pair.said, pair.daemons)))
     wait_until(lambda: len(pair.herd.births("a")) == 1, DEADLINE_S, "the engine")
     (loser,) = [name for name in pair.daemons if not pair.reigns(name)]
     (winner,) = [name for name in pair.daemons if pair.reigns(name)]
     assert pair.daemons[loser].wait(DEADLINE_S) != 0
-    said = (pair.house.root / f"{loser}.log").read_text()
-    assert "another" in said, said
-    assert "Traceback" not in said
+    assert "another" in pair.said(loser), pair.said(loser)
+    assert "Traceback" not in pair.said(loser)
 
     pair.daemons[winner].send_signal(signal.SIGKILL)
     pair.daemons[winner].wait()

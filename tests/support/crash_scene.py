@@ -171,7 +171,7 @@ class Scene:
     def family(self) -> dict[str, int]:
         """Return the pids of the newest life's API server and, of an engine that has them, of core and worker."""
         if self.settings.mode != "three_deep":
-            return {"api": pid for pid in self.herd.births("a")[-1:]}
+            return dict(zip(("api",), self.herd.births("a")[-1:], strict=False))
         with contextlib.suppress(OSError):
             found: dict[str, int] = json.loads((self.herd.work("a") / "family").read_text())
             return found

@@ -77,12 +77,13 @@ class Herd:
         return self.state_dir / "engines" / name
 
     def spec(self, name: str, mode: str, value: object = "", **changes: Any) -> LaunchSpec:
-        """Return a small engine in ``mode``; a serving one takes its port as ``value``, ``three_deep`` a limit of its log, too.
+        """Return a small engine in ``mode``; a serving one takes its port as ``value``.
 
+        ``three_deep`` takes a port and, after a space, perhaps the most bytes of its log.
         Supervised by hand: nothing restarts it by itself, and no restart waits for requests.
         """
         url = f"http://127.0.0.1:{value}" if mode.startswith("serve") else NOWHERE
-        command = (sys.executable, "-S", str(ENGINE), mode, str(value))
+        command: tuple[str, ...] = (sys.executable, "-S", str(ENGINE), mode, str(value))
         if mode == "three_deep":
             port, *limit = str(value).split()
             url = f"http://127.0.0.1:{port}"
