@@ -112,6 +112,13 @@ drain = _action(
     ("--now", "Even if it is the last healthy target of a route."),
 )
 undrain = _action("undrain", "Bring drained engines back.")
+sleep = _action(
+    "sleep",
+    "Put engines to sleep: out of service, nothing under way, weights off the GPU; refused for the last healthy target "
+    "of a route.",
+    ("--now", "Even if it is the last healthy target of a route."),
+)
+wake = _action("wake", "Wake engines, or start stopped ones: in service when they have given one token.")
 
 
 def _targets(source: Client, names: tuple[str, ...], every: bool) -> list[str]:

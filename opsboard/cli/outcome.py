@@ -21,7 +21,11 @@ _DONE = {
     "stop": ("stopped",),
     "drain": ("draining",),
     "undrain": ("ready", "asleep"),
+    "sleep": ("asleep",),
+    "wake": ("ready",),
 }
+_KEPT_ASLEEP = ("asleep", "stopped")
+"""How a start of a standby ends: one that cannot sleep is stopped."""
 _FAILED = ("failed", "parked")
 _POLL_S = 0.25
 _GLANCE_S, _GLANCE_POLL_S = 1.0, 0.05  # a launch answers within 0.1 s
@@ -48,6 +52,10 @@ class Asked:
                 return True
             case "drain" | "undrain":
                 return now.engine.state in _DONE[self._kind]
+            case "sleep":
+                return now.engine.state in ("draining", "asleep")
+            case "wake":
+                return now.engine.state in ("ready", "starting")
             case "start":
                 return pid is not None or now.engine.state == "stopping"
             case _:
@@ -65,13 +73,16 @@ class Asked:
         return False
 
     def _is_done(self, engine: Engine) -> bool:
-        if engine.state not in _DONE[self._kind]:
+        kept = engine.standby and self._kind in ("start", "restart")
+        if engine.state not in (_KEPT_ASLEEP if kept else _DONE[self._kind]):
             return False
         match self._kind:
             case "drain":
                 return not engine.running and not engine.waiting
             case "restart":
                 return self._moved(engine) and engine.pid != self._before.engine.pid
+            case "start" if engine.state == "stopped":
+                return self._moved(engine)
             case _:
                 return True
 
@@ -84,9 +95,8 @@ class Asked:
         if steps and steps[-1].outcome == "aborted":
             raise ControlError(f"{self.name}: {self._kind} aborted: {steps[-1].text or 'no reason known'}")
         over = engine.state in _FAILED and (self._moved(engine) or self._kind == "undrain")
-        doubted = (
-            self._kind == "restart" and engine.state == "draining" and engine.pid != self._before.engine.pid is not None
-        )
+        anew = self._kind == "restart" and engine.pid != self._before.engine.pid is not None
+        doubted = anew and engine.state == "draining" and not engine.standby
         if over or doubted:
             message = f"{self.name}: {engine.state}: {engine.message or 'no reason known'}"
             raise ControlError(message, hint=f"opsboard engine logs {self.name}")

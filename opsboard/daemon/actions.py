@@ -17,8 +17,8 @@ from opsboard.daemon.pipeline import EngineSpec
 from opsboard.httpd import Peer
 from opsboard.store.state import AuditEntry
 
-KINDS = ("start", "stop", "restart", "drain", "undrain")
-WITH_NOW = ("restart", "drain")
+KINDS = ("start", "stop", "restart", "drain", "undrain", "sleep", "wake")
+WITH_NOW = ("restart", "drain", "sleep")
 FAILED = "action_failed"
 """Kind of the event that says so; clients look for it."""
 REASON_CHARS = 500
@@ -47,6 +47,16 @@ class Hands(Protocol):
         """Bring it back."""
 
 
+class Beds(Protocol):
+    """What puts engines to sleep and wakes them."""
+
+    async def sleep(self, name: str, reason: str, *, now: bool = False) -> None:
+        """Take an engine out of service and put it to sleep; ``now``: whatever that takes away."""
+
+    async def wake(self, name: str, reason: str) -> None:
+        """Wake it, or start it; returns when it serves."""
+
+
 class Actions:
     """Takes actions on and carries them out, each in a task of its own."""
 
@@ -57,11 +67,14 @@ class Actions:
         hands: Hands | None,
         on_event: Callable[[Event], object],
         audit: Callable[[AuditEntry], object],
+        *,
+        beds: Beds | None = None,
     ) -> None:
-        """``hands`` None: a daemon that only looks."""
+        """``hands`` and ``beds`` None: a daemon that only looks."""
         self._clock = clock
         self._find = find
         self._hands = hands
+        self._beds = beds
         self._on_event = on_event
         self._audit = audit
         self._keys: OrderedDict[str, ActionAccepted] = OrderedDict()
@@ -75,7 +88,7 @@ class Actions:
         _check(request)
         for one in (name, *request.then):
             self._check_engine(one, request.kind)
-        if self._hands is None:
+        if self._hands is None or self._beds is None:
             raise Denied("this daemon only looks", hint="run `opsboard daemon` with a configuration to operate engines")
         known = self._keys.get(request.idempotency_key) if request.idempotency_key else None
         if known is not None:
@@ -84,7 +97,9 @@ class Actions:
             return known
         accepted = ActionAccepted(id=uuid.uuid4().hex, kind=request.kind, engine=name)
         self._remember(request.idempotency_key, accepted)
-        self._begin(self._hands, accepted, request, peer)
+        reason = None if request.reason is None else sanitise(request.reason, REASON_CHARS)
+        self._note(accepted, request, peer, reason)
+        self._begin(_work(self._hands, self._beds, request, name, reason or "asked by hand"), accepted)
         return accepted
 
     async def close(self) -> None:
@@ -107,8 +122,7 @@ class Actions:
             if len(self._keys) > KEYS_REMEMBERED:
                 self._keys.popitem(last=False)
 
-    def _begin(self, hands: Hands, accepted: ActionAccepted, request: ActionRequest, peer: Peer | None) -> None:
-        reason = None if request.reason is None else sanitise(request.reason, REASON_CHARS)
+    def _note(self, accepted: ActionAccepted, request: ActionRequest, peer: Peer | None, reason: str | None) -> None:
         uid, pid = (None, None) if peer is None else (peer.uid, peer.pid)
         now = self._clock.now().wall
         how = " now" if request.now else ""
@@ -117,7 +131,8 @@ class Actions:
             subject = f"engine/{name}"
             self._audit(AuditEntry(t=now, action=accepted.kind + how, subject=subject, uid=uid, pid=pid, reason=reason))
             self._tell(name, f"{accepted.kind}{how} asked by uid {uid} (pid {pid}){why}", Severity.INFO)
-        work = _work(hands, request, accepted.engine, reason or "asked by hand")
+
+    def _begin(self, work: Coroutine[None, None, None], accepted: ActionAccepted) -> None:
         task = asyncio.get_running_loop().create_task(self._carry_out(work, accepted))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -154,9 +169,13 @@ def _check(request: ActionRequest) -> None:
         raise UsageError("`then` is of a rolling restart", hint=f"ask each engine to {request.kind}")
 
 
-def _work(hands: Hands, request: ActionRequest, name: str, reason: str) -> Coroutine[None, None, None]:
+def _work(hands: Hands, beds: Beds, request: ActionRequest, name: str, reason: str) -> Coroutine[None, None, None]:
     """Return what carries an action out."""
     match request.kind:
+        case "sleep":
+            return beds.sleep(name, reason, now=request.now)
+        case "wake":
+            return beds.wake(name, reason)
         case "start":
             return hands.start(name, reason)
         case "stop":

@@ -31,7 +31,8 @@ from opsboard.supervise.world import Inflight
 
 log = logging.getLogger("opsboard.daemon")
 
-LOOK_S = 1.0
+STANDBY_S = 1.0
+"""How often it looks whether a standby is to be put to sleep."""
 POLL_S = 0.25
 _SERVES = frozenset({EngineState.READY, EngineState.DRAINING})
 _BEGINS = frozenset({EngineState.STARTING, EngineState.STOPPING, EngineState.BACKING_OFF})

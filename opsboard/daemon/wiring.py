@@ -45,6 +45,7 @@ from opsboard.daemon.planned import LOOK_S, Planned
 from opsboard.daemon.recording import Recorders
 from opsboard.daemon.routes import route_infos
 from opsboard.daemon.specs import ages, engine_specs, launch_specs, url_specs
+from opsboard.daemon.standby import STANDBY_S, Standby
 from opsboard.daemon.subscribers import Newest
 from opsboard.daemon.supervising import surroundings
 from opsboard.daemon.taken import TakenOver, read
@@ -105,6 +106,7 @@ class Daemon:
         self._gpus = GpuReader(clock=clock)
         self._host = HostReader(options.state_dir)
         self._supervisor: Supervisor | None = None
+        self._standby: Standby | None = None
         self._store: Store
         self._flow: Flow
         self._collecting: Collecting
@@ -194,7 +196,8 @@ class Daemon:
         adopting = None if self._supervisor is None else self._make_adopting(self._supervisor)
         if adopting is not None:
             ending.push_async_callback(adopting.close)
-        actions = Actions(self._clock, self.state.specs.get, self._supervisor, self._flow.event, self._store.audit)
+        hands, beds, find = self._supervisor, self._standby, self.state.specs.get
+        actions = Actions(self._clock, find, hands, self._flow.event, self._store.audit, beds=beds)
         ending.push_async_callback(actions.close)
         self._collect()
         self._tasks.add("loop", self._health.probe)
@@ -235,6 +238,8 @@ class Daemon:
         probe = Fetcher(FetchLimits(connect_s=1.0, total_s=PROBE_S))
         ending.push_async_callback(probe.close)
         space = GpuRoom(self._gpus, self.state, self._options.state_dir, self._clock)
+        asked, others = self._canaries, self._serving_others
+        around = surroundings(self.state, self._store, self._clock, space=space, canaries=asked, serving_others=others)
         budget = Budget()
         self._supervisor = Supervisor(
             self._options.state_dir,
@@ -248,14 +253,7 @@ class Daemon:
             on_wish=self._remember_wish,
             # The last daemon may have died before it wrote that what it took over is wanted.
             wishes={**dict.fromkeys(self._taken.kept, "up"), **await self._store.wishes()},
-            around=surroundings(
-                self.state,
-                self._store,
-                self._clock,
-                space=space,
-                canaries=self._canaries,
-                serving_others=self._serving_others,
-            ),
+            around=around,
             restarts=await self._store.restarts(self._clock.now().wall - budget.window_s),
             unclean=self._store.unclean,
             budget=budget,
@@ -272,6 +270,19 @@ class Daemon:
             tell=self._flow.tell,
         )
         self._tasks.add("planned", lambda: on_grid(LOOK_S, planned.look))
+        self._standby = standby = Standby(
+            self._clock,
+            self.state,
+            self._options.state_dir / ENGINES,
+            engines=self._supervisor,
+            asked=asked,
+            standbys=lambda: {engine.name for engine in self._loaded.config.engine if engine.standby},
+            inflight=around.inflight,
+            tell=self._flow.tell,
+            past=self._store,
+        )
+        ending.push_async_callback(standby.close)
+        self._tasks.add("standby", lambda: on_grid(STANDBY_S, standby.look))
 
     def _ask_supervised(self, names: Sequence[str]) -> None:
         self._canaries.ask(name for name in names if self.state.specs[name].supervised)

@@ -8,8 +8,8 @@ from opsboard.core.errors import UsageError
 from opsboard.core.model import Record
 from opsboard.tui.columns import COLUMNS
 
-ACTIONS = ("start", "stop", "restart", "drain", "undrain")
-_NOW = ("restart", "drain")
+ACTIONS = ("start", "stop", "restart", "drain", "undrain", "sleep", "wake")
+_NOW = ("restart", "drain", "sleep")
 _WITH_ENGINE = (*ACTIONS, "open", "logs")
 _ALONE = ("events", "help", "pause", "dump", "quit")
 VERBS = (*_WITH_ENGINE, "sort", "filter", *_ALONE)

@@ -13,11 +13,17 @@ from opsboard.tui.view import Size
 
 SERVING = ("ready", "draining", "starting", "unreachable")
 """States in which an engine may have requests in flight: stopping one then needs its name typed."""
-TAKES_OUT = ("restart", "drain")
+TAKES_OUT = ("restart", "drain", "sleep")
 """What the daemon refuses of an engine that is the last healthy target of a route."""
 _CUTS_OFF = ("stop", "restart")
-_NOTHING_TO_DO = {"start": ("ready", "starting", "asleep"), "stop": ("stopped",), "drain": ("draining",)}
-_ONLY_WHERE = {"drain": ("ready", "draining", "starting"), "undrain": ("draining",)}
+_NOTHING_TO_DO = {
+    "start": ("ready", "starting", "asleep"),
+    "stop": ("stopped",),
+    "drain": ("draining",),
+    "sleep": ("asleep",),
+    "wake": ("ready",),
+}
+_ONLY_WHERE = {"drain": ("ready", "draining", "starting"), "undrain": ("draining",), "sleep": ("ready", "draining")}
 
 
 class Question(Record, frozen=True, kw_only=True):
@@ -72,6 +78,8 @@ def consequence(question: Question) -> str:
     if kind == "undrain":
         off = "The restart that it drains for is called off. " if engine.until is not None else ""
         return off + "It takes requests of its routes again."
+    if kind in {"sleep", "wake"}:
+        return anyhow + _resting(engine, kind, load)
     if kind == "drain":
         rest = f"{load} requests go on" if load else "it serves nothing right now"
         return f"{anyhow}It leaves its routes; {rest}. It keeps running until somebody undrains, restarts or stops it."
@@ -84,6 +92,14 @@ def consequence(question: Question) -> str:
     if engine.state == "ready":
         return f"{anyhow}It serves nothing right now."
     return f"It is {fmt.state_word(engine.state, short=False)} now."
+
+
+def _resting(engine: Engine, kind: str, load: str) -> str:
+    if kind == "wake":
+        took = "" if engine.wake_s is None else f" The last time it took {fmt.duration(engine.wake_s)}."
+        return f"It wakes, or starts where it is stopped, gives one token and takes requests of its routes again.{took}"
+    wait = f"{load} requests may finish" if load else "it serves nothing right now"
+    return f"It leaves its routes; {wait}. Then its weights leave the GPU until somebody wakes it."
 
 
 def _load(engine: Engine) -> str:

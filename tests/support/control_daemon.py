@@ -86,6 +86,12 @@ class FakeHands:
     async def undrain(self, name: str, reason: str) -> None:
         await self._do("undrain", name, reason)
 
+    async def sleep(self, name: str, reason: str, *, now: bool = False) -> None:
+        await self._do("sleep now" if now else "sleep", name, reason)
+
+    async def wake(self, name: str, reason: str) -> None:
+        await self._do("wake", name, reason)
+
 
 class FakeDaemon:
     """Everything behind the socket, with what cannot be had in a unit test faked."""
@@ -110,8 +116,9 @@ class FakeDaemon:
         self.peer: Peer | None = None
         self.recorders = Recorders()
         self.newest = Newest(lambda: json_line(self.status()))
+        hands = None if looks_only else self.hands
         self.actions = Actions(
-            self.clock, self.state.specs.get, None if looks_only else self.hands, self.events.append, self.asked.append
+            self.clock, self.state.specs.get, hands, self.events.append, self.asked.append, beds=hands
         )
         self.control = Control(
             clock=self.clock,

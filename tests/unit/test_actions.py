@@ -76,7 +76,10 @@ def test_now_drain_and_rolling_reach_the_supervisor(path: Path) -> None:
         await client.action("a", "undrain")
         await client.action("a", "restart", then=["a2"])
         await client.action("a", "restart", now=True, then=["a2"])
-        while len(daemon.hands.done) < 5:
+        await client.action("a", "sleep")
+        await client.action("a", "sleep", now=True)
+        await client.action("a", "wake")
+        while len(daemon.hands.done) < 8:
             await asyncio.sleep(0.01)
         assert [done[:2] for done in daemon.hands.done] == [
             ("restart now", "a"),
@@ -84,6 +87,9 @@ def test_now_drain_and_rolling_reach_the_supervisor(path: Path) -> None:
             ("undrain", "a"),
             ("rolling", "a a2"),
             ("rolling now", "a a2"),
+            ("sleep", "a"),
+            ("sleep now", "a"),
+            ("wake", "a"),
         ]
         assert [(entry.action, entry.subject) for entry in daemon.asked] == [
             ("restart now", "engine/a"),
@@ -93,6 +99,9 @@ def test_now_drain_and_rolling_reach_the_supervisor(path: Path) -> None:
             ("restart", "engine/a2"),
             ("restart now", "engine/a"),
             ("restart now", "engine/a2"),
+            ("sleep", "engine/a"),
+            ("sleep now", "engine/a"),
+            ("wake", "engine/a"),
         ]
         assert daemon.events[0].text.startswith("restart now asked by uid")
 
