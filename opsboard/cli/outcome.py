@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from opsboard.core.clock import SystemClock
 from opsboard.core.errors import ControlError, NotReachable
+from opsboard.core.waiting import told
 
 if TYPE_CHECKING:
     from opsboard.client.sync import Client
@@ -47,6 +49,9 @@ class Asked:
         """Tell whether it has begun. Raises ControlError when it failed at once, as most failures do."""
         self._raise_failure(now)
         pid, before = now.engine.pid, self._before.engine.pid
+        if now.engine.state == "backing_off" and self._kind in {"start", "restart"} and self._moved(now.engine):
+            self.said = told(now.engine, SystemClock().now().wall)
+            return True
         match self._kind:
             case "stop":
                 return True
@@ -180,7 +185,7 @@ def act(source: Client, names: Sequence[str], kind: str, reason: str | None, *, 
         if failure is not None:
             fail(one.name, failure)
         elif not wait:
-            click.echo(f"{one.name}: {kind} accepted")
+            click.echo(f"{one.name}: {kind} accepted" + (f"; {one.said}" if one.said else ""))
     if failed and alone:
         raise next(iter(failed.values()))
     if failed:

@@ -83,7 +83,7 @@ class Supervisor:
 
         Raises:
             NotFound: no such engine.
-            SuperviseError: it could not be started, and why.
+            SuperviseError: it could not be started, and why; not when opsboard tries again by itself.
         """
         keeper = self._of(name)
         life = keeper.view
@@ -116,12 +116,17 @@ class Supervisor:
     async def restart_rolling(self, names: Iterable[str], reason: str, *, now: bool = False) -> None:
         """Restart engines one at a time, each only when the one before serves again.
 
-        Raises SuperviseError (or what :meth:`restart` raises) at the first that does not; the others are left alone.
+        It ends at one that does not, or that somebody stopped meanwhile (the later wish counts), and leaves the others
+        alone. Raises what :meth:`restart` raises if that is the first one; a later one is told of on its own timeline,
+        where whoever follows it looks.
         """
-        waiting = list(names)
+        first, *_ = waiting = list(names)
+        down = {name for name in waiting if self._wishes.get(name) == "down"}
         while waiting:
             name = waiting.pop(0)
             try:
+                if self._wishes.get(name) == "down" and name not in down:
+                    raise SuperviseError(f"{name} was stopped meanwhile")
                 await self.restart(name, reason, now=now)
                 await self._of(name).begun()
                 life = self.life(name)
@@ -131,7 +136,10 @@ class Supervisor:
                 for other in waiting:
                     text = f"not restarted: the rolling restart stopped at {name}: {error.message}"
                     self._world.tell(other, "rolling_stopped", text, Severity.WARNING)
-                raise
+                if name == first:
+                    raise
+                self._world.tell(name, "action_failed", f"restart failed: {error.message}", Severity.ERROR)
+                return
 
     async def renew(self, name: str, reason: str) -> None:
         """Restart an engine because it is time to, by ourselves: drained, counted, and only where another one serves.
@@ -269,7 +277,7 @@ class Supervisor:
 
 async def _begun(keeper: Keeper) -> None:
     await keeper.settled()
-    if keeper.error is not None:
+    if keeper.error is not None and keeper.view.state is not EngineState.BACKING_OFF:  # else it is tried again
         raise keeper.error
 
 

@@ -73,16 +73,17 @@ def board(house: House) -> Iterator[Board]:
 
 
 class Request(threading.Thread):
-    """One completion of ``WORDS`` tokens, asked for in the background."""
+    """One completion of so many tokens, asked for in the background."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, words: int = WORDS) -> None:
         super().__init__(daemon=True)
+        self._words = words
         self._url = f"http://127.0.0.1:{port}/v1/completions"
         self.tokens = 0
 
     def run(self) -> None:
-        body = json.dumps({"model": "sim-7b", "prompt": "hello", "max_tokens": WORDS, "ignore_eos": True}).encode()
-        asked = urllib.request.Request(self._url, body, {"Content-Type": "application/json"})
+        wanted = {"model": "sim-7b", "prompt": "hello", "max_tokens": self._words, "ignore_eos": True}
+        asked = urllib.request.Request(self._url, json.dumps(wanted).encode(), {"Content-Type": "application/json"})
         with urllib.request.urlopen(asked, timeout=DEADLINE_S) as reply:
             self.tokens = json.load(reply)["usage"]["completion_tokens"]
 
@@ -121,6 +122,22 @@ def test_the_last_target_stays_until_it_is_said_and_a_drained_one_comes_back(boa
     assert board.house.engine("b").pid != before
     assert board.state("a") == "draining", "a drained engine stays out until somebody brings it back"
     assert board.good("undrain", "a", "--wait").stdout == "a: ready\n"
+
+
+def test_a_stop_counts_more_than_a_rolling_restart_that_was_asked_before_it(board: Board) -> None:
+    request = Request(board.ports["a"], words=4 * WORDS)
+    request.start()
+    wait_until(lambda: (board.house.engine("a").running or 0) > 0, DEADLINE_S, "the request is under way")
+    rolls: list[subprocess.CompletedProcess[str]] = []
+    roll = threading.Thread(target=lambda: rolls.append(board.verb("restart", "a", "b", "--rolling", "--wait")))
+    roll.start()
+    board.wait_for("a", "draining")
+    board.good("stop", "b", "--wait")
+    request.join(DEADLINE_S)
+    roll.join(DEADLINE_S)
+    assert rolls[0].returncode == 1
+    assert "b: restart failed: b was stopped meanwhile" in rolls[0].stderr
+    assert (board.state("a"), board.state("b")) == ("ready", "stopped")
 
 
 def test_a_rolling_restart_leaves_one_serving_at_any_time(board: Board) -> None:

@@ -91,6 +91,15 @@ def test_one_failure_stops_no_other_and_is_named_at_the_end(capsys: pytest.Captu
     assert {"a: start failed: no room", "c is observed", "d: failed: no reason known"} <= set(said.err.splitlines())
 
 
+def test_a_start_that_has_to_wait_is_no_failure_and_says_what_is_in_the_way(capsys: pytest.CaptureFixture[str]) -> None:
+    waits = looks("a", "stopped", "backing_off")
+    waits[1] = msgspec.structs.replace(
+        waits[1], engine=msgspec.structs.replace(waits[1].engine, message="port 1 is taken")
+    )
+    do(FakeSource(a=waits), "start", wait=False)
+    assert capsys.readouterr().out == "a: start accepted; port 1 is taken\n"
+
+
 def test_one_engine_alone_fails_in_its_own_words() -> None:
     with pytest.raises(ControlError, match=r"^a: start failed: no room$"):
         do(FakeSource(a=looks("a", "stopped", "starting!")), "start")
