@@ -82,7 +82,8 @@ def test_a_daemon_that_only_looks_takes_over_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "name"), [("llama", None), ("-1", None), ("file:///x", None), ("http://localhost:x", None), ("1", "../x")]
+    ("target", "name"),
+    [("llama", None), ("-1", None), ("file:///x", None), ("http://localhost:x", None), ("1", "../x")],
 )
 def test_words_that_make_no_sense(target: str, name: str | None) -> None:
     with pytest.raises(UsageError):
