@@ -7,10 +7,13 @@ down, whoever's they are.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Literal
 
 from opsboard.core.model import Record, Restart
+
+_NAMED = 3
 
 
 class Budget(Record, frozen=True, kw_only=True):
@@ -60,17 +63,24 @@ def decide(
         text = f"restarted {len(own)} times within {minutes}, and {budget.per_engine} are allowed"
         return Spent(which="engine", text=text, until=_opens(own, budget.per_engine, budget))
     for gpu in sorted(gpus):
-        shared = [one.t for one in within if gpu in one.gpus and not (one.engine == engine and one.forgiven)]
+        shared = [one for one in within if gpu in one.gpus and not (one.engine == engine and one.forgiven)]
         if len(shared) >= budget.per_gpu:
-            text = f"the engines of GPU {gpu} were restarted {len(shared)} times within {minutes}"
-            return Spent(which="gpu", text=text, until=_opens(shared, budget.per_gpu, budget))
-    everybody = [one.t for one in within if not (one.engine == engine and one.forgiven)]
+            text = f"the engines of GPU {gpu} were restarted {len(shared)} times within {minutes} ({_whose(shared)})"
+            return Spent(which="gpu", text=text, until=_opens([one.t for one in shared], budget.per_gpu, budget))
+    everybody = [one for one in within if not (one.engine == engine and one.forgiven)]
     if len(everybody) >= budget.per_host:
-        text = f"the engines of this host were restarted {len(everybody)} times within {minutes}"
-        return Spent(which="host", text=text, until=_opens(everybody, budget.per_host, budget))
+        text = f"the engines of this host were restarted {len(everybody)} times within {minutes} ({_whose(everybody)})"
+        return Spent(which="host", text=text, until=_opens([one.t for one in everybody], budget.per_host, budget))
     pause = min(budget.cap_s, budget.first_s * 2.0 ** _in_a_row(own, now, budget.healthy_s))
     text = f"restart {len(own) + 1} of {budget.per_engine} within {minutes}"
     return Allowed(wait_s=pause * (0.5 + 0.5 * jitter), text=text)
+
+
+def _whose(restarts: Iterable[Restart]) -> str:
+    """Name the engines that spent the most: they are to be looked at first."""
+    most = Counter(one.engine for one in restarts).most_common()
+    named = ", ".join(f"{engine} {count}" for engine, count in most[:_NAMED])
+    return f"{named}, others" if len(most) > _NAMED else named
 
 
 def _in_a_row(times: list[float], now: float, healthy_s: float) -> int:

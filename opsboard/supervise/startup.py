@@ -16,6 +16,7 @@ QUOTE_CHARS = 300
 _LAST_LINES, _LAST_BYTES = 400, 256 * 1024
 _ROUTINE = re.compile(r'"[A-Z]+ \S+ HTTP/\d|Avg prompt throughput|Finished server process|Shutting down\b')
 """Lines that stand at the end of a log whatever happened: uvicorn's and vLLM's regular ones."""
+_SERVED = "Application startup complete"
 _DONE = PHASES[-1]
 _NEARLY = 0.99
 """The log does not decide that an engine is ready, the probe does."""
@@ -86,7 +87,8 @@ class StartUp:
 def last_words(log: Path, offset: int) -> str | None:
     """Return the line that explains an end best among the last ones after byte ``offset``, as a quotation.
 
-    That is what looks fatal, else the last line that is more than the note of a served request.
+    That is what looks fatal, else the last line that is more than the note of a served request; of an engine that has
+    served, only what it said since: how well it started explains no end.
     """
     try:
         size = log.stat().st_size
@@ -99,7 +101,8 @@ def last_words(log: Path, offset: int) -> str | None:
         tracker.feed(line)
     if tracker.reason is not None:
         return _quoted(tracker)
-    said = [line.strip() for line in lines if line.strip()]
+    served = max((number for number, line in enumerate(lines) if _SERVED in line), default=-1)
+    said = [line.strip() for line in lines[served + 1 :] if line.strip()]
     words = next((line for line in reversed(said) if _ROUTINE.search(line) is None), said[-1] if said else None)
     return None if words is None else f"“{words[:QUOTE_CHARS]}”"
 

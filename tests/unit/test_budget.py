@@ -63,10 +63,12 @@ def test_engines_share_the_budget_of_their_gpu_and_of_the_host() -> None:
     decision = decided(neighbours)
     assert isinstance(decision, Spent)
     assert (decision.which, "GPU 0" in decision.text) == ("gpu", True)
+    assert decision.text.endswith("(b 4, c 4)"), "who spent it is looked at first"
     elsewhere = [one for n in range(5) for one in at(1, 2, 3, engine=f"e{n}", gpus=(f"{n + 1}",))]
     decision = decided(elsewhere)
     assert isinstance(decision, Spent)
     assert decision.which == "host"
+    assert decision.text.endswith("15 times within 60 min (e0 3, e1 3, e2 3, others)")
     assert isinstance(decided(elsewhere[:-1]), Allowed)
 
 
