@@ -78,7 +78,7 @@ def decide(
 
 def _whose(restarts: Iterable[Restart]) -> str:
     """Name the engines that spent the most: they are to be looked at first."""
-    most = Counter(one.engine for one in restarts).most_common()
+    most = sorted(Counter(one.engine for one in restarts).items(), key=lambda item: (-item[1], item[0]))
     named = ", ".join(f"{engine} {count}" for engine, count in most[:_NAMED])
     return f"{named}, others" if len(most) > _NAMED else named
 
