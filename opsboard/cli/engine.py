@@ -118,7 +118,7 @@ sleep = _action(
     "of a route.",
     ("--now", "Even if it is the last healthy target of a route."),
 )
-wake = _action("wake", "Wake engines, or start stopped ones: in service when they have given one token.")
+wake = _action("wake", "Wake engines, or start stopped ones: in service when they have given their golden answer.")
 
 
 def _targets(source: Client, names: tuple[str, ...], every: bool) -> list[str]:

@@ -74,7 +74,7 @@ class Engine(Record, frozen=True, kw_only=True):
     standby: bool = False
     """It is kept asleep, or stopped where it cannot sleep, until somebody wakes it."""
     wake_s: float | None = None
-    """What it took the last time from being woken to one token, in s."""
+    """What its last waking took until it served, in s."""
     latency_bounds: dict[str, tuple[float, float | None]] = {}
     """By field, of those latencies above that their histogram cannot tell well: the bounds in s between which they lie.
 

@@ -72,15 +72,6 @@ class Canaries:
         )
         return reading if view is None else msgspec.structs.replace(reading, version=view.version)
 
-    async def one_token(self, name: str) -> CanaryReading:
-        """Ask an engine for one token, as its first after a sleep; never raises for what the engine does."""
-        url, dialect = self._place(name)
-        if url is None:
-            return CanaryReading(engine=name, outcome=CanaryOutcome.UNABLE, seconds=0.0, error="it has no address")
-        return await one_token(
-            self._fetcher, url, engine=name, dialect=dialect, headers=self._headers(name), deadline_s=GOLDEN_S
-        )
-
     async def check_sleep(self, name: str) -> None:
         """Raise CannotSleep where an engine has no sleep to be put to, and FetchError when it does not answer."""
         url, dialect = self._place(name)

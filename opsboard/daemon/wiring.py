@@ -281,6 +281,7 @@ class Daemon:
             tell=self._flow.tell,
             past=self._store,
         )
+        self._flow.on_life = standby.hear
         ending.push_async_callback(standby.close)
         self._tasks.add("standby", lambda: on_grid(STANDBY_S, standby.look))
 

@@ -89,12 +89,12 @@ def test_a_standby_sleeps_until_it_is_woken_and_the_wish_outlives_the_daemon(boa
     assert "opsboard engine sleep a --now" in refused.stderr
 
     assert board.good("wake", "s", "--wait") == "s: ready\n"
-    (woke,) = board.told("s", "woke")
+    (woke,) = wait_until(lambda: board.told("s", "woke"), DEADLINE_S, "what it took is told") or []
     assert woke.startswith("woke in ")
     assert "canary" in woke
+    wait_until(lambda: house.engine("s").wake_s is not None, DEADLINE_S, "its time is on the board")
     awake = house.engine("s")
     assert not awake.standby
-    assert awake.wake_s is not None
     assert awake.pid == sleeper.pid
 
     house.end(board.daemon, signal.SIGKILL)
@@ -133,7 +133,7 @@ def test_one_that_cannot_sleep_is_stopped_and_woken_by_a_start(board: Board) -> 
     refused = board.verb("sleep", "c")
     assert "c is stopped: only an engine that serves can be put to sleep" in refused.stderr
     assert board.good("wake", "c", "--wait") == "c: ready\n"
-    assert "(start " in board.told("c", "woke")[0]
+    wait_until(lambda: any("(start " in text for text in board.told("c", "woke")), DEADLINE_S, "what it took is told")
     assert board.good("stop", "c", "--wait") == "c: stopped\n"
     assert board.good("start", "c", "--wait") == "c: stopped\n"
     assert len(board.told("c", "cannot_sleep")) == 1
