@@ -199,6 +199,14 @@ def test_a_supervised_engine_is_what_supervision_says() -> None:
     assert line.state.engines["a"].state_since == t + 12
 
 
+def test_who_does_not_answer_is_told_for_that_and_not_for_an_older_note() -> None:
+    line = Line(SUPERVISED)
+    line.feed(life(EngineState.READY, since=1_000_000.0, message="its shim is gone"))
+    line.feed(ok(), after=1.0)
+    ((_, _, text),) = said(line.feed(failed(), after=1.0))
+    assert text == "ready → unreachable: connection refused; its shim is gone"
+
+
 def test_a_scrape_of_before_the_engine_was_ready_proves_nothing() -> None:
     line = Line(SUPERVISED)
     line.feed(life(EngineState.STARTING, line.clock.now().wall))
