@@ -103,8 +103,10 @@ def retry(situation: Situation, now: Now, terms: Terms, body: Body, message: str
 
 def wait(situation: Situation, now: Now, terms: Terms, body: Body, message: str, *, seconds: float) -> Situation:
     """Look again in ``seconds``, or when automation may act at all."""
-    waiting = to(situation, now, EngineState.BACKING_OFF, body, message)
     retry_at = max(now.mono + seconds, terms.not_before)
+    if retry_at > now.mono + seconds:
+        message += " (not sooner: the last daemon ended uncleanly, this one only looks at first)"
+    waiting = to(situation, now, EngineState.BACKING_OFF, body, message)
     return msgspec.structs.replace(waiting, retry_at=retry_at, automatic=True)
 
 

@@ -67,6 +67,13 @@ def test_what_is_restarted_by_itself_asks_nothing_of_a_person_and_tells_the_caus
     assert waiting.message == "killed by SIGKILL; still running: pid 7; restart 1 of 5"
 
 
+def test_why_it_takes_longer_after_an_unclean_end_of_the_daemon_is_told() -> None:
+    terms = Terms(restart="on-failure", decision=Allowed(wait_s=1.0, text="restart 1 of 5"), not_before=NOW.mono + 30.0)
+    waiting, _ = machine.step(READY, Exited(code=1), NOW, terms)
+    assert waiting.retry_at == NOW.mono + 30.0
+    assert "the last daemon ended uncleanly" in (waiting.message or "")
+
+
 def test_an_end_by_another_hand_is_no_failure() -> None:
     situation = after(Exited(code=-15, asked_by="SIGTERM to the shim"), situation=READY)
     assert (situation.state, situation.message) == (EngineState.STOPPED, "stopped by SIGTERM to the shim")
