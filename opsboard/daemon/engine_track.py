@@ -254,11 +254,12 @@ class EngineTrack:
 
     @property
     def message(self) -> str | None:
-        """One line for people: what supervision says, else why the page cannot be read; that first where nobody answers."""
+        """One line for people: what supervision says, else why the page cannot be read (first where nobody answers)."""
         if self.state is EngineState.ASLEEP and self.life is not None:
             took = "" if self.wake_s is None else f" (the last time in {self.wake_s:.1f} s)"
             return f"`opsboard engine wake {self.name}` brings it back{took}"
-        life, error = (self.life and self.life.message), (self.last and self.last.error)
+        life = None if self.life is None else self.life.message
+        error = None if self.last is None else self.last.error
         if self.state is EngineState.UNREACHABLE:  # supervision does not know of it yet
             return "; ".join(filter(None, (error, life))) or None
         return life or error
