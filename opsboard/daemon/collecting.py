@@ -75,6 +75,16 @@ class EngineTarget:
         self.role_of = role_of
         self.life = life
         self.looked = -math.inf
+        self._looked_in: tuple[float | None, bool] | None = None
+
+    def due(self, mono: float) -> bool:
+        """Whether its processes are to be looked at now: every few seconds, and when it has begun to serve."""
+        life = self.life()
+        stage = None if life is None else (life.started, life.state in SERVING)
+        if mono - self.looked < PROCESSES_EVERY_S and stage == self._looked_in:
+            return False
+        self._looked_in = stage
+        return True
 
     @property
     def serves(self) -> bool:
@@ -141,8 +151,7 @@ class Collecting:
     def _engine(self, target: EngineTarget) -> Callable[[], Awaitable[None]]:
         async def tick() -> None:
             mono = self._clock.now().mono
-            due = self._recorders.active or mono - target.looked >= PROCESSES_EVERY_S
-            if due and target.lives:
+            if (target.due(mono) or self._recorders.active) and target.lives:
                 target.looked = mono
                 await self._look(target)
             if target.serves:
