@@ -56,7 +56,10 @@ _RULES = (
     _rule(_PARK, "greater than the derived max_model_len", "lower --max-model-len"),
     _rule(
         _PARK,
-        r"error: (?:unrecognized arguments|argument |the following arguments|ambiguous option)",
+        # argparse (vLLM, SGLang), clap (TGI, vLLM's Rust server), llama.cpp, click
+        r"error: (?:unrecognized arguments|argument |the following (?:required )?arguments|ambiguous option)"
+        r"|error: (?:unexpected argument|invalid value) '|error: invalid argument: "
+        r"|Error: (?:No such option|Missing option|Invalid value for )",
         "correct the engine's `command`",
     ),
     _rule(

@@ -27,6 +27,13 @@ PARK = [
     "  Value error, User-specified max_model_len (9999999) is greater than the derived max_model_len (max_position_emb",
     "importlib.metadata.PackageNotFoundError: No package metadata was found for vllm",
     "vllm serve: error: argument --max-model-len: invalid human_readable_int_or_auto value: 'many'",
+    # the words of clap, of llama.cpp (common/arg.cpp) and of click
+    "error: unexpected argument '--no-such-flag' found",
+    "error: invalid value 'many' for '--port <PORT>': invalid digit found in string",
+    "error: the following required arguments were not provided:",
+    "error: invalid argument: --no-such-flag",
+    "Error: No such option '--no-such-flag'.",
+    "Error: Invalid value for '--port': 'many' is not a valid integer.",
     # vllm-project/vllm#13510
     "(APIServer pid=48263) ValueError: Invalid repository ID or local directory specified: '/models/nope'.",
     # vllm-project/vllm#22043
