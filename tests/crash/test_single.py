@@ -90,6 +90,19 @@ def test_two_restarts_at_once(herd: Herd, step: str) -> None:
     assert len(herd.births("a")) == 2
 
 
+def test_an_engine_that_was_taken_out_of_service_stays_out(herd: Herd) -> None:
+    with scene(herd) as place:
+        place.daemon.until("done drain", place.daemon.say("drain"))
+        for _ in range(2):
+            succeed(place)
+            place.wait_for("draining")
+        place.daemon.until("done undrain", place.daemon.say("undrain"))
+        place.is_sound(up=True)
+        succeed(place)
+        place.wait_for("ready")
+    assert len(herd.births("a")) == 1
+
+
 # --- budgets
 
 

@@ -133,11 +133,11 @@ class Scene:
         self._wait(lambda: self.daemon.state == state, state)
 
     def wait_for_step(self, step: str, after: str | None) -> None:
-        """Wait until a later transaction than ``after`` is at a step; at ``serving`` it is over."""
+        """Wait until a later transaction than ``after`` has come to a step; at ``serving`` it is over."""
 
         def there() -> bool:
             found = self.transaction()
-            return found.get("id") != after and found["steps"][-1]["name"] == step
+            return found.get("id") != after and any(one["name"] == step for one in found["steps"])
 
         self._wait(there, f"the step {step}")
 
@@ -208,7 +208,7 @@ class Scene:
     def is_sound(self, *, up: bool) -> None:
         """Wait until the engine is as it was wished, all three processes of it, then look at everything."""
         state = "ready" if up else "stopped"
-        self._wait(lambda: self.daemon.state == state and (not up or self._is_whole()), f"{state} and whole")
+        self._wait(lambda: self.daemon.state == state and (not up or self.is_whole()), f"{state} and whole")
         births = self.herd.births("a")
         living = self.marked()
         assert not self.herd.doubles("a"), "two lives had the GPU at once"
@@ -225,7 +225,8 @@ class Scene:
         assert wish == [("up" if up else "down",)], "a lost wish"
         self._is_told(state)
 
-    def _is_whole(self) -> bool:
+    def is_whole(self) -> bool:
+        """All processes of the newest life are there."""
         family = self.family()
         return bool(family) and set(family.values()) <= {process.pid for process, _ in self.marked()}
 

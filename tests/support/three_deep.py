@@ -52,14 +52,25 @@ def append(file: str) -> None:
     os.close(fd)
 
 
-def work_for_ever() -> None:
+def wait_to_end(hold: str) -> None:
+    """Wait as long as nobody is to end."""
+    while held(hold, "end"):
+        time.sleep(POLL_S)
+
+
+def work_for_ever(hold: str) -> None:
     """Be a worker."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def end(*_: object) -> None:
+        wait_to_end(hold)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
     while True:
         time.sleep(600)
 
 
-def be_core(tell: int) -> None:
+def be_core(tell: int, hold: str) -> None:
     """Hold the GPU with a worker, until one of us dies."""
     gpu = os.open("gpu", os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -70,9 +81,10 @@ def be_core(tell: int) -> None:
         os._exit(1)
     worker = os.fork()
     if worker == 0:
-        work_for_ever()
+        work_for_ever(hold)
 
     def end(*_: object) -> None:
+        wait_to_end(hold)
         os.kill(worker, signal.SIGTERM)
         os._exit(0)
 
@@ -105,7 +117,7 @@ def main(port: str, hold: str, log_bytes: str = "") -> None:
     core = os.fork()
     if core == 0:
         os.close(said)
-        be_core(tell)
+        be_core(tell, hold)
     os.close(tell)
     signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
     worker = os.read(said, 64).decode().strip()
