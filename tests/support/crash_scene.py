@@ -154,7 +154,10 @@ class Scene:
             self.daemon.kill()
             return True
         process = self.victim(victim)
-        return process is not None and send(process, signal.SIGKILL)
+        if process is None or not send(process, signal.SIGKILL):
+            return False
+        wait_until(lambda: not process.same_as(look(process.pid)), what=f"the end of {victim}")
+        return True
 
     # --- what there is ---
 
