@@ -38,8 +38,10 @@ def restart(steps: Sequence[Step], view: View, width: int) -> list[Line]:
         return []
     kind = "start" if steps[0].name in _OF_A_START else "restart"
     title = f"{kind} under way" if under_way(steps) else f"last {kind}"
+    taken = None if under_way(steps) else sum(step.seconds or 0.0 for step in steps)
+    began = f" {when(steps[0].started, view)}" + ("" if taken is None else f", {fmt.duration(taken)} in all")
     return [
-        rule((Span(title, "strong"),), width, view.glyphs.horizontal),
+        rule((Span(title, "strong"), Span(began, "dim")), width, view.glyphs.horizontal),
         *(_step(step, view, width) for step in steps),
     ]
 
@@ -66,11 +68,16 @@ def _step(step: Step, view: View, width: int) -> Line:
 
 
 def story(detail: EngineDetail, view: View, width: int) -> list[Line]:
-    """Return the restart under way, or the last one, and how the engine came to be what it is, the newest last."""
+    """Return the restart under way, or the last one, and how the engine came to be what it is.
+
+    The newest state stands first: it belongs to the steps above it, and is what one came for.
+    """
     lines = restart(detail.transaction, view, width)
-    lines.append(rule((Span("states", "strong"),), width, view.glyphs.horizontal))
+    title = (Span("states", "strong"), Span(", the newest first", "dim"))
+    lines.append(rule(title, width, view.glyphs.horizontal))
     after = [*(transition.t for transition in detail.timeline[1:]), None]
-    lines += [_transition(one, end, view, width) for one, end in zip(detail.timeline, after, strict=False)]
+    past = [_transition(one, end, view, width) for one, end in zip(detail.timeline, after, strict=False)]
+    lines += reversed(past)
     if not detail.timeline:
         lines.append(clip((Span(" none is recorded", "dim"),), width))
     return lines
