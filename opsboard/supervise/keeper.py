@@ -175,6 +175,8 @@ class Keeper:
 
     async def renew(self, reason: str) -> None:
         """Restart it because it is time to, drained and counted; raises SuperviseError when that cannot be."""
+        if not self._situation.wanted:
+            raise SuperviseError(f"{self.spec.name} is not restarted: nobody asked it to run", hint="start it once")
         outcome = await errands.count(self._world, self.spec, reason)
         if not isinstance(outcome, Prepared):
             raise SuperviseError(f"{self.spec.name} is not restarted: {getattr(outcome, 'message', '')}")
@@ -307,7 +309,7 @@ class Keeper:
         self._begin_step(transaction.LAUNCH)
         await errands.room(self._world, spec)
         if not self._situation.wanted:
-            raise SuperviseError("called off")
+            raise SuperviseError("called off: it was stopped before it had begun")
 
     def _not_launched(self, error: SuperviseError) -> None:
         self.error = error
@@ -334,9 +336,10 @@ class Keeper:
     async def _end(self, spec: LaunchSpec) -> None:
         remains = None
         self._note_pids()
+        by = f"{'opsboard' if self._situation.automatic else 'operator'}: {self._reason}"
         while True:
             try:
-                await end_life(self._directory, spec.stop_timeout_s, self._reason, self._survived)
+                await end_life(self._directory, spec.stop_timeout_s, by, self._survived)
                 remains = await asyncio.to_thread(examine, self._directory)
                 break
             except OSError as error:  # nothing may be started before this has worked

@@ -136,7 +136,7 @@ def _service(situation: Situation, event: Drain | Undrain, now: Now) -> Situatio
 
 def _accused(situation: Situation, event: Accused, now: Now, terms: Terms) -> Move:
     serves = situation.body is Body.ALIVE and situation.state in _SERVING
-    if not (serves and situation.wanted) or terms.restart == "never":
+    if not (serves and situation.wanted) or (terms.restart == "never" and not event.planned):
         return situation, []
     draining = situation.drain_by is not None
     if event.planned:

@@ -15,19 +15,17 @@ from opsboard.supervise.processes import Process, send
 from opsboard.supervise.shim_client import ask
 from opsboard.supervise.watching import ended
 
-BY = "operator"
-"""How the exit record names an end that this daemon asked for (a reason follows)."""
 _PATIENCE_S = 10.0
 """What KILL may take before somebody is told: freeing 80 GB of pinned memory takes seconds, a hung driver for ever."""
 _STEP_S = 0.1
 _REFUSALS = 3
 
 
-async def end_life(directory: Path, grace_s: float, reason: str, tell: Callable[[str], None]) -> None:
+async def end_life(directory: Path, grace_s: float, by: str, tell: Callable[[str], None]) -> None:
     """End the life of a bundle; return when every process of it is gone. ``tell`` hears what takes too long.
 
-    TERM to all, KILL after ``grace_s`` seconds. Goes on for ever: a process that waits in the driver cannot be killed,
-    and nothing may be started beside it.
+    ``by`` is who wants it and why, for the exit record. TERM to all, KILL after ``grace_s`` seconds. Goes on for ever:
+    a process that waits in the driver cannot be killed, and nothing may be started beside it.
     """
     loop = asyncio.get_running_loop()
     began, refusals = loop.time(), 0
@@ -36,7 +34,7 @@ async def end_life(directory: Path, grace_s: float, reason: str, tell: Callable[
             await _end_by_hand(remains, grace_s, tell)
             continue
         try:
-            await ask(remains.socket, "stop", grace_s=max(0.0, grace_s - (loop.time() - began)), by=f"{BY}: {reason}")
+            await ask(remains.socket, "stop", grace_s=max(0.0, grace_s - (loop.time() - began)), by=by)
         except SuperviseError:
             refusals += 1
             if refusals == _REFUSALS:  # deaf, but alive: this it cannot miss

@@ -147,6 +147,8 @@ class Supervisor:
         Returns when it has been begun. Raises NotFound, Conflict, SuperviseError.
         """
         keeper = self._of(name)
+        if keeper.view.state is not EngineState.READY:
+            raise Conflict(f"{name} is {keeper.view.state.value}: only what serves is restarted by age")
         self._refuse_the_last(keeper, "it is tried again")
         await keeper.rehearse()
         await keeper.renew(reason)

@@ -170,6 +170,8 @@ def test_a_planned_restart_drains_and_never_parks() -> None:
     draining = after(planned, situation=READY)
     assert (draining.state, draining.drain_by, draining.automatic) == (EngineState.DRAINING, NOW.mono + 60.0, True)
     assert after(planned, terms=SPENT, situation=READY) == READY
+    by_hand = Terms(restart="never", drain_timeout_s=60.0)
+    assert after(planned, terms=by_hand, situation=READY).state is EngineState.DRAINING, "it was asked for, by age"
     out_of_service = after(Drain(), situation=READY)
     assert after(planned, situation=out_of_service) == out_of_service
     assert machine.step(draining, Accused(cause="stall"), NOW, TERMS)[1] == [Command.END], "what hangs ends no request"
