@@ -154,11 +154,12 @@ class Sleeper:
         end = self._clock.now().mono + ((spec.drain_timeout_s if spec is not None else None) or 0.0)
 
         def waits() -> bool:
-            return why_not() is None and self._clock.now().mono < end
+            if (text := why_not()) is not None:
+                raise Conflict(text)
+            return self._clock.now().mono < end
 
         await errands.quiet(lambda: self._inflight(name), waits, steps.say)
-        if (text := why_not()) is not None:
-            raise Conflict(text)
+        waits()  # it may have been woken in the last moment
 
     async def _sleep_or_go_on(self, name: str) -> None:
         """Put it to sleep; one that is not in time may have stopped to take requests, and is told to go on."""

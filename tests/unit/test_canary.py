@@ -16,7 +16,7 @@ from collectors.base import base_url
 from collectors.canary import PROMPT, WORD, golden, one_token
 from collectors.completions import body, models, text
 from collectors.fetch import Body, Fetcher, Limits, bearer
-from collectors.sleeping import asleep, sleep, wake
+from collectors.sleeping import CannotSleep, asleep, check, sleep, wake
 from opsboard.core.errors import CollectError, FetchError
 from opsboard.core.model import CanaryOutcome, CanaryReading
 from opsboard.core.secret import Secret
@@ -232,6 +232,29 @@ def test_an_engine_that_cannot_sleep_says_what_it_needs() -> None:
                 with pytest.raises(CollectError, match="knows no way"):
                     await call(by, server.url, other, deadline_s=20)
             await by.close()
+
+    asyncio.run(main())
+
+
+def test_what_an_engine_lacks_to_sleep_is_known_before_it_is_asked_to() -> None:
+    async def main() -> None:
+        by = Fetcher(LIMITS)
+        async with serving(routed({"/is_sleeping": NO})) as server:
+            await check(by, server.url, DIALECT, deadline_s=20)
+            with pytest.raises(CannotSleep, match="--enable-sleep-mode"):
+                await check(by, server.url, DIALECT, command=("vllm", "serve", "m"), deadline_s=20)
+            with pytest.raises(CannotSleep, match="not known yet what kind"):
+                await check(by, server.url, None, deadline_s=20)
+            with pytest.raises(CannotSleep, match="knows no way"):
+                await check(by, server.url, msgspec.structs.replace(DIALECT, sleep=None), deadline_s=20)
+        async with serving(routed({})) as server:
+            with pytest.raises(CannotSleep, match="it has no /is_sleeping") as caught:
+                await check(by, server.url, DIALECT, deadline_s=20)
+            assert "VLLM_SERVER_DEV_MODE=1" in (caught.value.hint or "")
+        async with serving(routed({"/is_sleeping": answer(b"", status="500 Oops")})) as server:
+            with pytest.raises(FetchError, match="500"):
+                await check(by, server.url, DIALECT, deadline_s=20)
+        await by.close()
 
     asyncio.run(main())
 

@@ -214,6 +214,11 @@ BAD = {
         "`engine[0].max_age`: 'a' has no `command`: opsboard cannot restart it",
         None,
     ),
+    "standby of an observed engine": (
+        ENGINE + 'url = "http://127.0.0.1:1"\nstandby = true',
+        "`engine[0].standby`: 'a' has no `command`: opsboard cannot start it",
+        None,
+    ),
     "restart when": (
         ENGINE + 'command = ["x"]\nrestart = "sometimes"',
         "`engine[0].restart`: expected one of on-failure, always, never, found 'sometimes'",

@@ -242,3 +242,31 @@ def test_without_wait_a_rolling_restart_goes_on_by_itself(capsys: pytest.Capture
     source = FakeSource(a=looks("a", "ready", "starting", pids=(1, 2)), b=looks("b", "ready"))
     roll(source, ["a", "b"], None, wait=False)  # type: ignore[arg-type]
     assert capsys.readouterr().out == "a: restart accepted; then, one at a time: b\n"
+
+
+# --- standbys ---------------------------------------------------------------------------------------------------------
+
+
+def standby(*states: str, pids: tuple[int | None, ...] = ()) -> list[EngineDetail]:
+    found = looks("s", *states, pids=pids)
+    return [msgspec.structs.replace(one, engine=msgspec.structs.replace(one.engine, standby=True)) for one in found]
+
+
+@pytest.mark.parametrize("end", ["asleep", "stopped"])
+def test_the_start_of_a_standby_is_done_when_it_rests(end: str, capsys: pytest.CaptureFixture[str]) -> None:
+    do(FakeSource(s=standby("stopped", "starting", "ready", "draining", end)), "start")
+    assert capsys.readouterr().out == f"s: {end}\n"
+
+
+def test_a_restart_of_a_standby_passes_through_out_of_service(capsys: pytest.CaptureFixture[str]) -> None:
+    source = FakeSource(s=standby("asleep", "starting", "ready", "draining", "asleep", pids=(1, 2, 2, 2, 2)))
+    do(source, "restart")
+    assert capsys.readouterr().out == "s: asleep\n"
+
+
+def test_sleep_and_wake_are_done_when_the_board_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    do(FakeSource(a=looks("a", "ready", "ready", "draining", "asleep")), "sleep")
+    do(FakeSource(a=looks("a", "asleep", "asleep", "draining", "ready")), "wake")
+    assert capsys.readouterr().out.splitlines() == ["a: asleep", "a: ready"]
+    with pytest.raises(ControlError, match="no room"):
+        do(FakeSource(a=looks("a", "ready", "ready!")), "sleep")

@@ -252,6 +252,36 @@ def test_a_life_that_was_found_running_did_not_begin_at_its_first_reading() -> N
     assert births(line.feed(ok(1000))) == {}
 
 
+def test_an_engine_out_of_service_is_asleep_when_it_says_so() -> None:
+    line = Line(SUPERVISED)
+    line.feed(life(EngineState.READY, 0.0), ok())
+    line.feed(life(EngineState.DRAINING, line.clock.now().wall + 1))
+    assert line.engine_state() is EngineState.DRAINING
+    assert said(line.feed(ok(asleep=True))) == [
+        ("asleep", Severity.INFO, "draining → asleep: `opsboard engine wake a` brings it back")
+    ]
+    track = line.state.engines["a"]
+    track.rest(standby=True, slept=True, wake_s=2.14)
+    assert track.message == "`opsboard engine wake a` brings it back (the last time in 2.1 s)"
+    restarts = msgspec.structs.replace(life(EngineState.DRAINING, line.clock.now().wall), until=9.0)
+    line.feed(restarts, ok(asleep=True))
+    assert line.engine_state() is EngineState.DRAINING, "it drains for a restart"
+
+
+def test_where_the_page_does_not_tell_what_was_done_counts() -> None:
+    line = Line(SUPERVISED)
+    line.feed(life(EngineState.DRAINING, 0.0), ok())
+    assert line.engine_state() is EngineState.DRAINING
+    line.state.engines["a"].rest(standby=False, slept=True, wake_s=None)
+    line.feed(ok())
+    assert line.engine_state() is EngineState.ASLEEP
+    line.feed(ok(asleep=False))
+    assert line.engine_state() is EngineState.DRAINING
+    line.feed(ok())
+    line.feed(failed())
+    assert line.engine_state() is EngineState.DRAINING, "what does not answer is not known to sleep"
+
+
 def test_an_observed_process_that_began_anew_has_counted_from_zero() -> None:
     line = Line(OBSERVED)
     assert births(line.feed(ok(1000, start=100.0))) == {}

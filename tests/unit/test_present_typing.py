@@ -239,3 +239,18 @@ def test_events_are_kept_once_in_order_and_bounded() -> None:
     assert merged((one,), (one,)) == (one,)
     many = tuple(boards.event(n, "host", "a", str(n)) for n in range(KEPT + 50))
     assert len(merged((), many)) == KEPT
+
+
+def test_the_question_before_a_sleep_and_a_waking() -> None:
+    busy, asleep = (
+        boards.engine(0, running=3.0, waiting=0.0),
+        boards.engine(0, state="asleep", running=0.0, wake_s=2.14),
+    )
+    assert consequence(Question(engine=busy, kind="sleep")) == (
+        "It leaves its routes; 3 running requests may finish. Then its weights leave the GPU until somebody wakes it."
+    )
+    assert "The last time it took 2.1s." in consequence(Question(engine=asleep, kind="wake"))
+    assert Question(engine=busy, kind="sleep", objection="it is the last one").refused
+    assert needless(asleep, "sleep") == f"{asleep.name} is asleep already: there is nothing to sleep"
+    assert needless(busy, "wake") is not None
+    assert needless(busy, "sleep") is needless(asleep, "wake") is None

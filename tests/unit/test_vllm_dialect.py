@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from collectors.engines.vllm import DIALECT
+from collectors.engines.vllm import DIALECT, SLEEP_MODE
 from collectors.exposition import Parser
 from opsboard.core.model import EngineView
 
@@ -179,3 +179,18 @@ def test_model_names_are_harmless_and_all_told() -> None:
 )
 def test_processes_have_roles(name: str, argv: list[str], role: str | None) -> None:
     assert DIALECT.process_role(name, argv) == role
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        (("vllm", "serve", "m"), True),
+        (("/opt/bin/python3", "-m", "vllm.entrypoints.openai.api_server", "--model", "m"), True),
+        (("vllm", "serve", "m", "--enable-sleep-mode"), False),
+        (("vllm", "serve", "m", "--config", "c.yaml"), False),  # it may be in there
+        (("vllm", "serve", "m", "--config=c.yaml"), False),
+        (("docker", "run", "vllm/vllm-openai"), False),  # what it is given is not to be seen
+    ],
+)
+def test_a_command_tells_when_its_engine_will_not_sleep(command: tuple[str, ...], missing: bool) -> None:
+    assert (SLEEP_MODE.lacks(command) is not None) is missing
