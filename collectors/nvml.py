@@ -151,7 +151,13 @@ class GpuReader:
             except OSError as error:
                 ours.close()
                 return self._rest(now, f"cannot start the GPU reader: {error}")
-        lines, out = await asyncio.open_unix_connection(sock=ours, limit=_REPLY_LIMIT)
+        try:
+            lines, out = await asyncio.open_unix_connection(sock=ours, limit=_REPLY_LIMIT)
+        except BaseException:  # the daemon ends; close() waits for the process
+            ours.close()
+            process.kill()
+            self._left.append(process)
+            raise
         self._reader = _Reader(process, lines, out)
         self._born_mono = now.mono
         return None

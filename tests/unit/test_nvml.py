@@ -481,3 +481,16 @@ def test_processes_are_joined_to_engines_by_process_tree() -> None:
 
     assert [process.engine for process in joined.processes] == ["llama-a", "llama-a", None, None]
     assert [process.memory_bytes for process in joined.processes] == [5, 7, 9, None]
+
+
+def test_a_reader_that_was_still_being_started_leaves_nothing_behind(gpus: FakeGpus) -> None:
+    async def story() -> int:
+        reader = gpus.reader()
+        reading = asyncio.ensure_future(reader.read())
+        await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await reader.close()
+        return reader.abandoned
+
+    assert asyncio.run(story()) == 0
