@@ -51,11 +51,18 @@ def list_engines(options: Options, as_json: bool) -> None:
             shown(item.pid),
             shown_age(None if item.state_since is None else now - item.state_since),
             item.url or "--",
-            told(item, now),
+            told(item, now) or _phase(item),
         ]
         for item in engines
     ]
     echo_table(["NAME", "KIND", "BY", "STATE", "PID", "SINCE", "URL", ""], rows)
+
+
+def _phase(item: Engine) -> str:
+    """Say how far a start is."""
+    if item.phase is None:
+        return ""
+    return item.phase if item.progress is None else f"{item.phase} {item.progress:.0%}"
 
 
 def _whole(source: Client, item: Engine) -> dict[str, object]:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from opsboard.cli.main import Options
     from opsboard.core.wire import Engine, Gpu, Status
 
+_LONG_S = 100.0
+"""From here milliseconds are only digits."""
 _MODEL_CHARS = 48
 
 
@@ -109,7 +111,8 @@ def _engine(engine: Engine) -> list[str]:
 
 def _latency(engine: Engine, field: str) -> str:
     if field not in engine.latency_bounds:
-        return shown(getattr(engine, field), "ms", 1000)
+        seconds = getattr(engine, field)
+        return shown(seconds, "s") if seconds is not None and seconds >= _LONG_S else shown(seconds, "ms", 1000)
     lower, upper = engine.latency_bounds[field]
     return f">{lower * 1000:g}ms" if upper is None else f"<{upper * 1000:g}ms"
 

@@ -229,6 +229,18 @@ def test_what_an_engine_waits_for_and_its_routes_are_told(
     assert [step["name"] for step in told["transaction"]] == ["start"]
 
 
+def test_a_start_tells_how_far_it_is_and_a_long_latency_is_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = Engine(name="a", supervised=True, state="starting", phase="load", progress=0.43, ttft_p95_s=155.75)
+    board = Status(time=100.0, host="h", daemon=DaemonInfo(version="1", pid=2, started=0.0), engines=(engine,))
+    monkeypatch.setattr(Client, "status", lambda _self: board)
+    assert run("engine", "list") == 0
+    assert "load 43%" in capsys.readouterr().out
+    assert run("status") == 0
+    assert " 156s " in capsys.readouterr().out
+
+
 def test_numbers_for_people() -> None:
     assert common.shown(None) == "--"
     assert common.shown(0.5, "%", 100) == "50%"
