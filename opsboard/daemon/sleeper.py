@@ -131,8 +131,10 @@ class Sleeper:
                 await self._start(name, cause, life)
             elif asleep:
                 steps.at("wake")
+                if life.state is EngineState.READY:  # an `undrain` does not wake
+                    await self._engines.drain(name, cause, now=True)
                 await self._asked.wake(name)
-            if self._engines.life(name).state is not EngineState.READY:  # a start has asked it
+            if self._engines.life(name).state is not EngineState.READY:  # where it is, a start has asked it
                 steps.at("canary")
                 await self._prove(name, steps)
                 steps.at("serving")

@@ -8,6 +8,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -114,8 +116,27 @@ def test_a_standby_sleeps_until_it_is_woken_and_the_wish_outlives_the_daemon(boa
     assert kinds[:3] == ["start", "sleep", "wake"]
 
 
-def test_a_standby_that_dies_in_its_sleep_is_started_and_sleeps_again(board: Board) -> None:
+def test_what_is_under_way_ends_before_it_sleeps_and_one_that_dies_asleep_sleeps_again(board: Board) -> None:
+    assert board.good("wake", "s", "--wait") == "s: ready\n"
+    tokens: list[int] = []
+    body = json.dumps({"model": "sim-7b", "prompt": "hello", "max_tokens": 150, "ignore_eos": True}).encode()
+    url = f"http://127.0.0.1:{board.ports['s']}/v1/completions"
+
+    def ask() -> None:
+        asked = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(asked, timeout=DEADLINE_S) as reply:
+            tokens.append(json.load(reply)["usage"]["completion_tokens"])
+
+    request = threading.Thread(target=ask, daemon=True)
+    request.start()
+    wait_until(lambda: (board.house.engine("s").running or 0) > 0, DEADLINE_S, "the request is under way")
+    assert board.good("sleep", "s", "--wait") == "s: asleep\n"
+    request.join(DEADLINE_S)
+    assert tokens == [150], "nothing was cut off"
     before = board.house.engine("s")
+    assert before.running == 0
+    kinds = {event.kind for event in board.house.client.engine("s").events}
+    assert not kinds & {"stall", "engine_down", "action_failed"}
     assert before.pid is not None
     os.kill(before.pid, signal.SIGKILL)
     wait_until(

@@ -328,6 +328,18 @@ def test_one_that_wakes_with_other_weights_stays_out_of_service(tmp_path: Path) 
     in_house(main, tmp_path)
 
 
+def test_one_that_was_undrained_asleep_is_asked_before_it_serves(tmp_path: Path) -> None:
+    async def main(house: House) -> None:
+        await house.standby.sleep("a", "night")
+        await house.undrain("a", "by hand")
+        house.outcome = CanaryOutcome.REFUSED
+        with pytest.raises(SuperviseError, match="a is awake, but the canary failed"):
+            await house.standby.wake("a", "morning")
+        assert house.view.state is DRAINING
+
+    in_house(main, tmp_path)
+
+
 def test_one_that_cannot_be_asked_serves(tmp_path: Path) -> None:
     async def main(house: House) -> None:
         await house.standby.sleep("a", "night")
