@@ -103,7 +103,10 @@ def last_words(log: Path, offset: int) -> str | None:
         return _quoted(tracker)
     served = max((number for number, line in enumerate(lines) if _SERVED in line), default=-1)
     said = [line.strip() for line in lines[served + 1 :] if line.strip()]
-    words = next((line for line in reversed(said) if _ROUTINE.search(line) is None), said[-1] if said else None)
+    if not said:
+        return None
+    better_than_nothing = said[-1] if served < 0 else None
+    words = next((line for line in reversed(said) if _ROUTINE.search(line) is None), better_than_nothing)
     return None if words is None else f"“{words[:QUOTE_CHARS]}”"
 
 

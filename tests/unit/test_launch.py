@@ -149,7 +149,7 @@ def test_the_last_words_are_not_the_routine_of_every_end(tmp_path: Path) -> None
     assert last_words(log, offset) == "“EngineCore encountered a fatal error.”"
     log.write_text(served)
     assert "GET /metrics" in (last_words(log, 0) or ""), "better than nothing"
-    log.write_text("INFO loaded\nINFO:     Application startup complete.\n")
+    log.write_text(f"INFO loaded\nINFO:     Application startup complete.\n{served}")
     assert last_words(log, 0) is None, "a start that went well explains no end"
 
 
