@@ -90,6 +90,8 @@ class EngineTrack:
         self.slept = False
         """It was put to sleep in this life, for pages that do not tell."""
         self.wake_s: float | None = None
+        self.doing: str | None = None
+        """What is being done to it while it is out of service."""
         self.state: EngineState | None = None
         self.state_since: float | None = None
         self._counters: dict[str, CounterTrack] = {}
@@ -139,11 +141,11 @@ class EngineTrack:
     def inherit(self, before: EngineTrack) -> None:
         """Take over what supervision knows: an engine lives on when its configuration changes, its numbers do not."""
         self.life, self.state, self.state_since = before.life, before.state, before.state_since
-        self.rest(standby=before.standby, slept=before.slept, wake_s=before.wake_s)
+        self.rest(standby=before.standby, slept=before.slept, wake_s=before.wake_s, doing=before.doing)
 
-    def rest(self, *, standby: bool, slept: bool, wake_s: float | None) -> None:
+    def rest(self, *, standby: bool, slept: bool, wake_s: float | None, doing: str | None = None) -> None:
         """Take in whether it is to sleep, whether it was put to sleep, and what its last waking took in s."""
-        self.standby, self.slept, self.wake_s = standby, slept, wake_s
+        self.standby, self.slept, self.wake_s, self.doing = standby, slept, wake_s, doing
 
     def _forget(self) -> None:
         self.last = self.view = self.good_mono = self.last_wall = None
@@ -258,6 +260,8 @@ class EngineTrack:
         if self.state is EngineState.ASLEEP and self.life is not None:
             took = "" if self.wake_s is None else f" (the last time in {self.wake_s:.1f} s)"
             return f"`opsboard engine wake {self.name}` brings it back{took}"
+        if self.doing is not None and self.state is EngineState.DRAINING:
+            return self.doing
         life = None if self.life is None else self.life.message
         error = None if self.last is None else self.last.error
         if self.state is EngineState.UNREACHABLE:  # supervision does not know of it yet

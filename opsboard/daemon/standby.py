@@ -31,6 +31,8 @@ log = logging.getLogger("opsboard.daemon")
 STANDBY_S = 1.0
 """How often it looks whether an engine is to be put to sleep, besides every time that one is heard of."""
 _BY_ITSELF = "standby: asleep until `opsboard engine wake`"
+_FALLS_ASLEEP = "goes to sleep when nothing is under way; `opsboard engine wake` calls that off"
+_WAKES = "it is being woken"
 _GOES_ON = "goes on with what was asked before the daemon restarted"
 
 
@@ -72,6 +74,7 @@ class Standby:
         self._rests: dict[str, Rest] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._wake_s: dict[str, float] = {}
+        self._doing: dict[str, str | None] = {}
         self._tried: dict[str, float | None] = {}
         """The life of each engine that it was tried to put to sleep: once is enough."""
         self._told: dict[str, str] = {}
@@ -90,18 +93,21 @@ class Standby:
         if life.state not in SERVES:
             raise Conflict(f"{name} is {life.state.value}: only an engine that serves can be put to sleep")
         await self._asked.check_sleep(name)
-        try:
-            await self._engines.drain(name, reason, now=now)
-        except Conflict as error:
-            raise Conflict(error.message, hint=f"opsboard engine sleep {name} --now") from error
         self._keep(name, Rest(wish="asleep", life=before.life))
         async with self._lock(name):
+            self._keep(name, self._rest(name), _FALLS_ASLEEP)
+            try:
+                await self._engines.drain(name, reason, now=now)
+            except Conflict as error:
+                self._change(name, wish=before.wish)
+                raise Conflict(error.message, hint=f"opsboard engine sleep {name} --now") from error
             try:
                 await self._put_to_sleep(name, reason, automatic=False)
             except Conflict:
+                self._change(name)
                 raise
             except OpsboardError:
-                self._keep(name, before)
+                self._change(name, wish=before.wish)
                 if life.state is EngineState.READY:
                     await self._engines.undrain(name, "it could not be put to sleep")
                 raise
@@ -113,7 +119,7 @@ class Standby:
         it does not wake.
         """
         self._engines.life(name)
-        self._keep(name, Rest(wish="awake", unfinished=True, life=self._rest(name).life))
+        self._keep(name, Rest(wish="awake", unfinished=True, life=self._rest(name).life), _WAKES)
         async with self._lock(name):
             try:
                 steps = await self._sleeper.wake(name, reason, serves=lambda: not self._sleeps(name))
@@ -168,6 +174,7 @@ class Standby:
 
     async def _by_itself(self, name: str) -> None:
         async with self._lock(name):
+            self._keep(name, self._rest(name), _FALLS_ASLEEP)
             try:
                 await self._engines.drain(name, _BY_ITSELF, now=True)
                 await self._sleeper.known(name)
@@ -181,6 +188,8 @@ class Standby:
                 text = f"could not be put to sleep: {error.message}; it stays out of service"
                 more = f"`opsboard engine sleep {name}` tries again, `opsboard engine wake {name}` lets it serve"
                 self._tell(name, "sleep_failed", f"{text}: {more}", Severity.ERROR)
+            finally:
+                self._change(name)
 
     async def _cannot(self, name: str, error: CannotSleep) -> None:
         """Stop a standby that has no sleep; leave one that was put to sleep by hand out of service."""
@@ -239,7 +248,9 @@ class Standby:
     def _change(self, name: str, **changes: Any) -> None:
         self._keep(name, msgspec.structs.replace(self._rest(name), **changes))
 
-    def _keep(self, name: str, kept: Rest) -> None:
+    def _keep(self, name: str, kept: Rest, doing: str | None = None) -> None:
+        """Remember a wish, and say on the board what is being done for it."""
+        self._doing[name] = doing
         if kept != self._rests.get(name):
             self._rests[name] = kept
             try:
@@ -254,7 +265,9 @@ class Standby:
         if track is not None and track.life is not None:
             kept, life = self._rest(name), track.life
             slept = kept.life is not None and kept.life == life.started
-            track.rest(standby=self._sleeps(name), slept=slept, wake_s=self._wake_s.get(name))
+            track.rest(
+                standby=self._sleeps(name), slept=slept, wake_s=self._wake_s.get(name), doing=self._doing.get(name)
+            )
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())

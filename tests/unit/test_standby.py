@@ -184,6 +184,7 @@ def test_it_sleeps_when_nothing_is_under_way_and_wakes_when_it_answers(tmp_path:
         task = asyncio.create_task(house.standby.sleep("a", "night"))
         await asyncio.sleep(5.0)
         assert house.done == ["drain a"], "two requests are under way"
+        assert "goes to sleep when nothing is under way" in (house.board.engines["a"].doing or "")
         house.requests = 0.0
         await task
         assert house.done == ["drain a", "sleep a"]
@@ -268,6 +269,22 @@ def test_a_wake_calls_a_sleep_off_that_still_drains(tmp_path: Path) -> None:
     house = in_house(main, tmp_path)
     assert house.done == ["drain a", "undrain a"]
     assert house.remembered().wish == "awake"
+
+
+def test_of_a_wake_and_a_sleep_after_it_the_sleep_counts(tmp_path: Path) -> None:
+    async def main(house: House) -> None:
+        await house.standby.sleep("a", "night")
+        woken = asyncio.create_task(house.standby.wake("a", "morning"))
+        await asyncio.sleep(0.5)
+        slept = asyncio.create_task(house.standby.sleep("a", "no, night"))
+        await asyncio.sleep(0)
+        assert house.remembered().wish == "asleep"
+        await asyncio.gather(woken, slept)
+        assert house.sleeps
+
+    house = in_house(main, tmp_path)
+    assert "undrain a" not in house.done, "nobody was sent to it in between"
+    assert house.remembered().wish == "asleep"
 
 
 def test_an_undrain_calls_it_off_too(tmp_path: Path) -> None:
