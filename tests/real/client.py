@@ -22,9 +22,10 @@ import msgspec
 from tests.real.vllm_env import REQUEST_TIMEOUT_S, SERVED_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 PROBE_EVERY_S = 0.1
+ARRIVAL_EVERY_S = 0.5
 _TOKEN_IDS = range(10, 250)
 """The tiny model's byte tokens: every id is valid, none is special."""
 
@@ -84,8 +85,9 @@ def percentile(values: list[float], q: float) -> float:
 class Traffic:
     """Streams completions from one server; a context manager whose exit abandons what is still in flight."""
 
-    def __init__(self, port: int, seed: int = 1) -> None:
-        self.port = port
+    def __init__(self, port: int | Callable[[], int], seed: int = 1) -> None:
+        """``port``: where to send; a function is asked before each request, in a thread of its own."""
+        self._port = port
         self.requests: list[Truth] = []
         self.probes: list[tuple[float, float]] = []
         """When a probe of /health came back, and how long it took: the price of HTTP without the engine."""
@@ -121,6 +123,11 @@ class Traffic:
         work = [self._client(prompt_tokens, max_tokens) for _ in range(clients)]
         self._workers = [asyncio.run_coroutine_threadsafe(one, self._loop) for one in (*work, self._probe())]
 
+    def begin_arrivals(self, prompt_tokens: int, max_tokens: int) -> None:
+        """Send a request every ``ARRIVAL_EVERY_S``, whatever becomes of those before it."""
+        self._sending = True
+        self._workers = [asyncio.run_coroutine_threadsafe(self._arrivals(prompt_tokens, max_tokens), self._loop)]
+
     def end_load(self) -> None:
         """Send nothing more and return when every answer is there."""
         self._sending = False
@@ -148,6 +155,11 @@ class Traffic:
             truth = Truth(self._random.randint(*prompt_tokens), self._random.randint(*max_tokens))
             self.requests.append(truth)
             await self._stream(truth)
+
+    async def _arrivals(self, prompt_tokens: int, max_tokens: int) -> None:
+        while self._sending:
+            self.send(prompt_tokens, max_tokens)
+            await asyncio.sleep(ARRIVAL_EVERY_S)
 
     async def _stream(self, truth: Truth) -> None:
         # Prompts are random, so that none finds another's blocks in the prefix cache.
@@ -182,7 +194,8 @@ class Traffic:
 
     async def _exchange(self, method: str, path: str, payload: bytes, truth: Truth | None) -> None:
         """Send one request on a connection of its own and read its answer. Raises ValueError unless it is a 200."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        port = self._port if isinstance(self._port, int) else await asyncio.to_thread(self._port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
             head += f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"

@@ -1,4 +1,4 @@
-"""One opsboard with one real vLLM that it supervises: a daemon of its own, the verbs, and a way to end all of it."""
+"""One opsboard with the real vLLMs that it supervises: a daemon of its own, the verbs, and a way to end all of it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ import psutil
 from opsboard.cli.private import opsboard_argv
 from opsboard.client.sync import Client
 from opsboard.core.errors import NotReachable
-from tests.real.vllm_env import HEALTHY_WITHIN_S, STOPPED_WITHIN_S, Installation, free_port
+from tests.real.vllm_env import HEALTHY_WITHIN_S, SERVED_NAME, STOPPED_WITHIN_S, Installation, free_port
 from tests.support.account import AS_ME
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from opsboard.core.wire import EngineDetail
 
 NAME = "tiny-a"
@@ -36,9 +38,21 @@ HERE = Path(__file__).parent
 class House:
     """A context manager: the daemon runs inside, and nothing of it is left outside."""
 
-    def __init__(self, installation: Installation, directory: Path) -> None:
+    def __init__(
+        self,
+        installation: Installation,
+        directory: Path,
+        more: Mapping[str, Sequence[str]] | None = None,
+        route: Sequence[str] = (),
+        stop_timeout_s: float = STOPPED_WITHIN_S,
+    ) -> None:
+        """``more``: engines beside ``NAME``, with options that win; ``route``: those that stand in for each other."""
+        engines = {NAME: ()} | dict(more or {})
         self.directory = directory
-        self.port = free_port()
+        self.ports = {name: free_port() for name in engines}
+        self.port = self.ports[NAME]
+        self.hang = directory / "hang"
+        """Made by a test, it hangs the next step of an engine, which removes it."""
         self.served = 0
         """Answers that a test had from the engine, over all its lives."""
         self.state_dir = directory / "state"
@@ -48,7 +62,10 @@ class House:
         self._daemon: subprocess.Popen[bytes] | None = None
         self._began = time.time()
         self.client = Client(self._socket, timeout=ANSWERS_WITHIN_S)
-        self.config.write_text(_config(installation, self.port, directory))
+        tables = [_engine(installation, self, name, options, stop_timeout_s) for name, options in engines.items()]
+        if route:
+            tables.append(f'[[route]]\nmodel = "{SERVED_NAME}"\ntargets = {json.dumps(list(route))}\n')
+        self.config.write_text(f'[collect]\ninterval = "{INTERVAL_S:g}s"\n' + "".join(tables))
 
     def __enter__(self) -> Self:
         self.start_daemon()
@@ -57,10 +74,10 @@ class House:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(ProcessLookupError):
             self.end_daemon(signal.SIGTERM)
-        for process in self.processes():
+        for process in self.everything():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        wait_until(lambda: not self.processes(), STOPPED_WITHIN_S, what="every process of the test is gone")
+        wait_until(lambda: not self.everything(), STOPPED_WITHIN_S, what="every process of the test is gone")
         for left in self._runtime.iterdir():
             left.unlink()
         self._runtime.rmdir()
@@ -124,9 +141,9 @@ class House:
 
     # --- the engine -------------------------------------------------------------------------------------------------
 
-    def engine(self) -> EngineDetail:
-        """Return what the daemon says of the engine."""
-        return self.client.engine(NAME)
+    def engine(self, name: str = NAME) -> EngineDetail:
+        """Return what the daemon says of an engine."""
+        return self.client.engine(name)
 
     def fresh(self, after: float) -> tuple[EngineDetail, float]:
         """Return what the daemon says of the engine from a reading made after ``after``, and when that was.
@@ -156,10 +173,10 @@ class House:
         assert response.status == 200, f"{method} {path}: {response.status}: {body[:300]!r}"
         return body
 
-    def engine_log(self, lines: int = 20) -> str:
-        """Return the end of the engine's log."""
+    def engine_log(self, lines: int = 20, name: str = NAME) -> str:
+        """Return the end of an engine's log."""
         try:
-            text = (self.state_dir / "engines" / NAME / "engine.log").read_text(errors="replace")
+            text = (self.state_dir / "engines" / name / "engine.log").read_text(errors="replace")
         except FileNotFoundError:
             return "no engine log"
         return "\n".join(text.splitlines()[-lines:])
@@ -194,6 +211,15 @@ class House:
                     found.append(process)
         return found
 
+    def everything(self) -> list[psutil.Process]:
+        """Return what lives of the daemon and of all lives of all engines: they work in the test's directory."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(OSError, psutil.Error):
+                if Path(process.cwd()) == self.directory and alive(process):
+                    found.append(process)
+        return found
+
     def port_is_free(self) -> bool:
         """Tell whether nobody listens where the engine did."""
         return not any(
@@ -210,24 +236,24 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-def _config(installation: Installation, port: int, directory: Path) -> str:
-    command = installation.command(port, "--max-num-seqs", str(MAX_RUNNING), "--scheduler-cls", "paced.PacedScheduler")
+def _engine(installation: Installation, house: House, name: str, options: Sequence[str], stop_timeout_s: float) -> str:
+    paced = ("--max-num-seqs", str(MAX_RUNNING), "--scheduler-cls", "paced.PacedScheduler")
+    command = installation.command(house.ports[name], *paced, *options)
     # The development endpoints are for /pause, which freezes a moment so that it can be compared exactly.
     environment = installation.variables() | {
-        "HOME": str(directory),
+        "HOME": str(house.directory),
         "PYTHONPATH": str(HERE),
+        "PACED_HANG": str(house.hang),
         "VLLM_SERVER_DEV_MODE": "1",
     }
     return f"""
-[collect]
-interval = "{INTERVAL_S:g}s"
 [[engine]]
-name = "{NAME}"
+name = "{name}"
 kind = "vllm"
 command = {json.dumps(command)}
 {AS_ME}
-url = "http://127.0.0.1:{port}"
+url = "http://127.0.0.1:{house.ports[name]}"
 ready_timeout = "{HEALTHY_WITHIN_S:g}s"
-stop_timeout = "{STOPPED_WITHIN_S:g}s"
+stop_timeout = "{stop_timeout_s:g}s"
 [engine.env]
 {"".join(f"{name} = {json.dumps(value)}{chr(10)}" for name, value in environment.items())}"""
