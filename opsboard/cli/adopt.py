@@ -42,8 +42,11 @@ def forget(options: Options, name: str) -> None:
 
     What was kept of it, with its environment, is removed.
     """
-    client(options, timeout=_PATIENCE_S).forget(name)
-    click.echo(f"{name}: not supervised any more")
+    forgotten = client(options, timeout=_PATIENCE_S).forget(name)
+    if forgotten.supervised:
+        click.echo(f"{name}: supervised as the configuration says; what was kept of the one taken over is removed")
+    else:
+        click.echo(f"{name}: not supervised any more{'; it runs on' if forgotten.runs else ''}")
 
 
 def _show(adopted: Adopted) -> None:

@@ -21,6 +21,7 @@ from opsboard.core.wire import (
     AdoptRequest,
     Engine,
     EngineDetail,
+    Forgotten,
     History,
     Status,
 )
@@ -75,9 +76,9 @@ class Client:
         body = AdoptRequest(target=wanted, name=name, reason=reason)
         return decode(self._call("POST", "/v1/engines/adopt", msgspec.json.encode(body)), Adopted)
 
-    def forget(self, name: str) -> None:
+    def forget(self, name: str) -> Forgotten:
         """Let go of an engine that was taken over."""
-        self._call("POST", target("/v1/engines", name, "forget"))
+        return decode(self._call("POST", target("/v1/engines", name, "forget")), Forgotten)
 
     def history(
         self, series: str, start: float | None = None, end: float | None = None, step: float | None = None

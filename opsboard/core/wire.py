@@ -277,6 +277,14 @@ class Adopted(Record, frozen=True, kw_only=True):
     """It had been taken over before."""
 
 
+class Forgotten(Record, frozen=True, kw_only=True):
+    """What was kept of a taken-over engine is gone. ``supervised``: the configuration has it; ``runs``: it runs on."""
+
+    engine: str
+    supervised: bool
+    runs: bool
+
+
 class ErrorBody(Record, frozen=True, kw_only=True):
     """What is inside ``{"error": ...}``."""
 

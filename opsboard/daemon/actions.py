@@ -113,7 +113,7 @@ class Actions:
         if spec is None:
             raise NotFound(f"no engine is called {sanitise(name, 80)!r}", hint="`opsboard engine list` shows them")
         if not spec.supervised and self._hands is not None:
-            hint = "give it a `command` in the configuration, or use what started it"
+            hint = "take it over (`opsboard engine adopt URL`), or give it a `command` in the configuration"
             raise Conflict(f"{name} is observed: opsboard did not start it and cannot {kind} it", hint=hint)
 
     def _remember(self, key: str | None, accepted: ActionAccepted) -> None:

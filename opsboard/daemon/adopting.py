@@ -13,7 +13,7 @@ from opsboard.core.clock import Clock
 from opsboard.core.errors import Conflict, NotFound, SuperviseError
 from opsboard.core.model import Event, Record, Severity
 from opsboard.core.text import sanitise
-from opsboard.core.wire import Adopted, AdoptRequest
+from opsboard.core.wire import Adopted, AdoptRequest, Forgotten
 from opsboard.daemon.by_hand import check_peer, check_words, look_at, named, recognise
 from opsboard.daemon.taken import TakenOver
 from opsboard.httpd import Peer
@@ -118,16 +118,16 @@ class Adopting:
             self._tell(name, text, severity)
         return _answer(name, taken, pid=pid)
 
-    async def forget(self, name: str, peer: Peer | None) -> None:
+    async def forget(self, name: str, peer: Peer | None) -> Forgotten:
         """Let go of an engine that was taken over: one that still runs as it was found runs on.
 
         Raises:
             NotFound: it was not taken over.
             Conflict: opsboard has started it since, and it runs.
         """
-        await self._whoever_waits(self._forget(name, peer))
+        return await self._whoever_waits(self._forget(name, peer))
 
-    async def _forget(self, name: str, peer: Peer | None) -> None:
+    async def _forget(self, name: str, peer: Peer | None) -> Forgotten:
         around = self._around
         if name not in around.taken().kept:
             hint = "`opsboard engine list` shows all engines; one of the configuration leaves with its lines there"
@@ -143,7 +143,8 @@ class Adopting:
         await asyncio.to_thread(kept.forget, folder)
         if ours and lives:  # a life that nobody of ours knows any more
             await asyncio.to_thread(bundle.remove, str(folder), bundle.IDENTITY)
-        self._tell(name, "not supervised any more" + ("; it runs on" if ours and lives else ""))
+        self._tell(name, "not supervised any more" if ours else "supervised as the configuration says")
+        return Forgotten(engine=name, supervised=not ours and name in around.supervised(), runs=lives)
 
     def _already(self, pid: int, name: str | None) -> tuple[str, Kept] | None:
         """Return the engine whose main process this is. Raises Conflict when it is not one that was taken over."""

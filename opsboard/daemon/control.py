@@ -165,8 +165,7 @@ class Control:
                 wanted = request.json(AdoptRequest)
                 return json_response(await self._adopter().adopt(wanted, request.peer))
             case ("POST", ["v1", "engines", name, "forget"]):
-                await self._adopter().forget(name, request.peer)
-                return json_response({"forgotten": True})
+                return json_response(await self._adopter().forget(name, request.peer))
             case ("POST", ["v1", "reload"]):
                 await self._reload()
                 return json_response({"reloaded": True})

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from opsboard.supervise.processes import below, everybody, send
+from tests.support.account import AS_ME
 from tests.support.herd import free_port, kill
 from tests.support.house import House
 from tests.support.waiting import wait_until
@@ -165,7 +166,8 @@ def test_what_dies_is_replaced_by_a_copy(board: Board) -> None:
 
 def test_one_that_is_observed_keeps_its_name_and_can_be_let_go_while_it_runs(board: Board) -> None:
     with by_hand() as engine:
-        board.house.config.write_text(f'[[engine]]\nname = "seen"\nurl = "{engine.url}"\n')
+        seen = f'[[engine]]\nname = "seen"\nurl = "{engine.url}"\n'
+        board.house.config.write_text(seen)
         daemon = board.house.start()
         assert not board.house.engine("seen").supervised
         assert "cannot stop it" in board.bad("stop", "seen")
@@ -173,7 +175,7 @@ def test_one_that_is_observed_keeps_its_name_and_can_be_let_go_while_it_runs(boa
         board.good("adopt", str(engine.pid))
         assert (board.house.engine("seen").supervised, board.house.engine("seen").pid) == (True, engine.pid)
 
-        board.good("forget", "seen")
+        assert board.good("forget", "seen") == "seen: not supervised any more; it runs on\n"
         assert not board.house.engine("seen").supervised
         assert engine.serves()
         board.house.end(daemon, signal.SIGKILL)
@@ -182,6 +184,15 @@ def test_one_that_is_observed_keeps_its_name_and_can_be_let_go_while_it_runs(boa
         assert "not_configured" not in {kind for _, kind in board.house.events()}
         board.good("adopt", engine.url)
         assert board.house.engine("seen").pid == engine.pid
+
+        board.house.config.write_text(f"{seen}command = {json.dumps(engine.argv)}\n{AS_ME}\n")
+        board.house.client.reload()
+        assert board.house.engine("seen").pid == engine.pid
+        assert board.good("forget", "seen").startswith("seen: supervised as the configuration says")
+        assert (board.house.engine("seen").supervised, board.house.engine("seen").pid) == (True, engine.pid)
+        board.good("restart", "seen", "--now", "--wait")
+        assert engine.process.wait(DEADLINE_S) == 0
+        board.good("stop", "seen", "--wait")
 
 
 def test_what_is_refused_and_why(board: Board, tmp_path: Path) -> None:
