@@ -234,8 +234,12 @@ def _serves(argv: Sequence[str]) -> bool:
 
 
 def _lacks(command: Sequence[str]) -> str | None:
-    """Return what ``command`` needs to sleep; without it vLLM says that it sleeps and gives no memory back."""
-    told = any(word in {"--config", "--enable-sleep-mode"} or word.startswith("--config=") for word in command)
+    """Return what ``command`` needs to sleep; without it vLLM says that it sleeps and gives no memory back.
+
+    Only with it do weights come from the allocator that can put them away (``ModelConfig.enable_sleep_mode``).
+    """
+    options = {word.partition("=")[0].replace("_", "-") for word in command}  # vLLM takes underscores, too
+    told = bool(options & {"--config", "--enable-sleep-mode"})
     return None if told or not _serves(command) else "its command has no --enable-sleep-mode"
 
 

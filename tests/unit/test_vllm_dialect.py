@@ -186,7 +186,9 @@ def test_processes_have_roles(name: str, argv: list[str], role: str | None) -> N
     [
         (("vllm", "serve", "m"), True),
         (("/opt/bin/python3", "-m", "vllm.entrypoints.openai.api_server", "--model", "m"), True),
+        (("vllm", "serve", "m", "--no-enable-sleep-mode"), True),
         (("vllm", "serve", "m", "--enable-sleep-mode"), False),
+        (("vllm", "serve", "m", "--enable_sleep_mode"), False),
         (("vllm", "serve", "m", "--config", "c.yaml"), False),  # it may be in there
         (("vllm", "serve", "m", "--config=c.yaml"), False),
         (("docker", "run", "vllm/vllm-openai"), False),  # what it is given is not to be seen
