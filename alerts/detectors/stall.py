@@ -26,6 +26,7 @@ from opsboard.core.model import (
 PROGRESS = ("iterations", "generation_tokens", "prompt_tokens", "requests_finished")
 _STIR = attrgetter("kv_usage", "running", "waiting")
 _SERVES = frozenset({EngineState.READY, EngineState.DRAINING})
+_BEING_MENDED = frozenset({EngineState.BACKING_OFF, EngineState.PARKED, EngineState.STOPPING, EngineState.STARTING})
 _START_SLACK_S = 2.0
 """``process_start`` moves a little when the wall clock is slewed; a restart moves it by more."""
 
@@ -89,7 +90,8 @@ def begin(params: Params) -> State:
 def step(state: State, seen: Observation) -> Step:
     """Take in one observation."""
     if seen.life is not None and seen.life.state not in _SERVES:
-        return Step(State(params=state.params))
+        claim = state.claim if seen.life.state in _BEING_MENDED else None  # over when it serves again
+        return Step(State(params=state.params, claim=claim), claim)
     if seen.canary is not None:
         state = _heard(state, seen.canary, seen.now)
     if seen.fresh and seen.reading is not None and seen.reading.outcome is Outcome.OK:

@@ -203,14 +203,39 @@ def test_sleeping_is_none() -> None:
     assert engine.asked == []
 
 
-@pytest.mark.parametrize("state", [EngineState.STARTING, EngineState.STOPPING, EngineState.STOPPED, EngineState.FAILED])
+RESTARTS = (EngineState.BACKING_OFF, EngineState.PARKED, EngineState.STOPPING, EngineState.STARTING)
+AT_REST = (EngineState.STOPPED, EngineState.FAILED, EngineState.ASLEEP)
+
+
+@pytest.mark.parametrize("state", [*RESTARTS, *AT_REST])
 def test_only_a_serving_engine_stalls(state: EngineState) -> None:
+    engine = busy()
+    hung = last(engine)
+    assert engine.live(state) is None
+    assert engine.read_for(300, hung) is None
+
+
+@pytest.mark.parametrize("state", AT_REST)
+def test_a_stall_is_over_when_the_engine_shall_not_serve(state: EngineState) -> None:
     engine = busy()
     engine.live(EngineState.READY)
     assert engine.read_for(15, last(engine)) is not None
     hung = last(engine)
     assert engine.live(state) is None
     assert engine.read_for(300, hung) is None
+
+
+@pytest.mark.parametrize("state", RESTARTS)
+def test_a_stall_is_not_over_before_the_engine_serves_again(state: EngineState) -> None:
+    engine = busy()
+    engine.live(EngineState.READY)
+    claim = engine.read_for(15, last(engine))
+    assert claim is not None
+    hung = last(engine)
+    assert engine.live(state) == claim
+    assert engine.read_for(300, hung) == claim
+    assert engine.live(EngineState.READY) is None
+    assert engine.read(page(7, start=500.0, **WORKS)) is None
 
 
 def test_a_draining_engine_may_stall() -> None:
