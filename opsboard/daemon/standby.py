@@ -97,7 +97,7 @@ class Standby:
         async with self._lock(name):
             self._keep(name, self._rest(name), _FALLS_ASLEEP)
             try:
-                await self._engines.drain(name, reason, now=now)
+                await self._take_out(name, reason, now=now)
             except Conflict as error:
                 self._change(name, wish=before.wish)
                 raise Conflict(error.message, hint=f"opsboard engine sleep {name} --now") from error
@@ -176,7 +176,7 @@ class Standby:
         async with self._lock(name):
             self._keep(name, self._rest(name), _FALLS_ASLEEP)
             try:
-                await self._engines.drain(name, _BY_ITSELF, now=True)
+                await self._take_out(name, _BY_ITSELF, now=True)
                 await self._sleeper.known(name)
                 await self._asked.check_sleep(name)
                 await self._put_to_sleep(name, _BY_ITSELF, automatic=True)
@@ -202,6 +202,12 @@ class Standby:
             self._tell(name, "cannot_sleep", text + more, Severity.WARNING)
         if standby:
             await self._engines.stop(name, f"standby: {error.message}")
+
+    async def _take_out(self, name: str, reason: str, *, now: bool) -> None:
+        """Take an engine out of service, unless it is: whatever doubt there is about its answers stays."""
+        life = self._engines.life(name)
+        if life.state is EngineState.READY or life.until is not None:
+            await self._engines.drain(name, reason, now=now)
 
     async def _put_to_sleep(self, name: str, reason: str, *, automatic: bool) -> None:
         life = self._engines.life(name)

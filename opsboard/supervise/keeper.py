@@ -96,6 +96,13 @@ class Keeper:
         return ending or situation.body is Body.LAUNCHING or situation.drain_by is not None
 
     @property
+    def sound(self) -> bool:
+        """True when it serves, or would if it had not been taken out of service."""
+        situation = self._situation
+        out = situation.drained and situation.doubt is None and situation.drain_by is None
+        return situation.state is EngineState.READY or (situation.state is EngineState.DRAINING and out)
+
+    @property
     def view(self) -> LifeView:
         """What is known now."""
         situation, life, now = self._situation, self._life, self._world.clock.now()

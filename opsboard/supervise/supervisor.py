@@ -130,7 +130,7 @@ class Supervisor:
                 await self.restart(name, reason, now=now)
                 await self._of(name).begun()
                 life = self.life(name)
-                if life.state is not EngineState.READY:
+                if not self._of(name).sound:
                     raise SuperviseError(f"{name} is {life.state.value}: {life.message or 'no reason known'}")
             except (SuperviseError, Conflict, NotFound) as error:
                 for other in waiting:

@@ -144,7 +144,7 @@ def test_what_is_under_way_ends_before_it_sleeps_and_one_that_dies_asleep_sleeps
         DEADLINE_S,
         "it sleeps again in another life",
     )
-    assert board.good("restart", "s", "--wait") == "s: asleep\n"
+    assert board.good("restart", "s", "a", "--rolling", "--now", "--wait").splitlines() == ["s: asleep", "a: ready"]
 
 
 def test_one_that_cannot_sleep_is_stopped_and_woken_by_a_start(board: Board) -> None:

@@ -94,3 +94,12 @@ async def test_no_answer(tmp_path: Path, outcome: CanaryOutcome, failed: bool) -
     assert (proof.failed, proof.doubt, proof.asked) == (failed, False, failed)
     assert f"was {outcome}" in proof.text
     assert not (tmp_path / "golden.json").exists()
+
+
+@in_loop
+async def test_an_answer_that_is_golden_again_leaves_nothing_to_accept(tmp_path: Path) -> None:
+    await proven(tmp_path, Engine("blue"))
+    assert (await proven(tmp_path, Engine("red"))).doubt
+    assert not (await proven(tmp_path, Engine("blue"))).doubt
+    assert not accept(tmp_path)
+    assert not (await proven(tmp_path, Engine("blue"))).doubt
