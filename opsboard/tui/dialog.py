@@ -97,7 +97,7 @@ def consequence(question: Question) -> str:
 def _resting(engine: Engine, kind: str, load: str) -> str:
     if kind == "wake":
         took = "" if engine.wake_s is None else f" The last time it took {fmt.duration(engine.wake_s)}."
-        return f"It wakes, or starts where it is stopped, proves its answer and takes requests of its routes again.{took}"
+        return f"It wakes, or starts where it is stopped, proves its answer and takes requests again.{took}"
     wait = f"{load} requests may finish" if load else "it serves nothing right now"
     return f"It leaves its routes; {wait}. Then its weights leave the GPU until somebody wakes it."
 
