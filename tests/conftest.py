@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 OF_THE_TEST_RUN = ("OPSBOARD_REAL_", "OPSBOARD_CRASH_")
 OF_SYSTEMD = ("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 OF_THE_TERMINAL = ("NO_COLOR", "COLORTERM", "COLUMNS", "LINES", "TEXTUAL", "TMUX", "STY", "SSH_CONNECTION", "SSH_TTY")
+
+# How long an example takes is the machine's business: no test asserts times.
+hypothesis.settings.register_profile("opsboard", deadline=None)
+hypothesis.settings.load_profile("opsboard")
 
 # A shell ignores SIGINT for what it runs in the background, and whatever that starts ignores it too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
