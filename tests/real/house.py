@@ -32,6 +32,8 @@ MAX_RUNNING = 8
 """Small, so that a queue forms with few requests."""
 INTERVAL_S = 1.0
 ANSWERS_WITHIN_S = 60.0
+VERB_S = 2 * HEALTHY_WITHIN_S
+"""A rolling restart of two is the longest."""
 HERE = Path(__file__).parent
 
 
@@ -119,9 +121,7 @@ class House:
 
     def opsboard(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a verb against the daemon; fail with what it said unless it exits 0."""
-        result = subprocess.run(
-            [*self._argv(), *words], capture_output=True, text=True, timeout=HEALTHY_WITHIN_S, check=False
-        )
+        result = subprocess.run([*self._argv(), *words], capture_output=True, text=True, timeout=VERB_S, check=False)
         log = self.engine_log()
         assert result.returncode == 0, f"opsboard {' '.join(words)}: {result.stdout}{result.stderr}\n{log}"
         return result
@@ -244,6 +244,7 @@ def _engine(installation: Installation, house: House, name: str, options: Sequen
         "HOME": str(house.directory),
         "PYTHONPATH": str(HERE),
         "PACED_HANG": str(house.hang),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else all workers share the first core, and one may starve
         "VLLM_SERVER_DEV_MODE": "1",
     }
     return f"""

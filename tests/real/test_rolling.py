@@ -27,8 +27,7 @@ def house(installation: Installation, full: bool, tmp_path_factory: pytest.TempP
     if not full:
         pytest.skip("two vLLMs at once take minutes on two cores: make test-real-all")
     with House(installation, tmp_path_factory.mktemp("rolling"), {OTHER: ()}, route=(NAME, OTHER)) as house:
-        for name in (NAME, OTHER):  # one after the other: two starts at once would take longer
-            house.opsboard("engine", "start", "--wait", name)
+        house.opsboard("engine", "start", "--wait", "--all")
         yield house
 
 
