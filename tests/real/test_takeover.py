@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,8 @@ from opsboard.supervise.takeover.kept import Kept, keep, kept
 from opsboard.supervise.takeover.reproduction import reproduce, to_launch
 from tests.real.vllm_env import HEALTHY_WITHIN_S, RealVllm
 from tests.support.herd import Herd
-from tests.support.waiting import wait_until_async
+from tests.support.house import House
+from tests.support.waiting import wait_until, wait_until_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +37,21 @@ def by_hand(installation: Installation, tmp_path: Path) -> Iterator[RealVllm]:
     session = {"HF_TOKEN": "hush", "SSH_TTY": "/dev/pts/9", "TERM": "xterm"}
     with RealVllm(installation, tmp_path / "home", env=session) as vllm:
         yield vllm
+
+
+@pytest.fixture
+def daemon() -> Iterator[House]:
+    """A daemon that knows no engine."""
+    house = House(Path(os.environ["XDG_RUNTIME_DIR"]))
+    house.write()
+    house.start()
+    yield house
+    if house.client.engines():  # a test that failed leaves nothing behind either
+        house.client.action("a", "stop")
+        wait_until(lambda: house.engine("a").state == "stopped", HEALTHY_WITHIN_S, "stopped")
+    for one in house.daemons:
+        one.kill()
+        one.wait()
 
 
 def test_a_copy_of_what_somebody_started_serves_the_same(by_hand: RealVllm, herd: Herd, measured: Measured) -> None:
@@ -81,3 +99,28 @@ def test_a_copy_of_what_somebody_started_serves_the_same(by_hand: RealVllm, herd
     owner = Path(f"/proc/{pid}").stat().st_uid
     assert (owner, pwd.getpwuid(owner).pw_name) == (os.geteuid(), pwd.getpwuid(os.geteuid()).pw_name)
     assert by_hand.complete("the same question", TOKENS)["choices"][0]["text"] == before
+
+
+def test_adopted_by_a_daemon_and_restarted_by_it(by_hand: RealVllm, daemon: House, measured: Measured) -> None:
+    """The verb's whole way: found by its address, supervised, found again by the next daemon, restarted."""
+    before = by_hand.complete("the same question", TOKENS)["choices"][0]["text"]
+    adopted = daemon.client.adopt(by_hand.url, name="a")
+    assert (adopted.pid, adopted.dropped) == (by_hand.pid, ("SSH_TTY", "TERM"))
+    assert "hush" not in repr(adopted)
+    engine = daemon.engine("a")
+    assert (engine.supervised, engine.state, engine.pid, engine.kind) == (True, "ready", by_hand.pid, "vllm")
+    daemon.end(daemon.daemons[-1], signal.SIGKILL)
+    daemon.start()
+    assert (daemon.engine("a").state, daemon.engine("a").pid) == ("ready", by_hand.pid)
+
+    asked = time.monotonic()
+    daemon.client.action("a", "restart", now=True)
+    wait_until(lambda: daemon.engine("a").pid not in {None, by_hand.pid}, HEALTHY_WITHIN_S, "a copy")
+    wait_until(lambda: daemon.engine("a").state == "ready", HEALTHY_WITHIN_S, "the copy serves")
+    measured(f"from the restart to a copy in service: {time.monotonic() - asked:.1f} s")
+    assert daemon.engine("a").message is None
+    assert by_hand.complete("the same question", TOKENS)["choices"][0]["text"] == before
+    daemon.client.action("a", "stop")
+    wait_until(lambda: daemon.engine("a").state == "stopped", HEALTHY_WITHIN_S, "stopped")
+    daemon.client.forget("a")
+    assert daemon.client.engines() == []
