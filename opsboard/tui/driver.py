@@ -45,7 +45,7 @@ class Driver(LinuxDriver):
         with contextlib.suppress(Empty):
             while writer._queue.get_nowait() is not None:
                 behind = True
-        for _ in range(2):  # the first is taken when a write has ended, the second when what it left was flushed
+        for _ in range(2):  # the first is taken when a write has begun, the second when it has ended
             writer.write("")
             for _ in range(FLUSHES):
                 if not writer._queue.qsize():
@@ -54,6 +54,8 @@ class Driver(LinuxDriver):
                 if writer._queue.qsize():
                     behind = True
                     self._flush_terminal()
+        if behind:
+            self._flush_terminal()  # what the last write left, so that there is room for what restores it
         return behind
 
     def _flush_terminal(self) -> None:
