@@ -16,7 +16,7 @@ from tests.real.client import (
     generated,
     percentile,
 )
-from tests.real.house import ANSWERS_WITHIN_S, INTERVAL_S, MAX_RUNNING, NAME, House
+from tests.real.house import ANSWERS_WITHIN_S, INTERVAL_S, MAX_RUNNING, NAME, OWN, House
 from tests.real.vllm_env import BLOCK_SIZE, REQUEST_TIMEOUT_S
 from tests.support.waiting import wait_until
 
@@ -53,11 +53,11 @@ def traffic(house: House) -> Iterator[Traffic]:
 
 
 def totals(house: House) -> dict[str, float]:
-    """Return the engine's counters as they were recorded last."""
+    """Return the engine's counters as they were recorded last, without opsboard's own question."""
     recent = time.time() - 60
     return {
-        name: house.client.history(f"engine/{NAME}/{name}", start=recent, step=INTERVAL_S).points[-1].max
-        for name in ("prompt_tokens", "generation_tokens")
+        name: house.client.history(f"engine/{NAME}/{name}", start=recent, step=INTERVAL_S).points[-1].max - own
+        for name, own in OWN.items()
     }
 
 

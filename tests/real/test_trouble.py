@@ -160,7 +160,8 @@ def restarted(house: House, before: int | None, since: float) -> tuple[Step, ...
 
     wait_until(over, HEALTHY_WITHIN_S, what="it serves again")
     steps = house.engine().transaction
-    assert [step.name for step in steps] == RESTARTED
+    # Nobody is left to end when the API server has gone by itself in time.
+    assert [step.name for step in steps] in (RESTARTED, RESTARTED[2:])
     assert {step.outcome for step in steps} == {"ok"}
     assert steps[0].started >= since
     canary = next(step for step in steps if step.name == "canary")
