@@ -21,7 +21,7 @@ from opsboard.config.places import private_dir
 from opsboard.config.schema import Config, Exporter, Route
 from opsboard.core.clock import Clock
 from opsboard.core.errors import ConfigError, Conflict, OpsboardError
-from opsboard.core.model import GpuReading, Record, Severity
+from opsboard.core.model import Record, Severity
 from opsboard.core.registry import dialects
 from opsboard.core.routes import last_target
 from opsboard.core.version import __version__
@@ -29,10 +29,11 @@ from opsboard.core.wire import DaemonInfo, Status
 from opsboard.daemon import board
 from opsboard.daemon.access import Access, open_access
 from opsboard.daemon.actions import Actions
-from opsboard.daemon.adopting import Adopting, Around, resume
+from opsboard.daemon.adopting import Adopting, Around
 from opsboard.daemon.canaries import Canaries
 from opsboard.daemon.collecting import Collecting
 from opsboard.daemon.control import Control
+from opsboard.daemon.engine_set import EngineSet, Joining
 from opsboard.daemon.finder import find_for_ever
 from opsboard.daemon.fixed import refuse_fixed
 from opsboard.daemon.flow import Flow
@@ -44,11 +45,10 @@ from opsboard.daemon.pipeline import EVENTS_KEPT, EngineSpec, PipelineState
 from opsboard.daemon.planned import LOOK_S, Planned
 from opsboard.daemon.recording import Recorders
 from opsboard.daemon.routes import route_infos
-from opsboard.daemon.specs import ages, engine_specs, launch_specs, url_specs
+from opsboard.daemon.specs import ages
 from opsboard.daemon.standby import STANDBY_S, Standby
 from opsboard.daemon.subscribers import Newest
 from opsboard.daemon.supervising import surroundings
-from opsboard.daemon.taken import TakenOver, read
 from opsboard.daemon.targets import engine_targets, ready_probe
 from opsboard.daemon.tasks import TaskBook, on_grid
 from opsboard.daemon.taskset import TaskSet
@@ -56,7 +56,6 @@ from opsboard.httpd import Server, refuse_served, serve
 from opsboard.store.retention import StoreLimits
 from opsboard.store.store import Store
 from opsboard.supervise.budget import Budget
-from opsboard.supervise.launch import LaunchSpec
 from opsboard.supervise.supervisor import ENGINES, Supervisor, Wish
 
 log = logging.getLogger("opsboard.daemon")
@@ -93,8 +92,8 @@ class Daemon:
         self._redact = redact
         self._started = clock.now().wall
         interval_s = loaded.config.collect.interval
-        self._taken = TakenOver()
-        self.state = PipelineState(loaded.config.host.name or sockets.gethostname(), self._specs(loaded.config))
+        self._engines = EngineSet(options.urls, read_only=options.read_only)
+        self.state = PipelineState(loaded.config.host.name or sockets.gethostname(), self._engines.specs(loaded.config))
         self._health = Health(_stale_s(interval_s))
         self._book = TaskBook()
         self._recorders = Recorders()
@@ -142,17 +141,6 @@ class Daemon:
             read_only=self._options.read_only,
         )
 
-    def _specs(self, config: Config) -> list[EngineSpec]:
-        if self._options.urls:
-            return url_specs(self._options.urls)
-        specs = engine_specs(config)
-        if self._options.read_only:  # whoever supervises them, it is not this daemon
-            return [msgspec.structs.replace(spec, supervised=False) for spec in specs]
-        return self._taken.specs(specs, config.engine)
-
-    def _launches(self, config: Config, gpus: GpuReading | None) -> list[LaunchSpec]:
-        return [*launch_specs(config, gpus), *self._taken.launches(config.engine)]
-
     # --- the life -----------------------------------------------------------------------------------------------------
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -191,7 +179,10 @@ class Daemon:
         if not self._options.read_only:
             # An engine that is only looked at gets no requests of ours: its owner has not asked for that.
             self._flow.on_canaries = self._ask_supervised
-            await self._read_taken(config)
+            engines_dir, runtime_dir = self._options.state_dir / ENGINES, self._options.socket.parent
+            await self._engines.read_taken(engines_dir, runtime_dir, self._flow.tell)
+            self.state.configure(self._engines.specs(config))
+            self._engines.tell_passed_over(config, self._flow.tell)
             await self._open_supervisor(config, ending)
         adopting = None if self._supervisor is None else self._make_adopting(self._supervisor)
         if adopting is not None:
@@ -245,14 +236,13 @@ class Daemon:
             self._options.state_dir,
             self._options.socket.parent,
             self._clock,
-            self._launches(config, gpus),
+            self._engines.launches(config, gpus),
             ready_probe=ready_probe(probe, self.state.specs.values),
             on_life=self._flow.life,
             on_event=self._flow.event,
             phase_seconds=self._store.phase_seconds,
             on_wish=self._remember_wish,
-            # The last daemon may have died before it wrote that what it took over is wanted.
-            wishes={**dict.fromkeys(self._taken.kept, "up"), **await self._store.wishes()},
+            wishes=self._engines.wishes(await self._store.wishes()),
             around=around,
             restarts=await self._store.restarts(self._clock.now().wall - budget.window_s),
             unclean=self._store.unclean,
@@ -289,60 +279,23 @@ class Daemon:
         self._canaries.ask(name for name in names if self.state.specs[name].supervised)
 
     def _key_of(self, name: str) -> Mapping[str, str]:
-        """Return what an engine's key makes of a request."""
-        key = next((engine.api_key for engine in self._loaded.config.engine if engine.name == name), None)
-        key = key or self._taken.key_of(name)
-        return {} if key is None else {"Authorization": f"Bearer {key.reveal()}"}
+        return self._engines.key_of(self._loaded.config, name)
 
     def _remember_wish(self, name: str, wish: Wish) -> None:
         self._store.wish(name, wish)
 
-    # --- engines that are taken over ----------------------------------------------------------------------------------
-
-    async def _read_taken(self, config: Config) -> None:
-        engines, runtime_dir = self._options.state_dir / ENGINES, self._options.socket.parent
-        self._taken, errors = await asyncio.to_thread(read, engines)
-        errors += await asyncio.to_thread(lambda: list(resume(self._taken, engines, runtime_dir)))
-        for error in errors:
-            said = f"{error.message} ({error.hint})" if error.hint else error.message
-            self._flow.tell("taken_over_lost", said, Severity.WARNING)
-        self.state.configure(self._specs(config))
-        self._tell_passed_over(config)
-
-    def _tell_passed_over(self, config: Config) -> None:
-        for name, why in self._taken.passed_over(config.engine):
-            self._flow.tell("taken_over", why, subject=f"engine/{name}")
-
     def _make_adopting(self, supervisor: Supervisor) -> Adopting:
-        def supervised() -> dict[str, int | None]:
-            return {name: supervisor.life(name).pid for name, spec in self.state.specs.items() if spec.supervised}
-
-        async def take(taken: TakenOver, name: str) -> None:
-            self._taken = taken
-            config = self._loaded.config
-            self.state.configure(self._specs(config))
-            await supervisor.take_over(next(spec for spec in taken.launches(config.engine) if spec.name == name))
-            self._collect()
-            self._newest.publish_soon()
-
-        def let_go(taken: TakenOver, name: str | None) -> None:
-            if name is not None:
-                supervisor.release(name)
-            self._taken = taken
-            self.state.configure(self._specs(self._loaded.config))
-            self._collect()
-            self._newest.publish_soon()
-
+        joining = Joining(self._engines, self.state, supervisor, lambda: self._loaded.config, self._engines_changed)
         around = Around(
             clock=self._clock,
             engines=self._options.state_dir / ENGINES,
             runtime_dir=self._options.socket.parent,
             config=lambda: self._loaded.config,
             fetcher=lambda: self._fetcher,
-            taken=lambda: self._taken,
-            supervised=supervised,
-            take=take,
-            let_go=let_go,
+            taken=lambda: self._engines.taken,
+            supervised=joining.supervised,
+            take=joining.take,
+            let_go=joining.let_go,
             tell=self._flow.event,
             audit=self._store.audit,
             lock=self._reloading,
@@ -406,15 +359,18 @@ class Daemon:
         targets = engine_targets(self.state.specs.values(), self._fetcher, self._supervisor, self._clock)
         self._tasks.replace("collect:", self._collecting.tasks(targets, self._gpus, self._host))
 
+    def _engines_changed(self) -> None:
+        self._collect()
+        self._newest.publish_soon()
+
     def _found(self, specs: list[EngineSpec]) -> None:
         """Take what runs here besides what is configured."""
-        configured = self._specs(self._loaded.config)
+        configured = self._engines.specs(self._loaded.config)
         places = {local_port(spec.url or "") for spec in configured}
         names = {spec.name for spec in configured}
         others = [spec for spec in specs if local_port(spec.url or "") not in places and spec.name not in names]
         self.state.configure([*configured, *others])
-        self._collect()
-        self._newest.publish_soon()
+        self._engines_changed()
 
     async def _publish(self) -> None:
         self._newest.publish()
@@ -461,7 +417,7 @@ class Daemon:
         try:
             gpus = await self._gpus.read() if any(engine.gpus for engine in new.config.engine) else None
             if self._supervisor is not None:
-                self._supervisor.apply(self._launches(new.config, gpus))
+                self._supervisor.apply(self._engines.launches(new.config, gpus))
         except BaseException:  # who asked may have left, too
             if exporter is not None and exporter is not self._exporter:
                 await exporter.close()
@@ -469,14 +425,14 @@ class Daemon:
         self._loaded = new
         self._redact(new.config)
         self._store.apply(_limits(new.config))
-        self.state.configure(self._specs(new.config))
+        self.state.configure(self._engines.specs(new.config))
         old_exporter, self._exporter = self._exporter, exporter
         old_fetcher, self._fetcher = self._fetcher, self._make_fetcher(new.config)
         old_collecting, self._collecting = self._collecting, self._make_collecting(new.config)
         self._health.stale_s = _stale_s(new.config.collect.interval)
         self._collect()
         self._tasks.add("publish", lambda: on_grid(new.config.collect.interval, self._publish))
-        self._tell_passed_over(new.config)
+        self._engines.tell_passed_over(new.config, self._flow.tell)
         self._flow.tell("reloaded", f"{path}: {len(new.config.engine)} engines")
         try:
             await old_collecting.close()
