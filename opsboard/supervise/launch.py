@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import pwd
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from opsboard.core.errors import SuperviseError
 from opsboard.core.model import Record
 from opsboard.core.secret import Secret
 from opsboard.core.text import sanitise
-from opsboard.supervise import bundle, ports
+from opsboard.supervise import as_user, bundle, ports
 from opsboard.supervise.manners import Manners
 from opsboard.supervise.processes import TAG
 from opsboard.supervise.shim_socket import PATH_BYTES
@@ -168,11 +167,7 @@ def rehearse(
         SuperviseError: it could not, and why.
     """
     record = _record(spec, directory, runtime_dir, instance="", life=0, inherited=inherited)
-    program = spec.command[0]
-    if "/" in program:
-        program = os.path.join(spec.cwd or "", program)  # noqa: PTH118  an absolute one stays as it is
-    if shutil.which(program, path=record["env"].get("PATH", os.defpath)) is None:
-        raise SuperviseError(f"{spec.command[0]} cannot be found or executed", hint="correct its `command`")
+    _check_program(spec, record)
     try:
         bundle.write(str(directory), REHEARSAL, record)
     except OSError as error:
@@ -181,6 +176,19 @@ def rehearse(
         for name in (REHEARSAL, f"{REHEARSAL}.new"):
             with contextlib.suppress(OSError):
                 bundle.remove(str(directory), name)
+
+
+def _check_program(spec: LaunchSpec, record: Mapping[str, Any]) -> None:
+    if spec.cwd is not None and not os.access(spec.cwd, os.X_OK):
+        raise SuperviseError(f"its directory {spec.cwd} is not there or cannot be entered", hint="correct its `cwd`")
+    files = as_user.found(spec.command[0], spec.cwd, record["env"].get("PATH", os.defpath))
+    if not files:
+        raise SuperviseError(f"{spec.command[0]} cannot be found or executed", hint="correct its `command`")
+    if spec.user is not None and record["uid"] is not None:
+        account = as_user.Account(spec.user, record["uid"], record["gid"], record["groups"])
+        if (why := as_user.refused(files, account)) is not None:
+            hint = "correct `command` or `user`, or the rights of the file and of the directories above it"
+            raise SuperviseError(why, hint=hint)
 
 
 def _record(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,7 +18,7 @@ from opsboard.supervise.launch import LaunchSpec, environment, rehearse, socket_
 from opsboard.supervise.startup import StartUp, last_words
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 URL = "http://127.0.0.1:8000"
 
@@ -58,6 +61,44 @@ def test_a_rehearsal_leaves_nothing(tmp_path: Path) -> None:
         rehearse(msgspec.structs.replace(spec(), command=("no-such-engine",)), bundle, tmp_path)
     with pytest.raises(SuperviseError, match="cannot be written: No such file"):
         rehearse(msgspec.structs.replace(spec(), command=("true",)), tmp_path / "gone", tmp_path)
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A directory that everybody can enter."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o755)
+        yield place
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs engines as somebody else")
+def test_a_rehearsal_tries_as_the_engines_user(tmp_path: Path, open_place: Path) -> None:
+    """What root may run says nothing of what `nobody` may."""
+    place = open_place
+    script, interpreter = place / "run", place / "interpreter"
+    interpreter.symlink_to("/bin/true")
+    script.write_text(f"#!{interpreter} -x\n")
+    script.chmod(0o755)
+
+    def said(command: str) -> str:
+        theirs = msgspec.structs.replace(spec(), command=(command,), user="nobody", cwd=str(place.parent))
+        try:
+            rehearse(theirs, tmp_path, tmp_path, inherited={"PATH": f"{place}:/usr/bin:/bin"})
+        except SuperviseError as error:
+            return error.message
+        return "can be run"
+
+    assert said("run") == said(str(script)) == said(f"{place.name}/run") == "can be run"
+    script.chmod(0o711)
+    assert said("run") == f"user nobody may not read the script {script}"
+    script.chmod(0o700)
+    assert said("run") == f"user nobody may not execute {script}"
+    place.chmod(0o700)
+    assert said(f"{place.name}/run") == f"user nobody may not execute {script}"
+    assert said("true") == "can be run"
+    with pytest.raises(SuperviseError, match="gone is not there or cannot be entered"):
+        rehearse(msgspec.structs.replace(spec(), cwd=str(tmp_path / "gone")), tmp_path, tmp_path)
 
 
 def test_socket_names_are_short_and_differ(tmp_path: Path) -> None:
