@@ -296,13 +296,15 @@ class Transaction(Record, frozen=True, kw_only=True):
 class Restart(Record, frozen=True, kw_only=True):
     """One restart that opsboard decided by itself, at ``t`` (Unix s); ``gpus`` are the engine's, by uuid or number.
 
-    ``forgiven``: a person has looked at the engine since, so that it does not count for it any more.
+    ``served_s``: how long the life before it had served. ``forgiven``: a person has looked at the engine since, so that
+    it does not count any more.
     """
 
     engine: str
     t: float
     cause: str
     gpus: tuple[str, ...] = ()
+    served_s: float = 0.0
     forgiven: bool = False
 
 

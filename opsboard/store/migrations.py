@@ -61,6 +61,7 @@ STATE = (
     CREATE INDEX actions_engine ON actions (engine, t);
     CREATE INDEX actions_t ON actions (t);
     """,
+    "ALTER TABLE restarts ADD COLUMN served_s REAL NOT NULL DEFAULT 0",
 )
 
 SERIES = (

@@ -19,20 +19,20 @@ def add_restart(connection: sqlite3.Connection, restart: Restart) -> None:
     """Count a restart that nobody asked for."""
     gpus = msgspec.json.encode(restart.gpus).decode()
     connection.execute(
-        "INSERT INTO restarts (engine, t, cause, gpus, forgiven) VALUES (?, ?, ?, ?, ?)",
-        (restart.engine, restart.t, restart.cause, gpus, int(restart.forgiven)),
+        "INSERT INTO restarts (engine, t, cause, gpus, served_s, forgiven) VALUES (?, ?, ?, ?, ?, ?)",
+        (restart.engine, restart.t, restart.cause, gpus, restart.served_s, int(restart.forgiven)),
     )
 
 
 def forgive(connection: sqlite3.Connection, engine: str) -> None:
-    """Let what was counted for an engine count for it no more: a person has looked at it."""
+    """Let what was counted for an engine count no more: a person has looked at it."""
     connection.execute("UPDATE restarts SET forgiven = 1 WHERE engine = ? AND forgiven = 0", (engine,))
 
 
 def read_restarts(connection: sqlite3.Connection, since: float) -> list[Restart]:
     """Return the restarts from ``since`` (Unix s) on, oldest first."""
     rows = connection.execute(
-        "SELECT engine, t, cause, gpus, forgiven FROM restarts WHERE t >= ? ORDER BY t, id", (since,)
+        "SELECT engine, t, cause, gpus, served_s, forgiven FROM restarts WHERE t >= ? ORDER BY t, id", (since,)
     )
     return [
         Restart(
@@ -40,9 +40,10 @@ def read_restarts(connection: sqlite3.Connection, since: float) -> list[Restart]
             t=t,
             cause=cause,
             gpus=msgspec.json.decode(gpus, type=tuple[str, ...]),
+            served_s=served_s,
             forgiven=bool(forgiven),
         )
-        for engine, t, cause, gpus, forgiven in rows
+        for engine, t, cause, gpus, served_s, forgiven in rows
     ]
 
 

@@ -25,7 +25,12 @@ def adopt(found: Found, *, wanted: bool | None, ready_timeout_s: float, now: Now
 
 def _adopted(found: Found, wanted: bool | None, ready_timeout_s: float, now: Now, terms: Terms) -> Move:
     begin = Situation(
-        since=now.wall, wanted=bool(wanted), drained=found.drained, doubt=found.doubt, automatic=found.automatic
+        since=now.wall,
+        wanted=bool(wanted),
+        drained=found.drained,
+        doubt=found.doubt,
+        automatic=found.automatic,
+        served_s=found.served_s,
     )
     if found.unsure is not None:
         return to(begin, now, EngineState.FAILED, Body.LEFT, found.unsure), []
@@ -61,6 +66,7 @@ def _alive(begin: Situation, found: Found, ready_timeout_s: float, now: Now, ter
         left_s = max(ready_timeout_s - found.age_s, 10.0)
         starting = to(begin, now, EngineState.STARTING, Body.ALIVE)
         return msgspec.structs.replace(starting, ready_by=now.mono + left_s, ready_timeout_s=ready_timeout_s), []
+    begin = msgspec.structs.replace(begin, served_from=now.mono - found.served_s)
     if found.drain_left_s is not None and begin.wanted:
         # What is left was told by the wall clock, which may have been set back since.
         return drain(begin, now, min(found.drain_left_s, terms.drain_timeout_s))

@@ -1,18 +1,24 @@
 """How often an engine may be restarted without a person, and how long to wait before: pure.
 
-A sliding window, so that a life that lasts a little longer than "healthy" does not open it anew; health only shortens
-the pauses. The window is shared by the engines of a GPU and by those of the host: thirty restarts in a row take a host
-down, whoever's they are.
+A sliding window, so that a life that lasts a little longer than "healthy" does not open it anew. The engines of a GPU
+share one, and those of the host: thirty restarts in a row take a host down, whoever's they are. But one engine that
+never works must not take the restart of another that did: who has spent its own window counts in the shared ones no
+more, and an engine that comes from a healthy life may go beyond them. Nobody goes beyond :data:`CAP` times a shared
+window.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 from opsboard.core.model import Record, Restart
 
+CAP = 2
+"""No window of a GPU or of the host ever holds more than so many times what it allows."""
+_TOGETHER = 3
+"""Every so many restarts of the host's engines double the pause of each: what fails together does not load together."""
 _NAMED = 3
 
 
@@ -27,7 +33,7 @@ class Budget(Record, frozen=True, kw_only=True):
     cap_s: float = 300.0
     """The n-th pause in a row is ``first_s * 2**(n-1)``, at most this."""
     healthy_s: float = 600.0
-    """A life this long makes the next pause a first one."""
+    """A life that has served this long makes the next pause a first one."""
 
 
 class Allowed(Record, frozen=True, kw_only=True):
@@ -38,42 +44,69 @@ class Allowed(Record, frozen=True, kw_only=True):
 
 
 class Spent(Record, frozen=True, kw_only=True):
-    """It may not be restarted without a person. ``until`` (Unix s) is when the window would allow it again."""
+    """It may not be restarted without a person."""
 
     which: Literal["engine", "gpu", "host", "wedged"]
     text: str
-    until: float | None = None
 
 
 Decision = Allowed | Spent
 
 
 def decide(
-    budget: Budget, history: Iterable[Restart], engine: str, gpus: Collection[str], *, now: float, jitter: float
+    budget: Budget,
+    history: Iterable[Restart],
+    engine: str,
+    gpus: Collection[str],
+    *,
+    served_s: float,
+    now: float,
+    jitter: float,
 ) -> Decision:
-    """Tell whether ``engine`` on ``gpus`` may be restarted, for the next pause counted from ``now`` (Unix s).
+    """Tell whether ``engine`` on ``gpus``, whose last life has served ``served_s``, may be restarted.
 
-    ``jitter`` 0..1 makes the pause half of to all of its length, so that engines which died together do not start
-    together. A restart dated later than now (the clock was set back) counts as one of the window.
+    Restarts are dated by the clock that ``now`` is of, in seconds; one that is forgiven counts nowhere. ``jitter`` 0..1
+    makes the pause half of to all of its length, so that engines which died together do not start together.
     """
-    within = sorted((one for one in history if abs(now - one.t) < budget.window_s), key=lambda one: one.t)
-    own = [one.t for one in within if one.engine == engine and not one.forgiven]
-    minutes = f"{budget.window_s / 60:g} min"
+    within = sorted((one for one in history if now - one.t < budget.window_s and not one.forgiven), key=_when)
+    own = [one for one in within if one.engine == engine]
+    minutes = _minutes(budget)
     if len(own) >= budget.per_engine:
         text = f"restarted {len(own)} times within {minutes}, and {budget.per_engine} are allowed"
-        return Spent(which="engine", text=text, until=_opens(own, budget.per_engine, budget))
+        return Spent(which="engine", text=text)
+    healthy = served_s >= budget.healthy_s
     for gpu in sorted(gpus):
-        shared = [one for one in within if gpu in one.gpus and not (one.engine == engine and one.forgiven)]
-        if len(shared) >= budget.per_gpu:
-            text = f"the engines of GPU {gpu} were restarted {len(shared)} times within {minutes} ({_whose(shared)})"
-            return Spent(which="gpu", text=text, until=_opens([one.t for one in shared], budget.per_gpu, budget))
-    everybody = [one for one in within if not (one.engine == engine and one.forgiven)]
-    if len(everybody) >= budget.per_host:
-        text = f"the engines of this host were restarted {len(everybody)} times within {minutes} ({_whose(everybody)})"
-        return Spent(which="host", text=text, until=_opens([one.t for one in everybody], budget.per_host, budget))
-    pause = min(budget.cap_s, budget.first_s * 2.0 ** _in_a_row(own, now, budget.healthy_s))
-    text = f"restart {len(own) + 1} of {budget.per_engine} within {minutes}"
-    return Allowed(wait_s=pause * (0.5 + 0.5 * jitter), text=text)
+        users = [one for one in within if gpu in one.gpus]
+        if spent := _spent(budget, users, budget.per_gpu, healthy=healthy):
+            return Spent(which="gpu", text=f"the engines of GPU {gpu} were restarted {spent}")
+    if spent := _spent(budget, within, budget.per_host, healthy=healthy):
+        return Spent(which="host", text=f"the engines of this host were restarted {spent}")
+    recent = sum(now - one.t < budget.healthy_s for one in _trying(budget, within))
+    doublings = max(0 if healthy else _in_a_row(own, budget.healthy_s), recent // _TOGETHER)
+    pause = min(budget.cap_s, budget.first_s * 2.0**doublings)
+    return Allowed(
+        wait_s=pause * (0.5 + 0.5 * jitter), text=f"restart {len(own) + 1} of {budget.per_engine} within {minutes}"
+    )
+
+
+def _spent(budget: Budget, shared: Sequence[Restart], limit: int, *, healthy: bool) -> str | None:
+    """Say how often and whose, when no more may come into a window that engines share."""
+    full = len(shared) >= CAP * limit or (not healthy and len(_trying(budget, shared)) >= limit)
+    return f"{len(shared)} times within {_minutes(budget)} ({_whose(shared)})" if full else None
+
+
+def _trying(budget: Budget, restarts: Sequence[Restart]) -> list[Restart]:
+    """Return those of engines that may still be restarted: the others are parked, and ask for nothing any more."""
+    counts = Counter(one.engine for one in restarts)
+    return [one for one in restarts if counts[one.engine] < budget.per_engine]
+
+
+def _when(restart: Restart) -> float:
+    return restart.t
+
+
+def _minutes(budget: Budget) -> str:
+    return f"{budget.window_s / 60:g} min"
 
 
 def _whose(restarts: Iterable[Restart]) -> str:
@@ -83,16 +116,11 @@ def _whose(restarts: Iterable[Restart]) -> str:
     return f"{named}, others" if len(most) > _NAMED else named
 
 
-def _in_a_row(times: list[float], now: float, healthy_s: float) -> int:
-    """Return how many restarts, counted back from ``now``, followed each other without a healthy life between."""
-    count, later = 0, now
-    for t in reversed(times):
-        if later - t >= healthy_s:
+def _in_a_row(own: Sequence[Restart], healthy_s: float) -> int:
+    """Return how many restarts, counted back from the last one, followed each other without a healthy life between."""
+    count = 0
+    for one in reversed(own):
+        count += 1
+        if one.served_s >= healthy_s:
             break
-        count, later = count + 1, t
     return count
-
-
-def _opens(times: list[float], limit: int, budget: Budget) -> float:
-    """Return when one of ``limit`` is free again."""
-    return times[len(times) - limit] + budget.window_s

@@ -5,16 +5,14 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
-from opsboard.core.model import EngineState, Step, Transaction
+from opsboard.core.model import Step, Transaction
 from opsboard.core.text import sanitise
 from opsboard.supervise import transaction
 from opsboard.supervise.memo import Memo, Notes
-from opsboard.supervise.situation import Situation
+from opsboard.supervise.situation import SERVING, Situation
 from opsboard.supervise.transaction import Course
 from opsboard.supervise.watching import remember_ready
 from opsboard.supervise.world import World, log
-
-_SERVING = frozenset({EngineState.READY, EngineState.DRAINING})
 
 
 class Chronicle:
@@ -63,7 +61,7 @@ class Chronicle:
             self._write()
         if self._course is not None and not was_over and self._course.transaction.outcome is not None:
             self._world.around.on_transaction(self._course.transaction)
-        if situation.state in _SERVING and (before is None or before.state not in _SERVING):
+        if situation.state in SERVING and before is not None and before.state not in SERVING:
             self._write_ready(situation.since)
 
     def begin_step(self, name: str) -> None:

@@ -110,35 +110,38 @@ async def prove(engine: str, world: World, directory: Path, command: str, tell: 
 
 
 async def prepare(
-    world: World, spec: LaunchSpec, rehearse: Callable[[], Awaitable[None]], *, runs: bool, cause: str
+    world: World, spec: LaunchSpec, rehearse: Callable[[], Awaitable[None]], *, runs: bool, cause: str, served_s: float
 ) -> Event:
     """Find out whether a restart by ourselves can be begun, and count it on the disk."""
     try:
         await rehearse()
         if not runs:
             await room(world, spec)
-        return await count(world, spec, cause)
+        return await count(world, spec, cause, served_s)
     except SuperviseError as error:
         return Unprepared(said(error), verdict_of(error, FatalVerdict.WAIT))
     except Exception as error:  # noqa: BLE001  the machine waits for an answer, whatever happened
         return Unprepared(f"{type(error).__name__}: {sanitise(str(error))}")
 
 
-async def count(world: World, spec: LaunchSpec, cause: str) -> Event:
-    """Count a restart by ourselves, in memory at once and on the disk before this returns."""
+async def count(world: World, spec: LaunchSpec, cause: str, served_s: float) -> Event:
+    """Count a restart by ourselves, in memory at once and on the disk before this returns.
+
+    ``served_s`` is how long the life before it has served.
+    """
     now, gpus = world.clock.now(), spec.gpus or ()
     if now.mono < world.ledger.not_before:
         return Unprepared("the last daemon did not end in order: automation only looks for a while")
-    decision = world.ledger.decide(spec.name, gpus, now.wall)
+    decision = world.ledger.decide(spec.name, gpus, now.mono, served_s)
     if isinstance(decision, Spent):
         return Unprepared(f"{cause}; {decision.text}", FatalVerdict.PARK)
-    restart = Restart(engine=spec.name, t=now.wall, cause=cause, gpus=gpus)
-    world.ledger.add(restart)
+    restart = Restart(engine=spec.name, t=now.wall, cause=cause, gpus=gpus, served_s=served_s)
+    counted = world.ledger.add(restart, now.mono)
     try:
         async with asyncio.timeout(WRITE_S):
             await world.around.on_restart(restart)
     except Exception as error:  # noqa: BLE001  automation does not pass a disk that takes no record of it
-        world.ledger.take_back(restart)
+        world.ledger.take_back(counted)
         return Unprepared(f"no restart by itself, it cannot be written down: {sanitise(str(error)) or 'no answer'}")
     return Prepared()
 

@@ -45,7 +45,14 @@ def found(remains: Remains | None, notes: Notes, wall: float, last_words: Callab
         ended_by_us=over and (remains.again is not None or unborn),
         drain_left_s=None if notes.drain_until is None else max(0.0, notes.drain_until - wall),
         since=notes.parked_since if notes.parked is not None else since,
+        served_s=_served_s(remains, wall),
     )
+
+
+def _served_s(remains: Remains, wall: float) -> float:
+    """Return how long a life has served, until its end or ``wall``; 0 when it is not known."""
+    over = remains.exit.ended if remains.exit is not None else wall if remains.main is not None else None
+    return 0.0 if remains.ready_since is None or over is None else max(0.0, over - remains.ready_since)
 
 
 def _with(found: Found, **changes: object) -> Found:

@@ -184,7 +184,7 @@ class Keeper:
         """Restart it because it is time to, drained and counted; raises SuperviseError when that cannot be."""
         if not self._situation.wanted:
             raise SuperviseError(f"{self.spec.name} is not restarted: nobody asked it to run", hint="start it once")
-        outcome = await errands.count(self._world, self.spec, reason)
+        outcome = await errands.count(self._world, self.spec, reason, self._served_s())
         if not isinstance(outcome, Prepared):
             raise SuperviseError(f"{self.spec.name} is not restarted: {getattr(outcome, 'message', '')}")
         self._reason = reason
@@ -272,9 +272,12 @@ class Keeper:
         return Terms(
             restart=spec.restart,
             drain_timeout_s=spec.drain_timeout_s,
-            decision=spent or ledger.decide(spec.name, spec.gpus or (), now.wall),
+            decision=spent or ledger.decide(spec.name, spec.gpus or (), now.mono, self._situation.served(now.mono)),
             not_before=ledger.not_before,
         )
+
+    def _served_s(self) -> float:
+        return self._situation.served(self._world.clock.now().mono)
 
     # --- its commands ---
 
@@ -370,7 +373,11 @@ class Keeper:
         situation = self._situation
         runs = situation.body is not Body.NOTHING
         self._reason = situation.cause or "restarted by itself"
-        self.apply(await errands.prepare(self._world, self.spec, self._rehearse, runs=runs, cause=self._reason))
+        served_s = self._served_s()
+        event = await errands.prepare(
+            self._world, self.spec, self._rehearse, runs=runs, cause=self._reason, served_s=served_s
+        )
+        self.apply(event)
 
     async def _prove(self) -> None:
         assert self._life is not None  # noqa: S101  only what lives is asked

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 
+from opsboard.core.clock import Now
 from opsboard.core.model import Restart
 from opsboard.supervise.budget import Budget, Decision, decide
 
@@ -15,37 +16,44 @@ OBSERVE_S = 30.0
 
 
 class Ledger:
-    """In memory; who adds to it writes it down too. ``not_before`` is seconds of the monotonic clock."""
+    """In memory; who adds to it writes it down too. ``not_before`` is seconds of the monotonic clock.
+
+    Restarts are dated anew by the monotonic clock: setting the other one, back or forward, opens no budget.
+    """
 
     def __init__(
         self,
         budget: Budget,
         history: Iterable[Restart] = (),
         *,
+        now: Now,
         not_before: float = float("-inf"),
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """Begin with what was written down before."""
+        """Begin with what was written down before. What is dated later than ``now`` is as old as it is young."""
         self._budget = budget
-        self._restarts = list(history)
+        self._restarts = [msgspec.structs.replace(one, t=now.mono - abs(now.wall - one.t)) for one in history]
         self.not_before = not_before
         self._jitter = jitter
 
-    def decide(self, engine: str, gpus: Collection[str], wall: float) -> Decision:
-        """Tell whether an engine may be restarted at ``wall`` (Unix s), and after which pause."""
-        return decide(self._budget, self._restarts, engine, gpus, now=wall, jitter=self._jitter())
+    def decide(self, engine: str, gpus: Collection[str], mono: float, served_s: float = 0.0) -> Decision:
+        """Tell whether an engine whose last life has served ``served_s`` may be restarted at ``mono``."""
+        jitter = self._jitter()
+        return decide(self._budget, self._restarts, engine, gpus, served_s=served_s, now=mono, jitter=jitter)
 
-    def add(self, restart: Restart) -> None:
-        """Count a restart, and forget those that no window can hold any more."""
-        old = restart.t - self._budget.window_s
-        self._restarts = [one for one in self._restarts if one.t >= old] + [restart]
+    def add(self, restart: Restart, mono: float) -> Restart:
+        """Count a restart, and forget those that no window can hold any more. Returns what :meth:`take_back` takes."""
+        counted = msgspec.structs.replace(restart, t=mono)
+        old = mono - self._budget.window_s
+        self._restarts = [one for one in self._restarts if one.t >= old] + [counted]
+        return counted
 
-    def take_back(self, restart: Restart) -> None:
+    def take_back(self, counted: Restart) -> None:
         """Forget one that did not happen."""
-        self._restarts = [one for one in self._restarts if one is not restart]
+        self._restarts = [one for one in self._restarts if one is not counted]
 
     def forgive(self, engine: str) -> None:
-        """Begin anew for an engine that a person has looked at."""
+        """Let what an engine has spent count for nobody any more: a person has looked at it."""
         self._restarts = [
             msgspec.structs.replace(one, forgiven=True) if one.engine == engine else one for one in self._restarts
         ]

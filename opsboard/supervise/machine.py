@@ -33,6 +33,7 @@ from opsboard.supervise.moves import (
 )
 from opsboard.supervise.situation import (
     BY_HAND,
+    SERVING,
     Accused,
     Answers,
     Body,
@@ -58,7 +59,6 @@ from opsboard.supervise.situation import (
     Unproven,
 )
 
-_SERVING = frozenset({EngineState.READY, EngineState.DRAINING})
 _AT_REST = frozenset({EngineState.BACKING_OFF, EngineState.PARKED})
 AGAIN = "starts again when the last process of the old life is gone"
 
@@ -115,7 +115,7 @@ def _wish(situation: Situation, event: Start | Stop | Restart, now: Now, terms: 
             return to(situation, now, stopping, Body.ENDING, AGAIN if wanted else None), []
         case Body.ALIVE if isinstance(event, Start) and situation.state not in _AT_REST:
             return (serve(situation, now) if situation.state is EngineState.DRAINING else situation), []
-        case Body.ALIVE if isinstance(event, Restart) and not event.now and situation.state in _SERVING:
+        case Body.ALIVE if isinstance(event, Restart) and not event.now and situation.state in SERVING:
             if drain_by is not None:  # two restarts at once are one
                 return situation, []
             return drain(situation, now, terms.drain_timeout_s) if terms.drain_timeout_s else end(situation, now)
@@ -126,7 +126,7 @@ def _wish(situation: Situation, event: Start | Stop | Restart, now: Now, terms: 
 def _service(situation: Situation, event: Drain | Undrain, now: Now) -> Situation:
     """Take a serving engine out of service, or back; a restart that has ended the old life is past that."""
     situation = msgspec.structs.replace(situation, drained=isinstance(event, Drain), doubt=None)
-    if situation.state not in _SERVING or (isinstance(event, Drain) and situation.drain_by is not None):
+    if situation.state not in SERVING or (isinstance(event, Drain) and situation.drain_by is not None):
         return situation
     return serve(because(situation, event.reason), now)
 
@@ -135,7 +135,7 @@ def _service(situation: Situation, event: Drain | Undrain, now: Now) -> Situatio
 
 
 def _accused(situation: Situation, event: Accused, now: Now, terms: Terms) -> Move:
-    serves = situation.body is Body.ALIVE and situation.state in _SERVING
+    serves = situation.body is Body.ALIVE and situation.state in SERVING
     if not (serves and situation.wanted) or (terms.restart == "never" and not event.planned):
         return situation, []
     draining = situation.drain_by is not None
@@ -184,7 +184,7 @@ def _began(situation: Situation, event: Answers | Ready | Unproven, now: Now, te
     if situation.body is not Body.ALIVE:
         return situation, []
     match event:
-        case Answers() if situation.state not in _SERVING and not situation.proving:
+        case Answers() if situation.state not in SERVING and not situation.proving:
             # It is in time: the proof has a deadline of its own.
             parked = situation.state is EngineState.PARKED
             asked = situation if parked else to(situation, now, EngineState.STARTING, Body.ALIVE)

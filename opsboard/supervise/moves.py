@@ -9,7 +9,7 @@ import msgspec
 from opsboard.core.clock import Now
 from opsboard.core.model import EngineState, FatalVerdict
 from opsboard.supervise.budget import Spent
-from opsboard.supervise.situation import Body, Command, Exited, Situation, Terms
+from opsboard.supervise.situation import SERVING, Body, Command, Exited, Situation, Terms
 
 ROOM_AGAIN_S = 15.0
 """How often it is looked whether what is in the way of a start has gone."""
@@ -26,6 +26,7 @@ Move = tuple[Situation, list[Command]]
 def to(situation: Situation, now: Now, state: EngineState, body: Body, message: str | None = None) -> Situation:
     """Come into a state; what was waited for in the old one is waited for no more."""
     since = situation.since if state is situation.state else now.wall
+    serves = situation.served_from if state in SERVING else None
     return msgspec.structs.replace(
         situation,
         state=state,
@@ -37,6 +38,8 @@ def to(situation: Situation, now: Now, state: EngineState, body: Body, message: 
         retry_at=None,
         preparing=False,
         proving=False,
+        served_from=serves,
+        served_s=0.0 if serves is not None else situation.served(now.mono),
     )
 
 
@@ -53,7 +56,7 @@ def because(situation: Situation, cause: str) -> Situation:
 def launch(situation: Situation, now: Now) -> Move:
     """Begin a new life."""
     started = to(situation, now, EngineState.STARTING, Body.LAUNCHING)
-    return msgspec.structs.replace(started, exit_code=None, doubt=None), [Command.LAUNCH]
+    return msgspec.structs.replace(started, exit_code=None, doubt=None, served_s=0.0), [Command.LAUNCH]
 
 
 def end(situation: Situation, now: Now, message: str | None = None) -> Move:
@@ -78,7 +81,8 @@ def serve(situation: Situation, now: Now) -> Situation:
     if situation.drained and why is None:
         why = "out of service by hand; `opsboard engine undrain` brings it back"
     state = EngineState.READY if why is None else EngineState.DRAINING
-    return msgspec.structs.replace(to(situation, now, state, Body.ALIVE, why), automatic=False)
+    serves = now.mono if situation.served_from is None else situation.served_from
+    return msgspec.structs.replace(to(situation, now, state, Body.ALIVE, why), automatic=False, served_from=serves)
 
 
 def fail(situation: Situation, now: Now, terms: Terms, body: Body, message: str, *, verdict: FatalVerdict) -> Situation:

@@ -9,6 +9,9 @@ from typing import Literal
 from opsboard.core.model import EngineState, FatalVerdict, Record
 from opsboard.supervise.budget import Allowed, Decision
 
+SERVING = frozenset({EngineState.READY, EngineState.DRAINING})
+"""States of a life that has become ready."""
+
 
 class Body(StrEnum):
     """What there is of an engine, whatever it is called outside."""
@@ -78,6 +81,14 @@ class Situation(Record, frozen=True, kw_only=True):
     """When automation looks again."""
     preparing: bool = False
     proving: bool = False
+    served_from: float | None = None
+    """Since when this life serves, monotonic seconds; None: it does not."""
+    served_s: float = 0.0
+    """How long the life that serves no more has served."""
+
+    def served(self, mono: float) -> float:
+        """Return how long this life, or the last one, has served by ``mono`` (monotonic seconds)."""
+        return self.served_s if self.served_from is None else mono - self.served_from
 
     @property
     def due(self) -> float | None:
@@ -254,3 +265,5 @@ class Found(Record, frozen=True, kw_only=True):
     """The last daemon was draining it for a restart, and had so long to go on."""
     since: float | None = None
     """When it became ready, ended or was parked, Unix seconds, where that was written down."""
+    served_s: float = 0.0
+    """How long the last life has served, where that was written down."""

@@ -56,7 +56,8 @@ class Supervisor:
         count against the ``budget``, and after an ``unclean`` end of the last daemon automation only looks for a
         while. Callbacks run on the loop: they must not block and must not raise.
         """
-        not_before = clock.now().mono + OBSERVE_S if unclean else float("-inf")
+        now = clock.now()
+        not_before = now.mono + OBSERVE_S if unclean else float("-inf")
         self._engines = state_dir / ENGINES
         self._wishes = dict(wishes)
         self._world = World(
@@ -68,7 +69,7 @@ class Supervisor:
             on_wish=self._remember(on_wish),
             phase_seconds=phase_seconds,
             around=around or Surroundings(),
-            ledger=Ledger(budget or Budget(), restarts, not_before=not_before),
+            ledger=Ledger(budget or Budget(), restarts, now=now, not_before=not_before),
         )
         self._keepers = {spec.name: self._keeper(spec) for spec in specs}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -65,7 +65,7 @@ class World(RuleBasedStateMachine):
         now = self.clock.now()
         not_before = now.mono + OBSERVE_S if unclean else float("-inf")
         self.quiet_until = not_before
-        self.ledger = Ledger(BUDGET, self.written, not_before=not_before, jitter=lambda: 0.5)
+        self.ledger = Ledger(BUDGET, self.written, now=now, not_before=not_before, jitter=lambda: 0.5)
         self.memo = Memo("a", self.place)
         self.course: Course | None = None
         self.instance = self.identity
@@ -73,7 +73,8 @@ class World(RuleBasedStateMachine):
         self.situation = Situation(since=now.wall)
 
     def terms(self) -> Terms:
-        decision = self.ledger.decide("a", ("0",), self.clock.now().wall)
+        now = self.clock.now()
+        decision = self.ledger.decide("a", ("0",), now.mono, self.situation.served(now.mono))
         not_before = self.ledger.not_before
         return Terms(restart="on-failure", drain_timeout_s=60.0, decision=decision, not_before=not_before)
 
@@ -126,7 +127,7 @@ class World(RuleBasedStateMachine):
         now = self.clock.now()
         assert now.mono >= self.quiet_until, "automation acted in the first moments after an unclean end"
         restart = Restart(engine="a", t=now.wall, cause="test", gpus=("0",))
-        self.ledger.add(restart)
+        self.ledger.add(restart, now.mono)
         self.written.append(restart)
         self.credit += 1
         return True

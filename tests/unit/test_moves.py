@@ -54,6 +54,17 @@ HANGS = after(Accused(cause="stall: no step"), situation=READY)
 PARKED_ALIVE = after(Accused(cause="stall: no step"), terms=SPENT, situation=READY)
 
 
+def test_it_is_known_how_long_the_life_before_has_served() -> None:
+    later = ManualClock(mono=NOW.mono + 700.0).now()
+    assert READY.served(later.mono) == 700.0
+    drained, _ = machine.step(READY, Drain(), later, TERMS)
+    assert drained.served(later.mono + 5.0) == 705.0, "it serves what it has begun"
+    crashed, _ = machine.step(drained, CRASH, later, TERMS)
+    assert crashed.served(LATER.mono) == 700.0
+    begun, _ = machine.step(crashed, Start(), later, TERMS)
+    assert begun.served(LATER.mono) == 0.0
+
+
 def test_a_crash_waits_is_prepared_and_begins_anew() -> None:
     waiting = after(CRASH, situation=READY)
     assert (waiting.state, waiting.retry_at) == (EngineState.BACKING_OFF, NOW.mono + 8.0)
