@@ -72,13 +72,21 @@ class Memo:
     def remember(
         self, situation: Situation, course: Course | None, instance: str | None, drain_until: float | None
     ) -> None:
-        """Write down what matters of a situation. ``instance`` is the life that is there or about to begin."""
-        self._keep(bundle.STOP, _stop(situation, instance), forget=situation.body is Body.LAUNCHING)
+        """Write down what matters of a situation. ``instance`` is the life that is there or about to begin.
+
+        A daemon that is killed between two files must have lost nothing: that a life is to end is written before the
+        rest, and removed when it is written which one is to follow.
+        """
+        stop = _stop(situation, instance)
+        if stop is not None:
+            self._keep(bundle.STOP, stop)
         parked = situation.state is EngineState.PARKED
         self._keep(bundle.PARKED, {"why": situation.cause, "since": situation.since} if parked else None)
         held = situation.drained or situation.doubt is not None
         self._keep(bundle.SERVICE, {"drained": situation.drained, "doubt": situation.doubt} if held else None)
         self._keep(bundle.TRANSACTION, _course(situation, course, instance, drain_until), forget=False)
+        if stop is None:
+            self._keep(bundle.STOP, None, forget=situation.body is Body.LAUNCHING)
 
     def _keep(self, name: str, record: dict[str, Any] | None, *, forget: bool = True) -> None:
         """Replace or, with None and ``forget``, remove a file."""
@@ -99,9 +107,11 @@ class Memo:
 
 def _stop(situation: Situation, instance: str | None) -> dict[str, Any] | None:
     """The life that is to end, and whether another one is to follow."""
-    stopped = situation.state is EngineState.STOPPED  # what was to follow an older end is not wanted any more
+    # What was to follow an older end is not wanted any more, whoever stopped it.
+    stopped = situation.state is EngineState.STOPPED
     to_end = situation.body is Body.ENDING or stopped or (situation.body is Body.LAUNCHING and not situation.wanted)
-    return {"instance": instance, "again": situation.wanted} if to_end and instance is not None else None
+    again = situation.wanted and not stopped
+    return {"instance": instance, "again": again} if to_end and instance is not None else None
 
 
 def _course(

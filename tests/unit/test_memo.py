@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from opsboard.core.clock import ManualClock
 from opsboard.core.model import EngineState
-from opsboard.supervise import machine
+from opsboard.supervise import bundle, machine
 from opsboard.supervise.memo import Memo, Notes
 from opsboard.supervise.situation import (
     Body,
@@ -84,6 +85,33 @@ def test_a_stop_of_what_waits_for_its_turn_is_one_too(tmp_path: Path) -> None:
     (tmp_path / "stop.json").write_text('{"protocol": 1, "instance": "life 1", "again": true}')
     daemon.hear(Exited(code=-9), Stop())
     assert (daemon.file("stop.json") or {})["again"] is False
+
+
+def test_what_somebody_else_stopped_is_not_begun_by_the_next_daemon(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    daemon.hear(*UP, Exited(code=0, asked_by="SIGTERM to the shim"))
+    assert daemon.situation.state is EngineState.STOPPED
+    assert (daemon.file("stop.json") or {})["again"] is False
+
+
+def test_a_daemon_killed_between_two_files_has_lost_no_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was written last: either the end that goes on is known, or the life that is to follow."""
+    daemon = Daemon(tmp_path)
+    daemon.hear(*UP, Restart(now=True))
+    seen = []
+
+    def looked_at(real: Callable[..., None]) -> Callable[..., None]:
+        def change(*record: object) -> None:
+            real(*record)
+            seen.append(((daemon.file("stop.json") or {}).get("again"), daemon.notes().launching))
+
+        return change
+
+    monkeypatch.setattr(bundle, "write", looked_at(bundle.write))
+    monkeypatch.setattr(bundle, "remove", looked_at(bundle.remove))
+    daemon.hear(Gone())
+    assert seen[-1] == (None, "life 2")
+    assert all(again or launching == "life 2" for again, launching in seen)
 
 
 def test_what_is_under_way_is_read_back(tmp_path: Path) -> None:
