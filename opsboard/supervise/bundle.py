@@ -3,7 +3,8 @@
 =================  ==========  =====================================================================================
 file               written by  holds
 =================  ==========  =====================================================================================
-``launch.json``    daemon      what to start, with its environment (secrets); the shim removes it once it is read
+``launch.json``    daemon      what to start, with its environment (secrets); the shim removes it before it starts
+                               that, the daemon to call it off: who removes it decides
 ``identity.json``  shim        who runs: pids with start times, boot id, unique id of the life
 ``status.json``    shim        the processes of the life as they come and go
 ``exit.json``      shim        how the main process ended and by whose wish, or why it could not start
@@ -78,12 +79,13 @@ def read(directory: str, name: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def remove(directory: str, name: str) -> None:
-    """Remove a file if it is there. Raises OSError."""
+def remove(directory: str, name: str) -> bool:
+    """Remove a file if it is there; tell whether it was: of two who remove it, one did. Raises OSError."""
     try:
         os.remove(f"{directory}/{name}")  # noqa: PTH107  see write
     except FileNotFoundError:
-        return
+        return False
+    return True
 
 
 def wall() -> float:

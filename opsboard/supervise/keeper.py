@@ -326,14 +326,19 @@ class Keeper:
         self.apply(LaunchFailed(errands.said(error), errands.verdict_of(error, FatalVerdict.RETRY)))
 
     async def _look_at_the_launched(self) -> Remains | None:
-        """Return what is there after a launch; one that succeeded has left something, however slow the disk is."""
+        """Return what is there after a launch; one that succeeded has left something, however slow the disk is.
+
+        One that failed may have left a shim that is only slow: nothing is known as long as one holds the bundle.
+        """
         while True:
             try:
                 remains = await examine_within(self._directory, ADOPT_S)
-            except (TimeoutError, OSError):
-                remains = None
-            if remains is not None or self.error is not None:
-                return remains
+            except OSError as error:
+                why = str(error) or "no answer"
+                log.warning("engine %s: cannot see what its start has left: %s", self.spec.name, why)
+            else:
+                if remains is not None or self.error is not None:
+                    return remains
             await asyncio.sleep(END_AGAIN_S)
 
     def _begin_life(self, spec: LaunchSpec, remains: Remains, last_seconds: Mapping[str, float]) -> None:

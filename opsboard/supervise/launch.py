@@ -143,7 +143,11 @@ async def launch(
         bundle.write(str(directory), bundle.LAUNCH, record)
     except OSError as error:
         raise SuperviseError(f"{directory}: cannot be written: {error.strerror}", permanent=False) from error
-    reply = await _start_shim(directory)
+    try:
+        reply = await _start_shim(directory)
+    finally:  # a shim that has not taken it by now finds nothing to launch, and no secret stays
+        with contextlib.suppress(OSError):
+            bundle.remove(str(directory), bundle.LAUNCH)
     if not reply.get("ok"):
         permanent = not reply.get("passing")
         raise SuperviseError(sanitise(str(reply.get("error", "the shim said nothing"))), permanent=permanent)

@@ -308,7 +308,8 @@ def _take(directory: str) -> tuple[str, dict[str, Any]]:
     launch = bundle.read(directory, bundle.LAUNCH)
     if launch is None:
         raise Refused(f"{directory}/{bundle.LAUNCH}: nothing to launch")
-    bundle.remove(directory, bundle.LAUNCH)
+    if not bundle.remove(directory, bundle.LAUNCH):
+        raise Refused("the daemon has called it off")
     return directory, launch
 
 
