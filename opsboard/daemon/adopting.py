@@ -161,7 +161,10 @@ class Adopting:
     def _write_down(self, name: str, known: Kept, *, ready: bool) -> None:
         """Keep it, then its life; what a daemon that dies in between has not written, the next one does."""
         folder = self._around.engines / name
-        remains = examine(folder)
+        try:
+            remains = examine(folder)
+        except OSError as error:
+            raise SuperviseError(f"{folder}: cannot be looked at: {error}", permanent=False) from error
         if remains is not None and remains.lives:
             left = remains.main or remains.others[0]
             hint = f"end it, or give the engine another name: --name {name}-2"
@@ -192,7 +195,10 @@ class Adopting:
 
 
 def begin(name: str, known: Kept, engines: Path, runtime_dir: Path) -> str:
-    """Write down the life of what was taken over; return its instance. Blocks shortly; raises SuperviseError."""
+    """Write down the life of what was taken over; return its instance.
+
+    Blocks shortly; raises SuperviseError, and OSError when what is there cannot be found out.
+    """
     folder = engines / name
     before = examine(folder)
     number = 1 if before is None else before.life + 1
@@ -202,12 +208,14 @@ def begin(name: str, known: Kept, engines: Path, runtime_dir: Path) -> str:
 def resume(taken: TakenOver, engines: Path, runtime_dir: Path) -> Iterator[SuperviseError]:
     """Write down the lives that the last daemon was about to; yield what went wrong. Blocks shortly."""
     for name, known in taken.kept.items():
-        remains = examine(engines / name)
-        if (remains is None or not remains.lives) and known.reproduction.lives:
-            try:
+        try:
+            remains = examine(engines / name)
+            if (remains is None or not remains.lives) and known.reproduction.lives:
                 begin(name, known, engines, runtime_dir)
-            except SuperviseError as error:
-                yield error
+        except SuperviseError as error:
+            yield error
+        except OSError as error:
+            yield SuperviseError(f"{engines / name}: cannot be looked at: {error}", permanent=False)
 
 
 def _story(seen: Reproduction) -> Iterator[tuple[str, Severity]]:

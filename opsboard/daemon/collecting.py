@@ -9,7 +9,7 @@ from typing import Protocol
 
 from collectors.process import ProcessReader, RoleOf
 from opsboard.core.clock import Clock
-from opsboard.core.model import EngineReading, GpuReading, HostReading, LifeView, Outcome
+from opsboard.core.model import EngineReading, GpuReading, HostReading, LifeView, Outcome, ProcessReading
 from opsboard.core.wire import Gpu
 from opsboard.daemon.board import gpu_line
 from opsboard.daemon.engine_track import LIVING, SERVING
@@ -68,7 +68,10 @@ class EngineTarget:
         role_of: RoleOf,
         life: Callable[[], LifeView | None],
     ) -> None:
-        """``pids`` finds the engine's processes: the root of their tree, or all of them; none when that is unknown."""
+        """``pids`` finds the engine's processes: the root of their tree, or all of them; none when that is unknown.
+
+        It raises OSError where they cannot be looked at.
+        """
         self.name = name
         self.scraper = scraper
         self.pids = pids
@@ -163,9 +166,16 @@ class Collecting:
         return tick
 
     async def _look(self, target: EngineTarget) -> None:
-        reading = self._processes.read(target.name, await target.pids(), target.role_of)
+        try:
+            pids = await target.pids()
+        except OSError as error:
+            text = f"its processes cannot be looked at: {error}"
+            reading = ProcessReading(engine=target.name, outcome=Outcome.FAILED, error=text)
+        else:
+            reading = self._processes.read(target.name, pids, target.role_of)
         self._feed(reading)
-        self._parts.follow(target.name, reading.processes)
+        if reading.outcome is not Outcome.FAILED:
+            self._parts.follow(target.name, reading.processes)
 
     def _part_has_ended(self, name: str) -> None:
         look = asyncio.get_running_loop().create_task(self._look_twice(name))

@@ -31,7 +31,10 @@ class Parts:
             waits[pid] = asyncio.get_running_loop().create_task(self._wait(engine, pid))
 
     async def _wait(self, engine: str, pid: int) -> None:
-        process = look(pid)
+        try:
+            process = look(pid)
+        except OSError:  # the next look at the engine brings it here again
+            return
         if process is not None:
             await ended(process)
         self._gone(engine)

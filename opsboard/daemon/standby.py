@@ -142,8 +142,8 @@ class Standby:
     async def look(self) -> None:
         """Put to sleep what is awake and shall not be, and go on with what another daemon began."""
         for name in [name for name, spec in self._state.specs.items() if spec.supervised]:
-            if name not in self._rests:
-                await self._recall(name)
+            if name not in self._rests and not await self._recall(name):
+                continue
             try:
                 self._consider(name, self._engines.life(name))
             except NotFound:
@@ -234,8 +234,13 @@ class Standby:
 
     # --- what is remembered, and shown
 
-    async def _recall(self, name: str) -> None:
-        kept = await asyncio.to_thread(rest.read, self._directory / name)
+    async def _recall(self, name: str) -> bool:
+        """Learn what was wished before; False when that cannot be read now."""
+        try:
+            kept = await asyncio.to_thread(rest.read, self._directory / name)
+        except OSError as error:
+            log.warning("engine %s: whether it is to sleep is not known: %s", name, error)
+            return False
         try:
             last = [one for one in await self._past.transactions(name, 1, kinds=("wake",)) if one.outcome == OK]
         except OpsboardError as error:
@@ -244,6 +249,7 @@ class Standby:
             if last:
                 self._wake_s[name] = sum(step.seconds or 0.0 for step in last[0].steps)
         self._rests.setdefault(name, kept)
+        return True
 
     def _rest(self, name: str) -> Rest:
         return self._rests.get(name, NOTHING)

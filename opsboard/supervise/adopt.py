@@ -7,6 +7,7 @@ belong to somebody else by now, are never signalled.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterable, Mapping
@@ -71,7 +72,10 @@ class Remains(Record, frozen=True, kw_only=True):
 
 
 def examine(directory: Path, boot: str | None = None) -> Remains | None:
-    """Return what is there now, None when the bundle holds no life. Reads files and /proc, blocks for milliseconds."""
+    """Return what is there now, None when the bundle holds no life. Reads files and /proc, blocks for milliseconds.
+
+    Raises OSError when it cannot be found out: then nothing may be taken for gone.
+    """
     place = str(directory)
     identity = bundle.read(place, bundle.IDENTITY)
     if identity is None or not isinstance(identity.get("instance"), str):
@@ -134,7 +138,7 @@ def _living(remains: Remains, identity: Mapping[str, Any], status: Mapping[str, 
 
 
 async def examine_within(directory: Path, budget_s: float) -> Remains | None:
-    """Like :func:`examine`, off the loop, waiting for a shim that is just starting. Raises TimeoutError."""
+    """Like :func:`examine`, off the loop, waiting for a shim that is just starting. Raises TimeoutError, OSError."""
     async with asyncio.timeout(budget_s):
         while True:
             remains = await asyncio.to_thread(examine, directory)
@@ -146,7 +150,10 @@ async def examine_within(directory: Path, budget_s: float) -> Remains | None:
 
 
 class Roster:
-    """The processes of a life as its shim records them, for those who ask every second: read only when it changes."""
+    """The processes of a life as its shim records them, for those who ask every second: read only when it changes.
+
+    A record that is not there or is no record leaves the last one: it is looked at who of it lives.
+    """
 
     def __init__(self, directory: Path) -> None:
         """Look into the bundle ``directory``."""
@@ -156,13 +163,14 @@ class Roster:
         self._ever: set[int] = set()
 
     def living(self) -> list[Process]:
-        """Return who of the recorded processes lives now; empty without a record."""
+        """Return who of the recorded processes lives now; empty without a record. Raises OSError: it is not known."""
         self._refresh()
         return [process for record in self._recorded if (process := _alive(record)) is not None]
 
     def recorded(self) -> list[int]:
         """Return the pids of all processes that were recorded since :meth:`forget`, whether they live or not."""
-        self._refresh()
+        with contextlib.suppress(OSError):
+            self._refresh()
         return sorted(self._ever)
 
     def forget(self) -> None:
@@ -172,17 +180,19 @@ class Roster:
     def _refresh(self) -> None:
         try:
             changed = os.stat(f"{self._directory}/{bundle.STATUS}").st_mtime_ns  # noqa: PTH116  asked every second
-        except OSError:
-            self._recorded = []
+        except FileNotFoundError:
             return
-        if changed != self._seen:
-            self._seen = changed
-            self._recorded = (bundle.read(self._directory, bundle.STATUS) or {}).get("processes", [])
+        if changed == self._seen:
+            return
+        status = bundle.read(self._directory, bundle.STATUS)
+        self._seen = changed
+        if status is not None:
+            self._recorded = status.get("processes", [])
             self._ever.update(record["pid"] for record in self._recorded if isinstance(record.get("pid"), int))
 
 
 def survivors(known: Iterable[Process]) -> list[Process]:
-    """Return who of the processes of a life without a shim runs now, and their children."""
+    """Return who of the processes of a life without a shim runs now, and their children. Raises OSError."""
     table = everybody()
     living = [now for process in known if process.same_as(now := table.get(process.pid)) and now is not None]
     found = [*living, *below({process.pid for process in living}, table)]
@@ -190,7 +200,7 @@ def survivors(known: Iterable[Process]) -> list[Process]:
 
 
 def _alive(record: object) -> Process | None:
-    """Return the recorded process if it is the one that lives under its pid."""
+    """Return the recorded process if it is the one that lives under its pid. Raises OSError."""
     if not isinstance(record, dict) or not isinstance(record.get("pid"), int):
         return None
     found = look(record["pid"])

@@ -70,11 +70,11 @@ def write(directory: str, name: str, record: object, *, sync: bool = False) -> N
 
 
 def read(directory: str, name: str) -> dict[str, Any] | None:
-    """Return a file's record, None when it is not there or is no record."""
+    """Return a file's record, None when it is not there or is no record. Raises OSError when it cannot be read."""
     try:
         with open(f"{directory}/{name}", "rb") as file:  # noqa: PTH123  see write
             found = json.loads(file.read(_LIMIT))
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return found if isinstance(found, dict) else None
 

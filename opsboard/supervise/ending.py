@@ -62,5 +62,5 @@ class Ending:
                 os.killpg(self._main, number)
         for process in targets:
             if not (as_one and process.group == self._main):
-                with contextlib.suppress(PermissionError):  # it changed its user: nothing we could do
+                with contextlib.suppress(OSError):  # it changed its user, or cannot be looked at: KILL tries again
                     send(process, number)

@@ -38,7 +38,8 @@ async def prove(directory: Path, ask: Ask, *, command: str, version: str | None)
     """Ask, and compare with what is kept in the bundle ``directory``; keep the answer where nothing can be compared.
 
     ``command`` is the fingerprint of the command; another one, or another version of the engine (that of the reading,
-    else ``version``), is another engine: its answer may differ. Raises OSError when the answer cannot be kept.
+    else ``version``), is another engine: its answer may differ. Raises OSError when the answer cannot be kept, or
+    what was kept cannot be read.
     """
     reading = await ask()
     version = reading.version or version

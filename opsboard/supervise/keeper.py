@@ -23,6 +23,7 @@ from opsboard.supervise.inventory import found
 from opsboard.supervise.launch import LaunchSpec, fingerprint, launch, rehearse
 from opsboard.supervise.life import Life
 from opsboard.supervise.memo import Notes
+from opsboard.supervise.processes import gone
 from opsboard.supervise.situation import (
     Accused,
     Body,
@@ -129,12 +130,15 @@ class Keeper:
         )
 
     def processes(self) -> list[int]:
-        """Return the pids of the engine's processes, the main one first; no shim. A new one takes a second to show."""
+        """Return the pids of the engine's processes, the main one first; no shim. A new one takes a second to show.
+
+        Raises OSError when who lives cannot be found out.
+        """
         if self.body is Body.NOTHING or self._life is None:
             return []
         main = self._life.remains.main
-        pids = [process.pid for process in self._roster.living()]
-        return sorted(pids, key=lambda pid: (main is None or pid != main.pid, pid))
+        first = [] if main is None or gone(main) else [main.pid]
+        return first + sorted({process.pid for process in self._roster.living()}.difference(first))
 
     # --- what others do ---
 
@@ -301,6 +305,8 @@ class Keeper:
             await launch(spec, self._directory, self._world.runtime_dir, instance=instance, life=number)
         except SuperviseError as error:
             self.error = error
+        except OSError as error:
+            self.error = SuperviseError(f"{self._directory}: cannot be looked at: {error}", permanent=False)
         except Exception as error:  # noqa: BLE001  as above
             log.exception("engine %s: start failed", spec.name)
             self.error = SuperviseError(f"{type(error).__name__}: {sanitise(str(error))}", permanent=False)

@@ -14,7 +14,7 @@ from opsboard.core.model import Severity
 from opsboard.supervise import bundle
 from opsboard.supervise.adopt import Remains
 from opsboard.supervise.launch import LaunchSpec
-from opsboard.supervise.processes import Process, look
+from opsboard.supervise.processes import Process, gone
 from opsboard.supervise.rotate import rotate
 from opsboard.supervise.situation import Answers, Body, Event, Gone, Tick
 from opsboard.supervise.startup import StartUp, last_words
@@ -152,7 +152,7 @@ class Life:
     async def _see_shim_end(self, shim: Process) -> None:
         await ended(shim)
         main = self.remains.main
-        if self._owner.body is Body.ALIVE and main is not None and main.same_as(look(main.pid)):
+        if self._owner.body is Body.ALIVE and main is not None and not gone(main):
             self._go_on_without_shim()
 
     def _go_on_without_shim(self) -> None:

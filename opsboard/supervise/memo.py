@@ -45,7 +45,7 @@ class Memo:
         self._written: dict[str, Any] = {}
 
     def read(self) -> Notes:
-        """Return what is written down. Blocks shortly; a file that cannot be read says nothing."""
+        """Return what is written down; a file that is not understood says nothing. Blocks shortly; raises OSError."""
         place = str(self._directory)
         parked, service, course = (
             bundle.read(place, name) or {} for name in (bundle.PARKED, bundle.SERVICE, bundle.TRANSACTION)

@@ -6,6 +6,7 @@ engine's next stop or start. Everybody else is a stranger: shown as "not ours", 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from opsboard.supervise import bundle
 from opsboard.supervise.adopt import Remains, examine
 from opsboard.supervise.processes import Process
 from opsboard.supervise.who import Who, who
+
+log = logging.getLogger("opsboard.supervise")
 
 GIB = 1 << 30
 
@@ -68,10 +71,14 @@ def ours(engines: Path) -> Ours:
     serving: dict[str, list[int]] = {}
     left: list[Orphan] = []
     for folder in sorted(engines.iterdir()) if engines.is_dir() else ():
-        remains = examine(folder)
+        try:
+            remains = examine(folder)
+            status = bundle.read(str(folder), bundle.STATUS) or {}
+        except OSError as error:  # one engine's disk stops no other engine's start
+            log.warning("%s: cannot be looked at: %s", folder, error)
+            continue
         if remains is None:
             continue
-        status = bundle.read(str(folder), bundle.STATUS) or {}
         left += orphans(folder.name, remains, status.get("processes", ()))
         if remains.main is not None:
             serving[folder.name] = [remains.main.pid, *(process.pid for process in remains.others)]

@@ -16,6 +16,7 @@ from opsboard.core.procstat import parse
 PROC = "/proc"
 TAG = "OPSBOARD_INSTANCE"
 """Environment variable that every process of a life inherits; its value is the life's unique id."""
+_NOBODY = (FileNotFoundError, ProcessLookupError, PermissionError)  # under hidepid=1 a stranger's stat is forbidden
 _FULL_LOOK_EVERY = 30  # a pid used again between two looks is found this many looks later at the latest
 
 
@@ -39,11 +40,14 @@ class Process(NamedTuple):
 
 
 def look(pid: int) -> Process | None:
-    """Return who lives under ``pid``: None for nobody and for a zombie, which is only an exit status."""
+    """Return who lives under ``pid``: None for nobody, for a zombie (only an exit status), for who may not be seen.
+
+    Raises OSError when that cannot be found out, which is not the same as nobody.
+    """
     try:
         with open(f"{PROC}/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123  pathlib costs the shim 1 MB
             data = file.read(4096)
-    except OSError:
+    except _NOBODY:
         return None
     line = parse(data)
     if line is None or line.ended:
@@ -52,9 +56,17 @@ def look(pid: int) -> Process | None:
 
 
 def alive(pid: int | None, start_ticks: int | None) -> bool:
-    """Tell whether the process that began at ``start_ticks`` under ``pid`` still lives."""
+    """Tell whether the process that began at ``start_ticks`` under ``pid`` still lives. Raises OSError as look."""
     found = look(pid) if pid else None
     return found is not None and found.start_ticks == start_ticks
+
+
+def gone(process: Process) -> bool:
+    """Tell whether a process has surely ended; False when it cannot be found out."""
+    try:
+        return not process.same_as(look(process.pid))
+    except OSError:
+        return False
 
 
 def boot_id() -> str:
@@ -64,7 +76,7 @@ def boot_id() -> str:
 
 
 def everybody() -> dict[int, Process]:
-    """Return all living processes of our PID namespace. Costs about 15 us for each."""
+    """Return all living processes of our PID namespace. Costs about 15 us for each. Raises OSError as look."""
     found = (look(pid) for pid in _pids())
     return {process.pid: process for process in found if process is not None}
 
@@ -101,7 +113,7 @@ def tagged(instance: str) -> list[Process]:
 
 
 def send(process: Process, number: signal.Signals) -> bool:
-    """Signal exactly this process; False when it is gone. Raises PermissionError when it is another user's.
+    """Signal exactly this process; False when it is gone. Raises OSError: it is another user's, or cannot be looked at.
 
     A pidfd holds on to the process between the check and the signal; kernels before 5.3 have none and keep a gap of
     microseconds.
@@ -141,15 +153,18 @@ class Family:
         self._looks = 0
 
     def refresh(self, *, full: bool = False) -> bool:
-        """Look again; tell whether somebody came, left or was renamed."""
+        """Look again; tell whether somebody came, left or was renamed. Nobody has where it cannot be looked."""
         before = self.members
-        present = set(_pids())
         again = full or self._looks % _FULL_LOOK_EVERY == 0
+        try:
+            present = set(_pids())
+            table = _look_at((present if again else present - self._known) - before.keys())
+            kept = {pid: now for pid, old in before.items() if (now := look(pid)) is not None and now.same_as(old)}
+        except OSError:
+            self._looks = 0
+            return False
         self._looks += 1
-        fresh = present if again else present - self._known
         self._known = present
-        table = _look_at(fresh - before.keys())
-        kept = {pid: now for pid, old in before.items() if (now := look(pid)) is not None and now.same_as(old)}
         # A member is one for good: the kernel hands orphans to the nearest subreaper, which is the root.
         joined = below({self._root, *kept}, table)
         self.members = kept | {process.pid: process for process in joined}

@@ -34,7 +34,7 @@ NOTHING = Rest()
 
 
 def read(directory: Path) -> Rest:
-    """Return what the bundle ``directory`` says; a file that cannot be read says nothing. Blocks shortly."""
+    """Return what the bundle ``directory`` says; a file that is not understood says nothing. Raises OSError."""
     kept = bundle.read(str(directory), bundle.REST) or {}
     try:
         return msgspec.convert({key: kept[key] for key in Rest.__struct_fields__ if key in kept}, Rest)

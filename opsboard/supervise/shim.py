@@ -298,6 +298,20 @@ def _take(directory: str) -> tuple[str, dict[str, Any]]:
         raise Occupied("another shim runs this engine") from None
     except OSError as error:
         raise Refused(f"{directory}: {error.strerror}") from error
+    try:
+        _check_last_life(directory)
+    except OSError as error:
+        raise Occupied(f"it cannot be found out whether the engine still runs: {error}") from error
+    launch = bundle.read(directory, bundle.LAUNCH)
+    if launch is None:
+        raise Refused(f"{directory}/{bundle.LAUNCH}: nothing to launch")
+    if not bundle.remove(directory, bundle.LAUNCH):
+        raise Refused("the daemon has called it off")
+    return directory, launch
+
+
+def _check_last_life(directory: str) -> None:
+    """Raise Occupied when any of it runs, OSError when that cannot be found out."""
     before = bundle.read(directory, bundle.IDENTITY)
     if before and before.get("boot_id") == boot_id():
         process = before.get("process") or {}
@@ -305,12 +319,6 @@ def _take(directory: str) -> tuple[str, dict[str, Any]]:
             raise Occupied(f"the engine still runs as pid {process['pid']}")
         if carriers := tagged(str(before.get("instance"))):
             raise Occupied(f"process {carriers[0].pid} of the engine's last life still runs")
-    launch = bundle.read(directory, bundle.LAUNCH)
-    if launch is None:
-        raise Refused(f"{directory}/{bundle.LAUNCH}: nothing to launch")
-    if not bundle.remove(directory, bundle.LAUNCH):
-        raise Refused("the daemon has called it off")
-    return directory, launch
 
 
 def _become_parent() -> None:
@@ -343,8 +351,11 @@ def _why(launch: dict[str, Any], error: OSError) -> str:
 
 
 def _record(pid: int) -> dict[str, Any]:
-    """Name a process; one that has ended already keeps only its pid, which then names nobody."""
-    process = look(pid)
+    """Name a process; one that has ended already, or cannot be looked at, has only its pid, which names nobody."""
+    try:
+        process = look(pid)
+    except OSError:
+        process = None
     return process.record() if process else {"pid": pid, "start_ticks": None}
 
 

@@ -250,7 +250,12 @@ class Supervisor:
         for folder in folders:
             if folder.name in self._keepers:
                 continue
-            remains = await asyncio.to_thread(examine, folder)
+            try:
+                remains = await asyncio.to_thread(examine, folder)
+            except OSError as error:
+                text = f"is not in the configuration, and it cannot be found out whether it runs: {error}"
+                self._world.tell(folder.name, "not_configured", text, Severity.WARNING)
+                continue
             if remains is not None and remains.lives:
                 pid = remains.main.pid if remains.main is not None else remains.others[0].pid
                 text = f"runs as pid {pid} but is not in the configuration; it is left alone: name it again to stop it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from collectors.phases import verdict
 from opsboard.core.model import FatalVerdict
 from opsboard.supervise import bundle
 from opsboard.supervise.adopt import Remains, examine
-from opsboard.supervise.processes import Process, alive
+from opsboard.supervise.processes import Process, gone
 from opsboard.supervise.situation import Exited
+
+log = logging.getLogger("opsboard.supervise")
 
 _POLL_S = 0.5  # where the kernel has no pidfd (before 5.3)
 _STEP_S = 0.02
@@ -28,13 +31,13 @@ async def ended(process: Process) -> None:
     except ProcessLookupError:
         return
     except OSError:
-        while alive(process.pid, process.start_ticks):  # noqa: ASYNC110  the kernel tells nobody
+        while not gone(process):  # noqa: ASYNC110  the kernel tells nobody
             await asyncio.sleep(_POLL_S)
         return
     loop = asyncio.get_running_loop()
     over = loop.create_future()
     try:
-        if not alive(process.pid, process.start_ticks):
+        if gone(process):
             return
         loop.add_reader(fd, _tell, over)
         try:
@@ -46,24 +49,40 @@ async def ended(process: Process) -> None:
 
 
 async def how_it_ended(directory: Path, last_words: str | None) -> Exited:
-    """Return how the life whose main process has just ended came to it, and who is left of it."""
+    """Return how the life whose main process has just ended came to it, and who is left of it.
+
+    It waits for a disk that cannot be read: who is left must not be taken for gone.
+    """
     loop = asyncio.get_running_loop()
     began = loop.time()
-    remains = examine(directory)
+    remains = await _examined(directory)
     while remains is not None and remains.shim is not None and remains.exit is None:
         if loop.time() - began > _RECORD_S:
             break
         await asyncio.sleep(_STEP_S)
-        remains = examine(directory)
+        remains = await _examined(directory)
     while remains is not None and remains.others and loop.time() - began < _SETTLE_S:
         await asyncio.sleep(_STEP_S * 5)
-        remains = examine(directory)
+        remains = await _examined(directory)
     return exited(remains, last_words)
 
 
 async def all_gone(directory: Path) -> None:
     """Return when nothing of the bundle's life runs any more."""
-    while (remains := await asyncio.to_thread(examine, directory)) is not None and remains.lives:  # noqa: ASYNC110
+    while (remains := await _examined(directory)) is not None and remains.lives:  # noqa: ASYNC110
+        await asyncio.sleep(_POLL_S)
+
+
+async def _examined(directory: Path) -> Remains | None:
+    """Examine off the loop, again until it can be found out."""
+    told = False
+    while True:
+        try:
+            return await asyncio.to_thread(examine, directory)
+        except OSError as error:
+            if not told:
+                log.warning("%s: cannot be looked at: %s; looking again", directory, error)
+            told = True
         await asyncio.sleep(_POLL_S)
 
 

@@ -61,7 +61,10 @@ def kept(directory: Path) -> Kept | None:
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         # Its command is run as the engine's user: whoever could write it could run anything.
         raise SuperviseError(f"{path} could have been written or read by others: not believed", hint=again)
-    record = bundle.read(str(directory), FILE)
+    try:
+        record = bundle.read(str(directory), FILE)
+    except OSError as error:
+        raise SuperviseError(f"{path}: {error.strerror}", permanent=False) from error
     if record is None or record.pop("format", None) != _FORMAT:
         raise SuperviseError(f"{path} is damaged, or of another version of opsboard", hint=again)
     try:
