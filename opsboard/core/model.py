@@ -261,10 +261,11 @@ class Phase(Record, frozen=True, kw_only=True):
 
 
 class Step(Record, frozen=True, kw_only=True):
-    """One step of a restart: drain, end, clear, launch, start, canary or serving.
+    """One step of a restart: drain, end, clear, launch, start, canary or serving; of a sleep or waking: sleep, wake.
 
-    ``started`` is Unix seconds; ``seconds`` what it took, None while it is under way; ``outcome`` is ``ok``,
-    ``skipped``, ``aborted`` or ``failed``, None while it is under way; ``text`` one line for people.
+    ``started`` is Unix seconds; ``seconds`` what it took; ``text`` one line for people. ``outcome`` is ``ok``,
+    ``skipped``, ``cut`` (a drain that ended while requests were under way, or may have been), ``differs`` (an answer
+    that is not the golden one), ``aborted`` or ``failed``. Seconds and outcome are None while it is under way.
     """
 
     name: str
@@ -322,8 +323,8 @@ class LifeView(Record, frozen=True, kw_only=True):
     """What supervision knows of an engine. Sent whenever it changes.
 
     ``progress`` 0..1 of the start-up; ``message`` one line for people; ``cause`` why it came into this state;
-    ``exit_code`` of the last life (negative = signal, None = unknown); ``steps`` of the restart under way, or of the
-    last one; ``until`` (Unix s) when what it waits for happens: the next start, the end of a drain.
+    ``exit_code`` of the last life (negative = signal, None = unknown); ``until`` (Unix s) when what it waits for
+    happens: the next start, the end of a drain.
     """
 
     engine: str
@@ -341,8 +342,14 @@ class LifeView(Record, frozen=True, kw_only=True):
     message: str | None = None
     cause: str | None = None
     exit_code: int | None = None
-    steps: tuple[Step, ...] = ()
+    transaction: Transaction | None = None
+    """The start or restart under way, or the last one."""
     until: float | None = None
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps of that."""
+        return () if self.transaction is None else self.transaction.steps
 
 
 # --- what is judged, and what is asked of an engine

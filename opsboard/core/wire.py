@@ -127,7 +127,9 @@ class EngineDetail(Record, frozen=True, kw_only=True):
     command: tuple[str, ...] | None = None
     log_path: str | None = None
     transaction: tuple[Step, ...] = ()
-    """The steps of the restart under way, or of the last one."""
+    """The steps of what is under way, or was last."""
+    transaction_kind: str | None = None
+    """What that is: ``start``, ``restart``, ``sleep`` or ``wake``."""
     timeline: tuple[Transition, ...] = ()
     """The newest changes of its state, oldest first."""
 

@@ -107,12 +107,13 @@ def gpu_line(gpu: GpuView) -> Gpu:
 def detail(state: PipelineState, name: str, now: Now) -> EngineDetail:
     """Return all that is known of one engine. Raises NotFound."""
     track = find(state, name)
-    view = track.fresh_view(now)
+    view, going = track.fresh_view(now), track.transaction
     return EngineDetail(
         engine=engine(track, state.specs[name], now),
         latencies={} if view is None else _latencies(track),
         phases=() if track.life is None else track.life.phases,
-        transaction=() if track.life is None else track.life.steps,
+        transaction=() if going is None else going.steps,
+        transaction_kind=None if going is None else going.kind,
         processes=track.processes,
         finished={} if view is None else dict(view.finished),
         aliases={} if view is None else dict(view.aliases),

@@ -186,13 +186,15 @@ class Control:
                 events = await self._past.events(subject=f"engine/{name}", limit=DETAIL_EVENTS)
                 timeline = await self._past.transitions(name, limit=DETAIL_TRANSITIONS)
                 last = [] if detail.transaction else await self._past.transactions(name, limit=1)
+        if last:
+            steps, kind = last[-1].steps, last[-1].kind
+            detail = msgspec.structs.replace(detail, transaction=steps, transaction_kind=kind)
         path = self._log_path(name)
         return msgspec.structs.replace(
             detail,
             events=_merged(map(board.event_info, events), detail.events),
             log_path=None if path is None else str(path),
             timeline=tuple(timeline),
-            transaction=detail.transaction or tuple(step for one in last for step in one.steps),
         )
 
     async def _history(self, request: Request) -> History:

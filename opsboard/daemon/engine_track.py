@@ -17,6 +17,7 @@ from opsboard.core.model import (
     ProcessReading,
     ProcessView,
     Record,
+    Transaction,
 )
 from opsboard.core.rates import WINDOWS, CounterTrack, HistogramTrack
 
@@ -92,6 +93,8 @@ class EngineTrack:
         self.wake_s: float | None = None
         self.doing: str | None = None
         """What is being done to it while it is out of service."""
+        self.rested: Transaction | None = None
+        """Its sleep or waking that is under way, or the last one."""
         self.state: EngineState | None = None
         self.state_since: float | None = None
         self._counters: dict[str, CounterTrack] = {}
@@ -142,10 +145,18 @@ class EngineTrack:
         """Take over what supervision knows: an engine lives on when its configuration changes, its numbers do not."""
         self.life, self.state, self.state_since = before.life, before.state, before.state_since
         self.rest(standby=before.standby, slept=before.slept, wake_s=before.wake_s, doing=before.doing)
+        self.rested = before.rested
 
     def rest(self, *, standby: bool, slept: bool, wake_s: float | None, doing: str | None = None) -> None:
         """Take in whether it is to sleep, whether it was put to sleep, and what its last waking took in s."""
         self.standby, self.slept, self.wake_s, self.doing = standby, slept, wake_s, doing
+
+    @property
+    def transaction(self) -> Transaction | None:
+        """What is under way, or was last; of two that go on, the younger: a waking starts what is stopped."""
+        started = None if self.life is None else self.life.transaction
+        known = [one for one in (started, self.rested) if one is not None]
+        return max(known, key=lambda one: (one.outcome is None, one.began), default=None)
 
     def _forget(self) -> None:
         self.last = self.view = self.good_mono = self.last_wall = None

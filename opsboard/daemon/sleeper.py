@@ -192,7 +192,7 @@ class Sleeper:
             command=str(identity.get("argv_sha256")),
             version=None if track.view is None else track.view.version,
         )
-        steps.say(proof.text)
+        steps.say(proof.text, errands.outcome_of(proof))
         if proof.failed or proof.doubt:
             raise SuperviseError(
                 f"{name} is awake, but {proof.text}; it stays out of service",
@@ -200,7 +200,13 @@ class Sleeper:
             )
 
     def _steps(self, name: str, kind: Literal["sleep", "wake"], cause: str, *, automatic: bool) -> Steps:
-        return Steps(self._clock, self._keep_steps, engine=name, kind=kind, cause=cause, automatic=automatic)
+        return Steps(
+            self._clock, self._keep_steps, self._show_steps, engine=name, kind=kind, cause=cause, automatic=automatic
+        )
 
     def _keep_steps(self, whole: Transaction) -> None:
         heed(self._past.transaction(whole))
+
+    def _show_steps(self, whole: Transaction) -> None:
+        if (track := self._state.engines.get(whole.engine)) is not None:
+            track.rested = whole

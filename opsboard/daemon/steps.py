@@ -17,7 +17,7 @@ from opsboard.supervise.transaction import ABORTED, FAILED, OK, Course
 
 
 class Steps:
-    """Begun by ``with``; whatever ends that is the outcome, which goes to ``record``.
+    """Begun by ``with``; whatever ends that is the outcome, which goes to ``record``. ``show`` gets every change.
 
     One that is cancelled goes nowhere: the next daemon begins it anew.
     """
@@ -26,6 +26,7 @@ class Steps:
         self,
         clock: Clock,
         record: Callable[[Transaction], object],
+        show: Callable[[Transaction], object],
         *,
         engine: str,
         kind: Literal["sleep", "wake"],
@@ -36,6 +37,7 @@ class Steps:
         now = clock.now()
         self._clock = clock
         self._record = record
+        self._show = show
         whole = Transaction(
             id=uuid.uuid4().hex, engine=engine, kind=kind, began=now.wall, cause=cause, automatic=automatic
         )
@@ -43,12 +45,12 @@ class Steps:
 
     def at(self, name: str) -> None:
         """Begin a step, which ends the one before."""
-        self._course = transaction.at(self._course, name, self._clock.now())
+        self._move(transaction.at(self._course, name, self._clock.now()))
 
-    def say(self, text: str) -> None:
-        """Tell about the step under way."""
+    def say(self, text: str, outcome: str) -> None:
+        """Tell about the step under way, and what it is if it ends now."""
         if (name := self._course.under_way) is not None:
-            self._course = transaction.at(self._course, name, self._clock.now(), sanitise(text))
+            self._move(transaction.at(self._course, name, self._clock.now(), sanitise(text), outcome))
 
     @property
     def seconds(self) -> float:
@@ -72,5 +74,9 @@ class Steps:
             return
         outcome = OK if error is None else ABORTED if isinstance(error, Conflict) else FAILED
         text = error.message if isinstance(error, OpsboardError) else None if kind is None else kind.__name__
-        self._course = transaction.over(self._course, self._clock.now(), outcome, text)
+        self._move(transaction.over(self._course, self._clock.now(), outcome, text))
         self._record(self._course.transaction)
+
+    def _move(self, course: Course) -> None:
+        self._course = course
+        self._show(course.transaction)

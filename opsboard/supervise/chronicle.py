@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
-from opsboard.core.model import Step, Transaction
+from opsboard.core.model import Transaction
 from opsboard.core.text import sanitise
 from opsboard.supervise import transaction
 from opsboard.supervise.memo import Memo, Notes
@@ -29,9 +29,9 @@ class Chronicle:
         self._instance: str | None = None
 
     @property
-    def steps(self) -> tuple[Step, ...]:
-        """The steps of the restart under way, or of the last one."""
-        return self._course.transaction.steps if self._course is not None else ()
+    def transaction(self) -> Transaction | None:
+        """The start or restart under way, or the last one."""
+        return self._course.transaction if self._course is not None else None
 
     def read(self) -> Notes:
         """Return what the last daemon wrote down. Blocks shortly."""
@@ -70,10 +70,10 @@ class Chronicle:
             self._course = transaction.at(self._course, name, self._world.clock.now())
             self._write()
 
-    def tell_step(self, text: str) -> None:
-        """Say something about the step under way."""
+    def tell_step(self, text: str, outcome: str) -> None:
+        """Say something about the step under way, and what it is if it ends now."""
         if self._course is not None and (name := self._course.under_way) is not None:
-            self._course = transaction.at(self._course, name, self._world.clock.now(), sanitise(text))
+            self._course = transaction.at(self._course, name, self._world.clock.now(), sanitise(text), outcome)
 
     def _write(self) -> None:
         if self._situation is None:

@@ -17,6 +17,7 @@ from opsboard.supervise.budget import Spent
 from opsboard.supervise.golden import Proof
 from opsboard.supervise.launch import LaunchSpec
 from opsboard.supervise.situation import Drained, Event, Prepared, Ready, Situation, Unprepared, Unproven
+from opsboard.supervise.transaction import CUT, DIFFERS, FAILED, OK, SKIPPED
 from opsboard.supervise.world import Inflight, World, log
 
 LOOK_S = 0.5
@@ -29,18 +30,17 @@ PROVE_S = 120.0
 ROOM_S = 15.0
 WRITE_S = 5.0
 
+Tell = Callable[[str, str], None]
+"""``tell(text, outcome)``: about the step under way, and what it is if it ends now."""
 
-async def drain(
-    engine: str, world: World, situation: Callable[[], Situation], tell: Callable[[str], None]
-) -> Event | None:
+
+async def drain(engine: str, world: World, situation: Callable[[], Situation], tell: Tell) -> Event | None:
     """Wait until nothing is under way in an engine; None when it is not drained any more."""
     over = await quiet(lambda: world.around.inflight(engine), lambda: situation().drain_by is not None, tell)
     return Drained() if over else None
 
 
-async def quiet(
-    inflight: Callable[[], Inflight | None], draining: Callable[[], bool], tell: Callable[[str], None]
-) -> bool:
+async def quiet(inflight: Callable[[], Inflight | None], draining: Callable[[], bool], tell: Tell) -> bool:
     """Wait until nothing is under way; False when ``draining`` says before that it is no more waited for."""
     readings, last_read = 0, float("-inf")
     while draining():
@@ -48,11 +48,12 @@ async def quiet(
         if known is not None and known.read > last_read:
             last_read = known.read
             readings = readings + 1 if known.requests == 0 else 0
-            tell(f"{known.requests:g} requests under way")
+            some = "request" if known.requests == 1 else "requests"
+            tell(f"{known.requests:g} {some} under way", CUT if known.requests else OK)
             if readings == QUIET_READINGS:
                 return True
         elif known is None:
-            tell("it is not known what is under way")
+            tell("it is not known what is under way", CUT)
         await asyncio.sleep(LOOK_S)
     return False
 
@@ -80,7 +81,7 @@ async def room(world: World, spec: LaunchSpec) -> None:
         ) from None
 
 
-async def prove(engine: str, world: World, directory: Path, command: str, tell: Callable[[str], None]) -> Event:
+async def prove(engine: str, world: World, directory: Path, command: str, tell: Tell) -> Event:
     """Ask an engine that says it is ready the golden question; ``command`` is the fingerprint of what runs."""
     around = world.around
     try:
@@ -93,7 +94,7 @@ async def prove(engine: str, world: World, directory: Path, command: str, tell: 
     except Exception as error:  # noqa: BLE001  a question that cannot be asked proves nothing
         log.warning("engine %s: no canary: %s", engine, error)
         proof = Proof(text=f"no canary: {sanitise(str(error))}", asked=False)
-    tell(proof.text)
+    tell(proof.text, outcome_of(proof))
     if proof.failed:
         return Unproven(f"it says that it is ready, but {proof.text}")
     if not proof.doubt:
@@ -107,6 +108,11 @@ async def prove(engine: str, world: World, directory: Path, command: str, tell: 
     # Doubtful answers are better than none: the last one that serves stays in service, and it is told.
     alone = around.serving_others(engine)
     return Ready(f"{proof.text}; `opsboard engine undrain` takes the new one" if alone is None else None)
+
+
+def outcome_of(proof: Proof) -> str:
+    """Return what the question makes of its step."""
+    return FAILED if proof.failed else DIFFERS if proof.doubt else OK if proof.asked else SKIPPED
 
 
 async def prepare(

@@ -125,7 +125,7 @@ class Keeper:
             message=self._message(),
             cause=None if situation.cause is None else sanitise(situation.cause),
             exit_code=situation.exit_code,
-            steps=self._chronicle.steps,
+            transaction=self._chronicle.transaction,
             until=self._wall_of(situation.due),
         )
 
@@ -428,8 +428,8 @@ class Keeper:
         self._chronicle.begin_step(name)
         self.publish()
 
-    def _tell_step(self, text: str) -> None:
-        self._chronicle.tell_step(text)
+    def _tell_step(self, text: str, outcome: str) -> None:
+        self._chronicle.tell_step(text, outcome)
         self.publish()
 
     # --- what is remembered ---

@@ -14,7 +14,7 @@ from opsboard.core.model import EngineState, Record, Step, Transaction
 from opsboard.supervise.situation import Body, Situation
 
 DRAIN, END, CLEAR, LAUNCH, START, CANARY, SERVING = "drain", "end", "clear", "launch", "start", "canary", "serving"
-OK, SKIPPED, ABORTED, FAILED = "ok", "skipped", "aborted", "failed"
+OK, SKIPPED, CUT, DIFFERS, ABORTED, FAILED = "ok", "skipped", "cut", "differs", "aborted", "failed"
 _LAUNCHING = frozenset({CLEAR, LAUNCH})
 
 
@@ -23,6 +23,8 @@ class Course(Record, frozen=True, kw_only=True):
 
     transaction: Transaction
     step_began: float
+    outcome: str | None = None
+    """Of the present step when the next one begins, as far as it was told."""
 
     @property
     def under_way(self) -> str | None:
@@ -49,14 +51,15 @@ def follow(
     return at(going, name, now)
 
 
-def at(course: Course, name: str, now: Now, text: str | None = None) -> Course:
-    """Be in a step, which ends the one before; ``text`` tells about it."""
-    if course.under_way == name:
-        return course if text is None else _change_last(course, text=text)
-    course = _end_step(course, now, OK)
-    step = Step(name=name, started=now.wall, text=text)
-    transaction = msgspec.structs.replace(course.transaction, steps=(*course.transaction.steps, step))
-    return Course(transaction=transaction, step_began=now.mono)
+def at(course: Course, name: str, now: Now, text: str | None = None, outcome: str | None = None) -> Course:
+    """Be in a step, which ends the one before; ``text`` tells about it, ``outcome`` what it is if it ends now."""
+    if course.under_way != name:
+        course = _end_step(course, now, course.outcome or (CUT if course.under_way == DRAIN else OK))
+        step = Step(name=name, started=now.wall)
+        transaction = msgspec.structs.replace(course.transaction, steps=(*course.transaction.steps, step))
+        course = Course(transaction=transaction, step_began=now.mono)
+    course = course if text is None else _change_last(course, text=text)
+    return course if outcome is None else msgspec.structs.replace(course, outcome=outcome)
 
 
 def resumed(transaction: Transaction, now: Now) -> Course:

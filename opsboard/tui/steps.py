@@ -17,14 +17,12 @@ _LOOKS: dict[str | None, tuple[str, Style]] = {
     None: ("starting", "info"),
     "ok": ("ready", "ok"),
     "skipped": ("stopped", "dim"),
+    "cut": ("draining", "warn"),
+    "differs": ("draining", "warn"),
     "aborted": ("draining", "warn"),
     "failed": ("failed", "bad"),
 }
 """Of each outcome: the state whose shape it gets, and its style."""
-
-
-_OF_A_START = ("launch", "start")
-"""The steps that only a start begins with: a restart has an old life to end, or to prove gone."""
 
 
 def under_way(steps: Sequence[Step]) -> bool:
@@ -32,11 +30,11 @@ def under_way(steps: Sequence[Step]) -> bool:
     return any(step.outcome is None for step in steps)
 
 
-def restart(steps: Sequence[Step], view: View, width: int) -> list[Line]:
-    """Return a heading and a line a step; nothing where there was no restart."""
+def course(detail: EngineDetail, view: View, width: int) -> list[Line]:
+    """Return a heading and a line a step of what is under way or was last; nothing where nothing was."""
+    steps, kind = detail.transaction, detail.transaction_kind or "restart"
     if not steps:
         return []
-    kind = "start" if steps[0].name in _OF_A_START else "restart"
     title = f"{kind} under way" if under_way(steps) else f"last {kind}"
     taken = None if under_way(steps) else sum(step.seconds or 0.0 for step in steps)
     began = f" {when(steps[0].started, view)}" + ("" if taken is None else f", {fmt.duration(taken)} in all")
@@ -68,11 +66,11 @@ def _step(step: Step, view: View, width: int) -> Line:
 
 
 def story(detail: EngineDetail, view: View, width: int) -> list[Line]:
-    """Return the restart under way, or the last one, and how the engine came to be what it is.
+    """Return what is under way, or was last, step by step, and how the engine came to be what it is.
 
     The newest state stands first: it belongs to the steps above it, and is what one came for.
     """
-    lines = restart(detail.transaction, view, width)
+    lines = course(detail, view, width)
     title = (Span("states", "strong"), Span(", the newest first", "dim"))
     lines.append(rule(title, width, view.glyphs.horizontal))
     after = [*(transition.t for transition in detail.timeline[1:]), None]

@@ -86,4 +86,4 @@ def restarting() -> Engine:
 
 def told(one: Engine, steps: tuple[Step, ...] = STEPS) -> EngineDetail:
     """Return its details with a restart and its timeline."""
-    return msgspec.structs.replace(detail(one), transaction=steps, timeline=TIMELINE)
+    return msgspec.structs.replace(detail(one), transaction=steps, transaction_kind="restart", timeline=TIMELINE)

@@ -30,6 +30,7 @@ def test_it_sleeps_when_nothing_is_under_way_and_wakes_when_it_answers(tmp_path:
         assert house.remembered() == Rest(wish="asleep", life=1.0)
         track = house.board.engines["a"]
         assert (track.standby, track.slept, track.wake_s) == (True, True, None)
+        assert track.transaction == house.kept[-1]
 
         await house.standby.wake("a", "morning")
         assert house.done[2:] == ["wake a", "undrain a"]
@@ -51,7 +52,12 @@ def test_requests_that_do_not_end_get_no_more_than_their_time(tmp_path: Path) ->
         await house.standby.sleep("a", "night")
         assert house.clock.now().mono == pytest.approx(10.0 + 2.0, abs=1.0)
 
-    assert in_house(main, tmp_path).done == ["drain a", "sleep a"]
+    house = in_house(main, tmp_path)
+    assert house.done == ["drain a", "sleep a"]
+    assert [(step.outcome, step.text) for step in house.kept[0].steps] == [
+        ("cut", "it is not known what is under way"),
+        ("ok", None),
+    ]
 
 
 def test_the_last_target_stays_awake_unless_it_is_said(tmp_path: Path) -> None:

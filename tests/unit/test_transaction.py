@@ -19,6 +19,7 @@ from opsboard.supervise.situation import (
     Start,
     Stop,
     Terms,
+    Tick,
     Undrain,
 )
 from opsboard.supervise.transaction import Course
@@ -44,6 +45,12 @@ class Story:
         assert self.course is not None
         return self.course.transaction
 
+    def say(self, text: str, outcome: str) -> None:
+        assert self.course is not None
+        name = self.course.under_way
+        assert name is not None
+        self.course = transaction.at(self.course, name, self.clock.now(), text, outcome)
+
 
 def steps(found: Transaction) -> list[tuple[str, str | None, float | None]]:
     return [(step.name, step.outcome, step.seconds) for step in found.steps]
@@ -62,6 +69,25 @@ def test_a_start_and_a_restart() -> None:
     assert [name for name, _, _ in steps(second)] == ["drain", "end", "launch", "start", "canary", "serving"]
     assert (second.steps[-1].outcome, second.steps[-1].text) == ("skipped", "drift")
     assert second.ended == story.clock.now().wall
+
+
+def test_a_step_ends_as_what_was_told_of_it() -> None:
+    story = Story()
+    story.tell(*UP, Restart("x"))
+    story.say("3 requests under way", transaction.CUT)
+    story.clock.advance(60.0)
+    cut = story.tell(Tick(), Gone(), Launched(900.0), Answers())
+    assert (cut.steps[0].outcome, cut.steps[0].text) == ("cut", "3 requests under way")
+    story.say("no canary: nobody knows its kind", transaction.SKIPPED)
+    whole = story.tell(Ready())
+    assert [step.outcome for step in whole.steps] == ["cut", "ok", "ok", "ok", "skipped", "ok"]
+    assert whole.outcome == "ok"
+    story.tell(Restart("y"))
+    story.say("0 requests under way", transaction.OK)
+    assert story.tell(Drained()).steps[0].outcome == "ok"
+    untold = Story()
+    untold.tell(*UP, Restart("z"))
+    assert untold.tell(Exited(code=1)).steps[0].outcome == "cut", "nobody knows that nothing was under way"
 
 
 def test_what_does_not_go_well() -> None:
