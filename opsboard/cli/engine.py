@@ -13,6 +13,7 @@ from opsboard.cli.common import client, echo_json, echo_table, shown, shown_age
 from opsboard.cli.outcome import act, roll
 from opsboard.core.clock import SystemClock
 from opsboard.core.errors import NotFound, UsageError
+from opsboard.core.model import state_word
 from opsboard.core.waiting import told
 from opsboard.core.wire import EngineDetail
 
@@ -47,7 +48,7 @@ def list_engines(options: Options, as_json: bool) -> None:
             item.name,
             item.kind or "--",
             "supervised" if item.supervised else "observed",
-            item.state,
+            state_word(item.state),
             shown(item.pid),
             shown_age(None if item.state_since is None else now - item.state_since),
             item.url or "--",

@@ -10,6 +10,7 @@ import click
 
 from opsboard.core.clock import SystemClock
 from opsboard.core.errors import ControlError, NotReachable
+from opsboard.core.model import state_word
 from opsboard.core.waiting import told
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Asked:
         self._raise_failure(now)
         self._tell_steps(now)
         if self._is_done(now.engine):
-            click.echo(f"{self.name}: {now.engine.state}")
+            click.echo(f"{self.name}: {state_word(now.engine.state)}")
             return True
         self._raise_end(now)
         self._tell_state(now.engine)
@@ -103,12 +104,12 @@ class Asked:
         anew = self._kind == "restart" and engine.pid != self._before.engine.pid is not None
         doubted = anew and engine.state == "draining" and not engine.standby
         if over or doubted:
-            message = f"{self.name}: {engine.state}: {engine.message or 'no reason known'}"
-            raise ControlError(message, hint=f"opsboard engine logs {self.name}")
+            message = f"{self.name}: {state_word(engine.state)}: {engine.message or 'no reason known'}"
+            raise ControlError(message, hint=engine.hint or f"opsboard engine logs {self.name}")
 
     def _tell_state(self, engine: Engine) -> None:
         more = engine.phase or (engine.message if engine.state == "backing_off" else None)
-        line = engine.state if more is None else f"{engine.state}: {more}"
+        line = state_word(engine.state) + ("" if more is None else f": {more}")
         if line != self.said:
             click.echo(f"{self.name}: {line}", err=True)
             self.said = line

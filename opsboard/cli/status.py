@@ -8,6 +8,7 @@ import click
 
 from opsboard.cli.common import client, echo_json, echo_table, shown, shown_age, shown_bytes
 from opsboard.core.clock import SystemClock
+from opsboard.core.model import state_word
 from opsboard.core.waiting import told
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _write(now: Status) -> None:
             if note:
                 click.echo(f"  {engine.name}: {note}")
         for route in now.routes:
-            targets = ", ".join(f"{target.name} {target.state}" for target in route.targets)
+            targets = ", ".join(f"{target.name} {state_word(target.state)}" for target in route.targets)
             click.echo(f"route {route.model}{'' if route.serving else ': nobody serves it'}: {targets}")
     else:
         click.echo("no engines: name them in the configuration, or let `opsboard config init` find them")
@@ -90,7 +91,7 @@ def _write(now: Status) -> None:
 
 def _engine(engine: Engine) -> list[str]:
     started = engine.started
-    state = engine.state if engine.progress is None else f"{engine.state} {engine.progress:.0%}"
+    state = state_word(engine.state) + ("" if engine.progress is None else f" {engine.progress:.0%}")
     if engine.reading.outcome in {"FAILED", "NO_DATA"} and engine.reading.age_s is not None:
         state += f" (stale {shown_age(engine.reading.age_s)})"
     return [

@@ -21,6 +21,11 @@ class Outcome(StrEnum):
     FAILED = "FAILED"
 
 
+def state_word(state: str) -> str:
+    """Return a state as people read it; programs read its value."""
+    return state.replace("_", " ")
+
+
 class EngineState(StrEnum):
     """Where an engine is in its life. The words of CONTRACT."""
 
@@ -34,6 +39,11 @@ class EngineState(StrEnum):
     PARKED = "parked"
     UNREACHABLE = "unreachable"
     ASLEEP = "asleep"
+
+    @property
+    def word(self) -> str:
+        """As people read it."""
+        return state_word(self.value)
 
 
 class Severity(StrEnum):
@@ -322,7 +332,8 @@ class Transition(Record, frozen=True, kw_only=True):
 class LifeView(Record, frozen=True, kw_only=True):
     """What supervision knows of an engine. Sent whenever it changes.
 
-    ``progress`` 0..1 of the start-up; ``message`` one line for people; ``cause`` why it came into this state;
+    ``progress`` 0..1 of the start-up; ``message`` one line for people, ``hint`` what they can do about it; ``cause``
+    why it came into this state;
     ``exit_code`` of the last life (negative = signal, None = unknown); ``until`` (Unix s) when what it waits for
     happens: the next start, the end of a drain.
     """
@@ -340,6 +351,7 @@ class LifeView(Record, frozen=True, kw_only=True):
     progress: float | None = None
     phases: tuple[Phase, ...] = ()
     message: str | None = None
+    hint: str | None = None
     cause: str | None = None
     exit_code: int | None = None
     transaction: Transaction | None = None

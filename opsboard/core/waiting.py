@@ -25,7 +25,13 @@ def waits_for(engine: Engine, now: float) -> str | None:
 
 
 def told(engine: Engine, now: float) -> str:
-    """Return all there is to say of an engine that does not simply serve: what comes next, and why."""
+    """Return all there is to say of an engine that does not simply serve: what comes next, why, what to do."""
+    text = waiting(engine, now)
+    return f"{text} ({engine.hint})" if text and engine.hint else text or engine.hint or ""
+
+
+def waiting(engine: Engine, now: float) -> str:
+    """Return what comes next of an engine that does not simply serve, and why; empty where there is nothing to say."""
     return "; ".join(part for part in (waits_for(engine, now), reason(engine)) if part)
 
 

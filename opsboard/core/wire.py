@@ -63,6 +63,8 @@ class Engine(Record, frozen=True, kw_only=True):
     # added beyond CONTRACT
     url: str | None = None
     message: str | None = None
+    hint: str | None = None
+    """What a person can do about it, where it stays as it is by itself."""
     restarted: bool = False
     """True while rates are withheld because the process or its counters began anew."""
     exit_code: int | None = None

@@ -88,6 +88,7 @@ def engine(track: EngineTrack, spec: EngineSpec, now: Now) -> Engine:
         gpu_memory_bytes=track.gpu_memory_bytes,
         url=track.url,
         message=track.message if last is not None or life is not None else "not read yet",
+        hint=track.hint,
         restarted=track.restarted,
         exit_code=None if life is None else life.exit_code,
         cause=None if life is None else life.cause,

@@ -18,6 +18,7 @@ from opsboard.core.model import (
     ProcessView,
     Record,
     Transaction,
+    Transition,
 )
 from opsboard.core.rates import WINDOWS, CounterTrack, HistogramTrack
 
@@ -32,6 +33,9 @@ PROCESS_START_SLACK_S = 2.0
 
 SERVING = frozenset({EngineState.READY, EngineState.DRAINING, EngineState.STOPPING})
 """Life states in which an engine has a page worth reading."""
+
+LASTING = frozenset({EngineState.STOPPED, EngineState.FAILED, EngineState.PARKED, EngineState.DRAINING})
+"""Life states that only a person ends: found again by a daemon, they have lasted since the last one wrote them down."""
 
 LIVING = SERVING | {EngineState.STARTING}
 """Life states in which an engine has processes."""
@@ -97,6 +101,7 @@ class EngineTrack:
         """Its sleep or waking that is under way, or the last one."""
         self.state: EngineState | None = None
         self.state_since: float | None = None
+        self._before: Transition | None = None
         self._counters: dict[str, CounterTrack] = {}
         self._histograms: dict[str, HistogramTrack] = {}
         self._unread = False
@@ -140,6 +145,10 @@ class EngineTrack:
         silenced = life.state not in SERVING and (old is None or old.state in SERVING)
         if another or silenced or life.state not in LIVING:
             self._forget()
+
+    def recall(self, before: Transition) -> None:
+        """Take in how an earlier daemon left it."""
+        self._before = before
 
     def inherit(self, before: EngineTrack) -> None:
         """Take over what supervision knows: an engine lives on when its configuration changes, its numbers do not."""
@@ -239,6 +248,8 @@ class EngineTrack:
             return None
         old, self.state = self.state, new
         self.state_since = self.life.since if self.life is not None and new is self.life.state else now.wall
+        if old is None and new in LASTING and self._before is not None and self._before.state is new:
+            self.state_since = min(self.state_since, self._before.t)
         return old, new
 
     def _state(self) -> EngineState | None:
@@ -278,6 +289,12 @@ class EngineTrack:
         if self.state is EngineState.UNREACHABLE:  # supervision does not know of it yet
             return "; ".join(filter(None, (error, life))) or None
         return life or error
+
+    @property
+    def hint(self) -> str | None:
+        """What a person can do about that, as supervision knows it."""
+        spoken_for = self.state is EngineState.ASLEEP or self.doing is not None
+        return None if self.life is None or spoken_for or self.state is not self.life.state else self.life.hint
 
 
 def _other_process(old: EngineView, new: EngineView) -> bool:

@@ -26,6 +26,7 @@ from opsboard.core.model import (
     Record,
     Sample,
     Severity,
+    Transition,
 )
 from opsboard.daemon.engine_track import EngineTrack
 from opsboard.daemon.judging import Judging
@@ -118,6 +119,12 @@ class PipelineState:
             if not same:
                 self.judging.begin_anew(name)
         self.judging.keep(self.engines)
+
+    def recall(self, last: Iterable[Transition]) -> None:
+        """Take in the last change of each engine's state that an earlier daemon wrote down."""
+        for one in last:
+            if one.engine in self.engines:
+                self.engines[one.engine].recall(one)
 
     def pids_by_engine(self) -> dict[str, list[int]]:
         """Return the processes of each engine as last seen."""
@@ -220,7 +227,8 @@ def _transition(track: EngineTrack, now: Now) -> Iterable[Event]:
     if old is None and new not in _SEVERITIES:
         return  # what a daemon finds in order when it starts is no news
     why = f": {track.message}" if track.message else ""
-    text = f"found {new}{why}" if old is None else f"{old} → {new}{why}"
+    why += f" ({track.hint})" if track.hint else ""
+    text = f"found {new.word}{why}" if old is None else f"{old.word} → {new.word}{why}"
     yield _event(now, f"engine/{track.name}", new.value, text, _SEVERITIES.get(new, Severity.INFO))
 
 

@@ -180,7 +180,7 @@ class Sleeper:
         while (life := self._engines.life(name)).state in _BEGINS:  # noqa: ASYNC110  it has a ready_timeout of its own
             await asyncio.sleep(POLL_S)
         if life.state not in SERVES:
-            raise SuperviseError(f"{name} is {life.state.value}: {life.message or 'no reason known'}")
+            raise SuperviseError(f"{name} is {life.state.word}: {life.message or 'no reason known'}")
 
     async def _prove(self, name: str, steps: Steps) -> None:
         """Raise SuperviseError when it does not answer, or not as it did: weights come back from host memory."""

@@ -91,7 +91,7 @@ class Standby:
         """
         life, before = self._engines.life(name), self._rest(name)
         if life.state not in SERVES:
-            raise Conflict(f"{name} is {life.state.value}: only an engine that serves can be put to sleep")
+            raise Conflict(f"{name} is {life.state.word}: only an engine that serves can be put to sleep")
         await self._asked.check_sleep(name)
         self._keep(name, Rest(wish="asleep", life=before.life))
         async with self._lock(name):
@@ -229,7 +229,7 @@ class Standby:
             self._keep(name, Rest(wish="awake"))
             return f"{name} is not put to sleep: it was brought back into service meanwhile"
         if life.state not in SERVES or life.started != before.started:
-            return f"{name} is {life.state.value} now: it is put to sleep when it serves again"
+            return f"{name} is {life.state.word} now: it is put to sleep when it serves again"
         return None
 
     # --- what is remembered, and shown

@@ -248,6 +248,7 @@ class Daemon:
             unclean=self._store.unclean,
             budget=budget,
         )
+        self.state.recall([one for name in self.state.specs for one in await self._store.transitions(name, limit=1)])
         self._flow.on_finding = self._supervisor.finding
         ending.push_async_callback(self._supervisor.close)
         await self._supervisor.adopt_all()

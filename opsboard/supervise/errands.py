@@ -9,13 +9,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
-from opsboard.core.errors import SuperviseError
+from opsboard.core.errors import NoRoom, SuperviseError
 from opsboard.core.model import FatalVerdict, Restart, Severity
 from opsboard.core.text import sanitise
 from opsboard.supervise import golden
 from opsboard.supervise.budget import Spent
 from opsboard.supervise.golden import Proof
 from opsboard.supervise.launch import LaunchSpec
+from opsboard.supervise.moves import FOR_ROOM
 from opsboard.supervise.situation import Drained, Event, Prepared, Ready, Situation, Unprepared, Unproven
 from opsboard.supervise.transaction import CUT, DIFFERS, FAILED, OK, SKIPPED
 from opsboard.supervise.world import Inflight, World, log
@@ -107,7 +108,7 @@ async def prove(engine: str, world: World, directory: Path, command: str, tell: 
     world.tell(engine, "output_drift", proof.text, Severity.ERROR)
     # Doubtful answers are better than none: the last one that serves stays in service, and it is told.
     alone = around.serving_others(engine)
-    return Ready(f"{proof.text}; `opsboard engine undrain` takes the new one" if alone is None else None)
+    return Ready(proof.text if alone is None else None)
 
 
 def outcome_of(proof: Proof) -> str:
@@ -124,10 +125,19 @@ async def prepare(
         if not runs:
             await room(world, spec)
         return await count(world, spec, cause, served_s)
+    except NoRoom as error:
+        return Unprepared(FOR_ROOM + said(error) if error.verdict is FatalVerdict.WAIT else said(error), error.verdict)
     except SuperviseError as error:
         return Unprepared(said(error), verdict_of(error, FatalVerdict.WAIT))
     except Exception as error:  # noqa: BLE001  the machine waits for an answer, whatever happened
         return Unprepared(f"{type(error).__name__}: {sanitise(str(error))}")
+
+
+def waits_anew(before: Situation, event: Event) -> str | None:
+    """Return what is to be told when an engine that was to be restarted waits for room instead; None: nothing new."""
+    if not isinstance(event, Unprepared) or (before.message or "").startswith(FOR_ROOM):
+        return None
+    return event.message if event.message.startswith(FOR_ROOM) else None
 
 
 async def count(world: World, spec: LaunchSpec, cause: str, served_s: float) -> Event:
@@ -140,7 +150,7 @@ async def count(world: World, spec: LaunchSpec, cause: str, served_s: float) -> 
         return Unprepared("the last daemon did not end in order: automation only looks for a while")
     decision = world.ledger.decide(spec.name, gpus, now.mono, served_s)
     if isinstance(decision, Spent):
-        return Unprepared(f"{cause}; {decision.text}", FatalVerdict.PARK)
+        return Unprepared(f"{decision.text}: {cause}", FatalVerdict.PARK)
     restart = Restart(engine=spec.name, t=now.wall, cause=cause, gpus=gpus, served_s=served_s)
     counted = world.ledger.add(restart, now.mono)
     try:

@@ -23,6 +23,7 @@ from opsboard.supervise.inventory import found
 from opsboard.supervise.launch import LaunchSpec, fingerprint, launch, rehearse
 from opsboard.supervise.life import Life
 from opsboard.supervise.memo import Notes
+from opsboard.supervise.moves import hint
 from opsboard.supervise.processes import gone
 from opsboard.supervise.situation import (
     Accused,
@@ -119,10 +120,11 @@ class Keeper:
             pgid=main.group if main else None,
             started=life.remains.started if life is not None and main else None,
             restarts=self._restarts,
-            phase=starting.phase if starting else None,
+            phase=transaction.CANARY if starting and situation.proving else starting.phase if starting else None,
             progress=starting.progress(now.wall) if starting else None,
             phases=start_up.phases if start_up else (),
             message=self._message(),
+            hint=hint(self.spec.name, situation),
             cause=None if situation.cause is None else sanitise(situation.cause),
             exit_code=situation.exit_code,
             transaction=self._chronicle.transaction,
@@ -388,6 +390,8 @@ class Keeper:
         event = await errands.prepare(
             self._world, self.spec, self._rehearse, runs=runs, cause=self._reason, served_s=served_s
         )
+        if (text := errands.waits_anew(situation, event)) is not None:
+            self._world.tell(self.spec.name, "waits", text, Severity.WARNING)
         self.apply(event)
 
     async def _prove(self) -> None:

@@ -262,6 +262,6 @@ def _tick(situation: Situation, now: Now, terms: Terms) -> Move:
         return fail(situation, now, terms, Body.ALIVE, message, verdict=FatalVerdict.RETRY), []
     if situation.retry_at is not None and now.mono >= situation.retry_at and not situation.preparing:
         if isinstance(terms.decision, Spent):
-            return park(situation, now, situation.body, f"{situation.cause}; {terms.decision.text}"), []
+            return park(situation, now, situation.body, f"{terms.decision.text}: {situation.cause}"), []
         return msgspec.structs.replace(situation, preparing=True, retry_at=None), [Command.PREPARE]
     return situation, []

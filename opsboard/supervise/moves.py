@@ -13,12 +13,9 @@ from opsboard.supervise.situation import SERVING, Body, Command, Exited, Situati
 
 ROOM_AGAIN_S = 15.0
 """How often it is looked whether what is in the way of a start has gone."""
-_UNPARK = "nothing more happens by itself; `opsboard engine start` un-parks it"
-_BY_HAND = {
-    Body.LEFT: "; a stop or a start ends what still runs",
-    Body.ALIVE: "; its processes still run: stop or restart it, or wait longer",
-}
-"""What a person can do about an engine that failed and that nobody restarts."""
+
+FOR_ROOM = "waits for room: "
+"""Begins what is said of an engine that is not started, nor counted, until something outside has gone."""
 
 Move = tuple[Situation, list[Command]]
 
@@ -79,7 +76,7 @@ def serve(situation: Situation, now: Now) -> Situation:
     """Be in service, or beside it when an operator wants that or there is a doubt."""
     why = situation.doubt
     if situation.drained and why is None:
-        why = "out of service by hand; `opsboard engine undrain` brings it back"
+        why = "out of service by hand"
     state = EngineState.READY if why is None else EngineState.DRAINING
     serves = now.mono if situation.served_from is None else situation.served_from
     return msgspec.structs.replace(to(situation, now, state, Body.ALIVE, why), automatic=False, served_from=serves)
@@ -89,11 +86,11 @@ def fail(situation: Situation, now: Now, terms: Terms, body: Body, message: str,
     """Be what a failure makes of it: left as it is, waiting for room, tried again later, or parked."""
     situation = because(situation, message)
     if not situation.wanted or terms.restart == "never":
-        return to(situation, now, EngineState.FAILED, body, message + _BY_HAND.get(body, ""))
+        return to(situation, now, EngineState.FAILED, body, message)
     if verdict is FatalVerdict.PARK:
         return park(situation, now, body, message)
     if verdict is FatalVerdict.WAIT:
-        return wait(situation, now, terms, body, message, seconds=ROOM_AGAIN_S)
+        return wait(situation, now, terms, body, f"{FOR_ROOM}{message}", seconds=ROOM_AGAIN_S)
     return retry(situation, now, terms, body, message)
 
 
@@ -101,7 +98,7 @@ def retry(situation: Situation, now: Now, terms: Terms, body: Body, message: str
     """Be restarted by ourselves after a pause, if the budgets allow it."""
     decision = terms.decision
     if isinstance(decision, Spent):
-        return park(situation, now, body, f"{message}; {decision.text}")
+        return park(situation, now, body, f"{decision.text}: {message}")
     return wait(situation, now, terms, body, f"{message}; {decision.text}", seconds=decision.wait_s)
 
 
@@ -116,8 +113,23 @@ def wait(situation: Situation, now: Now, terms: Terms, body: Body, message: str,
 
 def park(situation: Situation, now: Now, body: Body, why: str) -> Situation:
     """Leave it to a person."""
-    parked = to(because(situation, why), now, EngineState.PARKED, body, f"{why} ({_UNPARK})")
+    parked = to(because(situation, why), now, EngineState.PARKED, body, why)
     return msgspec.structs.replace(parked, automatic=True)
+
+
+def hint(engine: str, situation: Situation) -> str | None:
+    """Say what a person can do about an engine that stays as it is by itself; None where nothing is to be done."""
+    match situation.state, situation.body:
+        case EngineState.PARKED, _:
+            return f"nothing more happens by itself: `opsboard engine start {engine}` un-parks it"
+        case EngineState.FAILED, Body.LEFT:
+            return f"`opsboard engine stop {engine}`, or a start, ends what still runs"
+        case EngineState.FAILED, Body.ALIVE:
+            return f"its processes still run: `opsboard engine restart {engine}`, or wait longer"
+        case EngineState.DRAINING, _ if situation.drain_by is None:
+            then = "brings it back" if situation.doubt is None else "takes the new answer as the golden one"
+            return f"`opsboard engine undrain {engine}` {then}"
+    return None
 
 
 def describe(event: Exited) -> str:

@@ -132,7 +132,7 @@ class Supervisor:
                 await self._of(name).begun()
                 life = self.life(name)
                 if not self._of(name).sound:
-                    raise SuperviseError(f"{name} is {life.state.value}: {life.message or 'no reason known'}")
+                    raise SuperviseError(f"{name} is {life.state.word}: {life.message or 'no reason known'}")
             except (SuperviseError, Conflict, NotFound) as error:
                 for other in waiting:
                     text = f"not restarted: the rolling restart stopped at {name}: {error.message}"
@@ -149,7 +149,7 @@ class Supervisor:
         """
         keeper = self._of(name)
         if keeper.view.state is not EngineState.READY:
-            raise Conflict(f"{name} is {keeper.view.state.value}: only what serves is restarted by age")
+            raise Conflict(f"{name} is {keeper.view.state.word}: only what serves is restarted by age")
         self._refuse_the_last(keeper, "it is tried again")
         await keeper.rehearse()
         await keeper.renew(reason)
@@ -158,7 +158,7 @@ class Supervisor:
         """Take an engine out of service; it goes on with what is under way. Raises NotFound, Conflict."""
         keeper = self._of(name)
         if keeper.view.state not in _RUNNING:
-            raise Conflict(f"{name} is {keeper.view.state.value}: only an engine that serves can be drained")
+            raise Conflict(f"{name} is {keeper.view.state.word}: only an engine that serves can be drained")
         if not now:
             self._refuse_the_last(keeper, f"opsboard engine drain {name} --now")
         keeper.wish(situation.Drain(reason), reason)
@@ -167,7 +167,7 @@ class Supervisor:
         """Bring an engine back into service, or call off a restart that still drains. Raises NotFound, Conflict."""
         keeper = self._of(name)
         if keeper.view.state not in _RUNNING:
-            raise Conflict(f"{name} is {keeper.view.state.value}: there is nothing to bring back")
+            raise Conflict(f"{name} is {keeper.view.state.word}: there is nothing to bring back")
         keeper.wish(situation.Undrain(reason), reason)
 
     def finding(self, change: FindingChange) -> None:
@@ -219,7 +219,7 @@ class Supervisor:
         """Let go of an engine; what runs of it runs on. Raises NotFound, Conflict while something is under way."""
         keeper = self._of(name)
         if keeper.busy:
-            raise Conflict(f"{name} is {keeper.view.state.value}", hint="wait until that is over")
+            raise Conflict(f"{name} is {keeper.view.state.word}", hint="wait until that is over")
         self._task(self._keepers.pop(name).close())
 
     def life(self, name: str) -> LifeView:

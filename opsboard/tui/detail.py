@@ -11,7 +11,7 @@ from opsboard.tui.anatomy import anatomy
 from opsboard.tui.bars import bar
 from opsboard.tui.charts import CHARTS, chart
 from opsboard.tui.columns import kv_style, state_key
-from opsboard.tui.focus import title, trouble, warning
+from opsboard.tui.focus import notice, title
 from opsboard.tui.header import STATE_STYLES
 from opsboard.tui.history import RECENT, Range
 from opsboard.tui.latency import latencies, rows
@@ -75,8 +75,7 @@ def _engine(view: View, name: str) -> Engine | None:
 def _head(engine: Engine, view: View, own: EngineView, width: int) -> list[Line]:
     """Return who it is, what it does, what is wrong with it, and the looks there are."""
     head = [_who(engine, view, width), _doing(engine, view, width), _tabs(own, view, width)]
-    said = trouble(engine, view)
-    return head + (warning(said, width, 3) if said else [])
+    return head + notice(engine, view, width, 3)
 
 
 def _old(engine: Engine, view: View) -> bool:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from opsboard.core.text import sanitise_line
-from opsboard.core.waiting import told
+from opsboard.core.waiting import waiting
 from opsboard.core.wire import Engine
 from opsboard.tui import format as fmt
 from opsboard.tui.charts import CHARTS, Chart, chart
@@ -73,7 +73,7 @@ def title(engine: Engine, view: View) -> list[Span]:
 
 
 def trouble(engine: Engine, view: View) -> str | None:
-    """Return in one sentence what is wrong with the reading of an engine, if anything is."""
+    """Return in one sentence what is wrong with an engine or its reading, if anything is."""
     interval = view.status.daemon.interval_s if view.status else 1.0
     old = reading_is_old(engine, interval)
     if engine.reading.error and (old or engine.reading.outcome == "FAILED"):
@@ -83,7 +83,19 @@ def trouble(engine: Engine, view: View) -> str | None:
         return f"numbers are {fmt.age(engine.reading.age_s)} old"
     if engine.restarted:
         return "just restarted: rates are withheld until there are two readings of this life"
-    return told(engine, view.status.time if view.status else 0.0) or None
+    return waiting(engine, view.status.time if view.status else 0.0) or None
+
+
+def notice(engine: Engine, view: View, width: int, most: int) -> list[Line]:
+    """Return what is wrong with an engine, over at most ``most`` lines; of several the last says what to do."""
+    said = trouble(engine, view)
+    if not said:
+        return []
+    if not engine.hint:
+        return warning(said, width, most)
+    if most == 1 or width_of(f" {said} ({engine.hint})") < width:
+        return warning(f"{said} ({engine.hint})", width, most)
+    return [*warning(said, width, most - 1), *warning(engine.hint, width, 1)]
 
 
 def warning(text: str, width: int, most: int) -> list[Line]:
@@ -102,12 +114,10 @@ def focus(view: View, width: int, height: int) -> list[Line]:
     if engine is None or height < 2:
         return []
     lines = [rule(title(engine, view), width, view.glyphs.horizontal)]
-    said = trouble(engine, view)
     rows = height - 1
-    if said:
-        idle = engine.state in ("failed", "parked", "backing_off", "unreachable")
-        lines += warning(said, width, min(4, rows) if idle else 1)
-        rows = height - len(lines)
+    idle = engine.state in ("failed", "parked", "backing_off", "unreachable", "draining")
+    lines += notice(engine, view, width, min(4, rows) if idle else 1)
+    rows = height - len(lines)
     lines += pairs(facts(engine), width, rows)
     if view.stale:
         lines[1:] = [dimmed(line) for line in lines[1:]]

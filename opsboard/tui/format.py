@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from datetime import datetime, tzinfo
 
+from opsboard.core.model import state_word as in_full
+
 UNKNOWN = "--"
 
 
@@ -159,4 +161,4 @@ def state_word(state: str, *, short: bool) -> str:
     """Return the word of CONTRACT for a state; the ``short`` ones have at most eight letters."""
     if short:
         return {"backing_off": "backoff", "unreachable": "unreach."}.get(state, state)
-    return state.replace("_", " ")
+    return in_full(state)

@@ -13,6 +13,9 @@ from opsboard.tui.header import STATE_STYLES
 from opsboard.tui.spans import Line, Span, clip, dimmed, fit, width_of
 from opsboard.tui.view import Order, View, reading_is_old
 
+_EXITED = "exited by itself with code "
+"""What supervision says of most ends: a narrow row has better use for its cells."""
+
 
 def filtered(engines: Sequence[Engine], text: str) -> list[Engine]:
     """Return the engines with every word of ``text`` in name, model, kind or state, none that follows a ``!``."""
@@ -140,6 +143,7 @@ def _instead_of_numbers(engine: Engine, view: View, *, wide: bool) -> list[Span]
         told = (
             code is None or (code == 0 and state == "stopped") or f"code {code}" in text or (code < 0 and "SIG" in text)
         )
+        text = text if wide else text.replace(_EXITED, "exit ", 1)
         spans = [
             Span("" if told else f"exit {code}  ", style),
             Span(f"{due}  " if due else "", style),

@@ -73,7 +73,7 @@ def test_a_command_that_cannot_work_is_parked_at_once(house: House, name: str, q
     assert engine.message is not None
     assert "“" in engine.message
     assert quoted in engine.message
-    assert "`opsboard engine start` un-parks it" in engine.message
+    assert f"`opsboard engine start {engine.name}` un-parks it" in (engine.hint or "")
     measured(f"{name}: parked {(engine.state_since or 0.0) - asked:.1f} s after the start: {engine.message}")
 
     again = house.client.status().time + 3 * INTERVAL_S

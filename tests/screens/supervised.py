@@ -24,15 +24,16 @@ BACKING_OFF = failed(
     state="backing_off",
     state_since=T0 - 4,
     until=T0 + 7.4,
-    message=f"2 of 5 restarts within an hour: {OUT_OF_MEMORY}",
+    message=f"{OUT_OF_MEMORY}; restart 2 of 5 within 60 min",
 )
 PARKED = failed(
     3,
     state="parked",
     state_since=T0 - 7300,
     exit_code=2,
-    message="bad flag: “unrecognized arguments: --max-modle-len” (nothing more happens by itself; "
-    "`opsboard engine start` un-parks it)",
+    message="exited by itself with code 2: “vllm: error: unrecognized arguments: --max-modle-len 32768” (a flag or "
+    "value that this version does not take: see `vllm serve --help=all`; an upgrade may have renamed it)",
+    hint="nothing more happens by itself: `opsboard engine start mixtral` un-parks it",
 )
 STOPPING = engine(4, state="stopping", state_since=T0 - 3, generation_tokens_per_s=0.0)
 ASLEEP = engine(5, state="asleep", generation_tokens_per_s=0.0, running=0.0, waiting=0.0)
@@ -59,7 +60,7 @@ def _moved(dt: float, state: EngineState, reason: str | None = None, message: st
 TIMELINE = (
     _moved(90_000, EngineState.STARTING, "autostart"),
     _moved(89_900, EngineState.READY),
-    _moved(3_700, EngineState.BACKING_OFF, None, f"1 of 5 restarts within an hour: {OUT_OF_MEMORY}"),
+    _moved(3_700, EngineState.BACKING_OFF, None, f"{OUT_OF_MEMORY}; restart 1 of 5 within 60 min"),
     _moved(3_696, EngineState.STARTING, "automatic restart 1 of 5 within an hour"),
     _moved(3_600, EngineState.READY),
     _moved(61.2, EngineState.DRAINING, "restart asked by uid 1000 (pid 4711): new weights"),

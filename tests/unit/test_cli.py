@@ -219,7 +219,7 @@ def test_what_an_engine_waits_for_and_its_routes_are_told(
     assert run("status") == 0
     said = capsys.readouterr().out
     assert "  a: tries again in 8 s; restart 2 of 5: exit 1" in said
-    assert "route chat: nobody serves it: a backing_off" in said
+    assert "route chat: nobody serves it: a backing off" in said
     assert run("engine", "list") == 0
     assert "tries again in 8 s; restart 2 of 5: exit 1" in capsys.readouterr().out
     assert run("engine", "list", "--json") == 0

@@ -9,6 +9,7 @@ from opsboard.core.model import EngineState
 from opsboard.supervise import machine
 from opsboard.supervise.adopting import adopt
 from opsboard.supervise.budget import Allowed
+from opsboard.supervise.moves import hint
 from opsboard.supervise.situation import (
     Body,
     Command,
@@ -49,16 +50,16 @@ READY = after(Ready(), situation=UP)
         (Exited(code=-9), "killed by SIGKILL"),
         (Exited(code=-99), "killed by signal 99"),
         (Exited(), "ended while nobody watched, exit status unknown"),
-        (
-            Exited(code=-9, left=(7, 8)),
-            "killed by SIGKILL; still running: pid 7, pid 8; a stop or a start ends what still runs",
-        ),
+        (Exited(code=-9, left=(7, 8)), "killed by SIGKILL; still running: pid 7, pid 8"),
     ],
 )
 def test_an_end_that_nobody_asked_for(event: Exited, message: str) -> None:
     situation = after(event, situation=READY)
     assert (situation.state, situation.message, situation.exit_code) == (EngineState.FAILED, message, event.code)
     assert situation.body is (Body.LEFT if event.left else Body.NOTHING)
+    assert hint("a", situation) == (
+        "`opsboard engine stop a`, or a start, ends what still runs" if event.left else None
+    )
 
 
 def test_what_is_restarted_by_itself_asks_nothing_of_a_person_and_tells_the_cause_first() -> None:
@@ -95,7 +96,8 @@ def test_a_deadline_passes_once_and_late_is_not_never() -> None:
     assert situation.state is EngineState.STARTING
     situation, _ = machine.step(UP, Tick(), clock.advance(1))
     assert situation.state is EngineState.FAILED
-    assert (situation.message or "").startswith("not ready after 900 s; its processes still run")
+    assert situation.message == "not ready after 900 s"
+    assert "its processes still run: `opsboard engine restart a`" in (hint("a", situation) or "")
     assert after(Ready(), situation=situation).state is EngineState.READY
     assert after(Stop(), situation=situation).state is EngineState.STOPPING
 

@@ -9,6 +9,7 @@ from opsboard.core.model import EngineState, FatalVerdict
 from opsboard.supervise import machine
 from opsboard.supervise.adopting import adopt
 from opsboard.supervise.budget import Allowed, Spent
+from opsboard.supervise.moves import hint
 from opsboard.supervise.situation import (
     Accused,
     Answers,
@@ -126,7 +127,8 @@ def test_an_end_by_another_hand(restart: str, state: str) -> None:
 
 def test_parked_stays_parked_whatever_happens_to_it() -> None:
     assert (PARKED_ALIVE.state, PARKED_ALIVE.body) == (EngineState.PARKED, Body.ALIVE)
-    assert "restarted 5 times" in (PARKED_ALIVE.message or "")
+    assert PARKED_ALIVE.message == "restarted 5 times: stall: no step", "first why it is left alone"
+    assert "`opsboard engine start a` un-parks it" in (hint("a", PARKED_ALIVE) or "")
     for event in (CRASH, Exited(code=1, left=(7,)), Tick(), Accused(cause="again"), Unproven("no token"), Prepared()):
         situation, commands = machine.step(PARKED_ALIVE, event, LATER, TERMS)
         assert (situation.state, commands) == (EngineState.PARKED, [])

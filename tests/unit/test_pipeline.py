@@ -23,6 +23,7 @@ from opsboard.core.model import (
     ProcessReading,
     ProcessView,
     Severity,
+    Transition,
 )
 from opsboard.daemon.pipeline import Effects, EngineSpec, PipelineState, SelfReading, feed
 
@@ -197,6 +198,25 @@ def test_a_supervised_engine_is_what_supervision_says() -> None:
     crashed = line.feed(life(EngineState.FAILED, t + 12, message="exited by itself with code 1"))
     assert said(crashed) == [("failed", Severity.ERROR, "stopping → failed: exited by itself with code 1")]
     assert line.state.engines["a"].state_since == t + 12
+
+
+@pytest.mark.parametrize("state", [EngineState.STOPPED, EngineState.PARKED, EngineState.READY])
+def test_what_lasts_has_lasted_since_an_earlier_daemon_wrote_it_down(state: EngineState) -> None:
+    line = Line(SUPERVISED)
+    t = line.clock.now().wall
+    line.state.recall([Transition(t=t - 500, engine="a", state=state), Transition(t=t, engine="gone", state=state)])
+    line.feed(life(state, t))
+    track = line.state.engines["a"]
+    assert track.state_since == (t if state is EngineState.READY else t - 500), "one that is ready may be another life"
+    line.feed(life(EngineState.STARTING, t + 1), life(state, t + 2))
+    assert track.state_since == t + 2
+
+
+def test_what_a_person_can_do_follows_what_is_said() -> None:
+    line = Line(SUPERVISED)
+    parked = msgspec.structs.replace(life(EngineState.PARKED, 1.0, message="bad flag"), hint="start it")
+    assert said(line.feed(life(EngineState.READY, 0.0), parked))[-1][2] == "ready → parked: bad flag (start it)"
+    assert line.state.engines["a"].hint == "start it"
 
 
 def test_who_does_not_answer_is_told_for_that_and_not_for_an_older_note() -> None:
