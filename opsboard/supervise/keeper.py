@@ -65,6 +65,8 @@ class Keeper:
         self.log_path = directory / bundle.LOG
         self.error: SuperviseError | None = None
         """Why the last launch failed, None when it did not."""
+        self.looked = asyncio.Event()
+        """Set when it has been looked for: no wish may come before."""
         self._directory = directory
         self._world = world
         self._situation = Situation(since=world.clock.now().wall)
@@ -89,6 +91,11 @@ class Keeper:
     def body(self) -> Body:
         """What there is of the engine."""
         return self._situation.body
+
+    @property
+    def unsure(self) -> bool:
+        """True when it may run, and could not be looked at so far."""
+        return self.body is Body.LEFT and self._life is None
 
     @property
     def busy(self) -> bool:
@@ -149,11 +156,21 @@ class Keeper:
 
         Starts it when it is not there, is to start by itself, and no operator stopped it.
         """
+        try:
+            await self._adopt(wish)
+        finally:
+            self.looked.set()
+
+    async def _adopt(self, wish: Wish | None) -> None:
+        before = self._situation
         remains, there, notes = await self._take_stock()
         wanted = (True if self.spec.autostart else None) if wish is None else wish == "up"
         if remains is not None and remains.again is not None:
             wanted = remains.again
         last_seconds = await self._world.last_phases(self.spec.name) if there.alive and not there.was_ready else None
+        if self._situation is not before:
+            self._come_too_late(remains)
+            return
         self._reason = "goes on with what was asked before the daemon restarted"
         now = self._world.clock.now()
         situation, commands = adopt(
@@ -173,6 +190,12 @@ class Keeper:
         elif self.spec.autostart and wish != "down" and situation.state is EngineState.STOPPED:
             self._reason = "autostart"
             self.apply(Start(self._reason))
+
+    def _come_too_late(self, remains: Remains | None) -> None:
+        """Leave it to the stop that came while we looked, and write down what that is to end."""
+        if self._instance is None:
+            self._know(remains)
+            self._take(self._situation, [])
 
     def wish(self, event: Wished, reason: str) -> None:
         """Decide what a wish means and remember it. Returns before anything is done; :meth:`settled` waits."""
@@ -405,7 +428,7 @@ class Keeper:
 
     async def _adopt_later(self, wish: Wish | None) -> None:
         await asyncio.sleep(ADOPT_AGAIN_S)
-        if self.body is Body.LEFT and self._life is None:
+        if self.unsure:
             await self.adopt(wish)
 
     # --- time, and what people see of it ---
@@ -441,7 +464,8 @@ class Keeper:
     async def _take_stock(self) -> tuple[Remains | None, Found, Notes]:
         try:
             remains = await examine_within(self._directory, ADOPT_S)
-            notes = await asyncio.to_thread(self._chronicle.read)
+            async with asyncio.timeout(ADOPT_S):
+                notes = await asyncio.to_thread(self._chronicle.read)
         except TimeoutError:
             return None, Found(unsure=f"could not be looked at within {ADOPT_S:g} s; looking again"), Notes()
         except OSError as error:

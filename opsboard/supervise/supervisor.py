@@ -86,7 +86,7 @@ class Supervisor:
             NotFound: no such engine.
             SuperviseError: it could not be started, and why; not when opsboard tries again by itself.
         """
-        keeper = self._of(name)
+        keeper = await self._known(name)
         life = keeper.view
         if keeper.body is Body.ALIVE and life.state is EngineState.FAILED:
             raise SuperviseError(f"{name} still runs as pid {life.pid}", hint=f"opsboard engine restart {name}")
@@ -95,7 +95,7 @@ class Supervisor:
 
     async def stop(self, name: str, reason: str) -> None:
         """Stop an engine; return when no process of it is left. Raises NotFound."""
-        keeper = self._of(name)
+        keeper = await self._known(name, surely=False)
         keeper.wish(situation.Stop(reason), reason)
         await keeper.settled()
 
@@ -106,7 +106,7 @@ class Supervisor:
         when nobody else serves what it serves; ``now`` ends what is under way, too. Raises as :meth:`start`, and
         Conflict.
         """
-        keeper = self._of(name)
+        keeper = await self._known(name)
         if not now:
             self._refuse_the_last(keeper, f"opsboard engine restart {name} --now")
         if keeper.body is Body.ALIVE:
@@ -156,7 +156,7 @@ class Supervisor:
 
     async def drain(self, name: str, reason: str, *, now: bool = False) -> None:
         """Take an engine out of service; it goes on with what is under way. Raises NotFound, Conflict."""
-        keeper = self._of(name)
+        keeper = await self._known(name, surely=False)
         if keeper.view.state not in _RUNNING:
             raise Conflict(f"{name} is {keeper.view.state.word}: only an engine that serves can be drained")
         if not now:
@@ -165,7 +165,7 @@ class Supervisor:
 
     async def undrain(self, name: str, reason: str) -> None:
         """Bring an engine back into service, or call off a restart that still drains. Raises NotFound, Conflict."""
-        keeper = self._of(name)
+        keeper = await self._known(name, surely=False)
         if keeper.view.state not in _RUNNING:
             raise Conflict(f"{name} is {keeper.view.state.word}: there is nothing to bring back")
         keeper.wish(situation.Undrain(reason), reason)
@@ -263,6 +263,15 @@ class Supervisor:
 
     def _keeper(self, spec: LaunchSpec) -> Keeper:
         return Keeper(spec, self._engines / spec.name, self._world)
+
+    async def _known(self, name: str, *, surely: bool = True) -> Keeper:
+        """Return who has an engine when that has been looked for. Raises NotFound, and Conflict: not ``surely`` so."""
+        keeper = self._of(name)
+        await keeper.looked.wait()
+        if surely and keeper.unsure:
+            text = f"{name} may run, nobody knows: {keeper.view.message}"
+            raise Conflict(text, hint=f"wait, or `opsboard engine stop {name}` ends what there is")
+        return keeper
 
     def _of(self, name: str) -> Keeper:
         try:

@@ -1,0 +1,86 @@
+"""Wishes that come while it is not known yet what there is of an engine."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from opsboard.core.errors import Conflict
+from opsboard.core.model import EngineState
+from opsboard.supervise import keeper
+from opsboard.supervise.adopt import examine_within
+from tests.support.waiting import wait_until_async
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from opsboard.supervise.adopt import Remains
+    from tests.support.herd import Herd
+
+
+class Looks:
+    """Each look at a bundle waits for a word when it is done; the first ``blind`` of them see nothing."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, blind: int = 0) -> None:
+        self.waiting = 0
+        self.go_on = asyncio.Event()
+        self._blind = blind
+        monkeypatch.setattr(keeper, "examine_within", self._late)
+        monkeypatch.setattr(keeper, "ADOPT_AGAIN_S", 0.05)
+
+    async def _late(self, directory: Path, budget_s: float) -> Remains | None:
+        if self._blind:
+            self._blind -= 1
+            raise TimeoutError
+        found = await examine_within(directory, budget_s)
+        self.waiting += 1
+        await self.go_on.wait()
+        return found
+
+
+def test_a_start_during_the_first_look_makes_no_second_life(herd: Herd, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        looks = Looks(monkeypatch)
+        supervisor = herd.supervisor()
+        await supervisor.adopt_all()
+        supervisor.apply([herd.spec("a", "idle", autostart=True)])
+        start = asyncio.create_task(supervisor.start("a", "by hand"))
+        await wait_until_async(lambda: looks.waiting == 1)
+        assert supervisor.life("a").state is EngineState.STOPPED
+        looks.go_on.set()
+        await start
+        await wait_until_async(lambda: "up\n" in herd.log("a"))
+        await supervisor.close()
+
+    asyncio.run(story())
+    assert len(herd.births("a")) == 1
+
+
+def test_a_stop_counts_more_than_what_an_older_look_saw(herd: Herd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing that may run is started or restarted: that would end it."""
+    asyncio.run(herd.launch(herd.spec("a", "idle")))
+    herd.wait_up("a")
+    herd.wishes["a"] = "up"
+
+    async def story() -> None:
+        looks = Looks(monkeypatch, blind=1)
+        supervisor = herd.supervisor(herd.spec("a", "stubborn", restart="always", stop_timeout_s=0.3))
+        await supervisor.adopt_all()
+        for wish in (supervisor.start, supervisor.restart):
+            with pytest.raises(Conflict, match="a may run, nobody knows: could not be looked at"):
+                await wish("a", "impatient")
+        await wait_until_async(lambda: looks.waiting == 1)
+        assert herd.remains("a").main is not None
+        stop = asyncio.create_task(supervisor.stop("a", "by hand"))
+        await wait_until_async(lambda: supervisor.life("a").state is EngineState.STOPPING)
+        looks.go_on.set()
+        await stop
+        assert supervisor.life("a").state is EngineState.STOPPED
+        assert herd.remains("a").again is False
+        assert "adopted" not in [event.kind for event in herd.events]
+        await supervisor.close()
+
+    asyncio.run(story())
+    assert herd.remains("a").lives is False
