@@ -345,6 +345,8 @@ class LifeView(Record, frozen=True, kw_only=True):
     pid: int | None = None
     pgid: int | None = None
     started: float | None = None
+    url: str | None = None
+    """Where the life that runs listens: the configuration may name another place for the next one."""
     restarts: int = 0
     """Lives begun after the first one since the daemon's records began."""
     phase: str | None = None

@@ -137,4 +137,4 @@ class Canaries:
         if spec is None:
             return None, None
         kind = spec.kind or (track.view.kind if track is not None and track.view is not None else None)
-        return spec.url, dialects().found.get(kind or "")
+        return spec.url if track is None else track.url, dialects().found.get(kind or "")

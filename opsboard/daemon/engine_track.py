@@ -73,7 +73,7 @@ class EngineTrack:
         """``kind`` is the configured one; None means it is recognised from the page."""
         self.name = name
         self.kind = kind
-        self.url = url
+        self.configured_url = url
         self.supervised = supervised
         self.life: LifeView | None = None
         self.last: EngineReading | None = None
@@ -105,6 +105,11 @@ class EngineTrack:
         self._counters: dict[str, CounterTrack] = {}
         self._histograms: dict[str, HistogramTrack] = {}
         self._unread = False
+
+    @property
+    def url(self) -> str | None:
+        """Where it is to be found now: where its life listens, else where it is configured to."""
+        return (self.life.url if self.life is not None else None) or self.configured_url
 
     # --- readings ---------------------------------------------------------------------------------------------------
 
@@ -149,6 +154,10 @@ class EngineTrack:
     def recall(self, before: Transition) -> None:
         """Take in how an earlier daemon left it."""
         self._before = before
+
+    def same_engine(self, other: EngineTrack) -> bool:
+        """Whether both read the same page in the same way; a new address counts from its next life on."""
+        return (self.kind, self.url, self.supervised) == (other.kind, other.url, other.supervised)
 
     def inherit(self, before: EngineTrack) -> None:
         """Take over what supervision knows: an engine lives on when its configuration changes, its numbers do not."""

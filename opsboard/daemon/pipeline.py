@@ -103,21 +103,20 @@ class PipelineState:
 
         The dictionaries stay the same: others hold on to them.
         """
-        old_specs, old = dict(self.specs), dict(self.engines)
+        old = dict(self.engines)
         self.specs.clear()
         self.specs.update({spec.name: spec for spec in specs})
         self.engines.clear()
         for name, spec in self.specs.items():
-            before = old_specs.get(name)
-            same = before is not None and (before.kind, before.url, before.supervised) == (
-                spec.kind, spec.url, spec.supervised,
-            )  # fmt: skip
+            before = old.get(name)
             track = EngineTrack(name, kind=spec.kind, url=spec.url, supervised=spec.supervised)
-            if before is not None and before.supervised and spec.supervised:
-                track.inherit(old[name])
-            self.engines[name] = old[name] if same else track
-            if not same:
+            if before is not None and before.supervised and track.supervised:
+                track.inherit(before)
+            if before is not None and track.same_engine(before):
+                track, before.configured_url = before, spec.url
+            else:
                 self.judging.begin_anew(name)
+            self.engines[name] = track
         self.judging.keep(self.engines)
 
     def recall(self, last: Iterable[Transition]) -> None:

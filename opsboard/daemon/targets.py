@@ -11,9 +11,10 @@ from collectors.process import RoleOf
 from collectors.procfs import argv, stat
 from opsboard.core.clock import Clock
 from opsboard.core.errors import FetchError
-from opsboard.core.model import LifeView
+from opsboard.core.model import EngineReading, LifeView
 from opsboard.core.registry import dialects
 from opsboard.daemon.collecting import EngineTarget
+from opsboard.daemon.engine_track import EngineTrack
 from opsboard.daemon.observed import Listening, Owner
 from opsboard.daemon.pipeline import EngineSpec
 from opsboard.supervise.supervisor import Supervisor
@@ -32,14 +33,40 @@ def engine_targets(
 def _target(
     spec: EngineSpec, url: str, fetcher: Fetcher, supervisor: Supervisor | None, listening: Listening
 ) -> EngineTarget:
-    scraper = EngineScraper(spec.name, url, spec.kind, fetcher)
+    supervised = supervisor if spec.supervised else None
+    life = _no_life if supervised is None else _life(spec.name, supervised)
+    scraper = LifeScraper(lambda place: EngineScraper(spec.name, place, spec.kind, fetcher), url, life)
     return EngineTarget(
         spec.name,
         scraper,
-        pids=_supervised_pids(spec.name, supervisor) if spec.supervised and supervisor else _owner_pid(url, listening),
+        pids=_owner_pid(url, listening) if supervised is None else _supervised_pids(spec.name, supervised),
         role_of=_role_of(scraper),
-        life=_life(spec.name, supervisor) if spec.supervised and supervisor else _no_life,
+        life=life,
     )
+
+
+class LifeScraper:
+    """Reads an engine's page where its present life listens; the configuration may name another place by now."""
+
+    def __init__(self, make: Callable[[str], EngineScraper], url: str, life: Callable[[], LifeView | None]) -> None:
+        """``make(url)`` makes what reads there; ``url`` is where to read while no life tells."""
+        self._make = make
+        self._configured = self._url = url
+        self._life = life
+        self._scraper = make(url)
+
+    @property
+    def kind(self) -> str | None:
+        """The kind that is configured or was recognised; None while nobody knows."""
+        return self._scraper.kind
+
+    async def scrape(self, *, keep_page: bool = False) -> EngineReading:
+        """Return what the page says; never raises for foreign reasons."""
+        life = self._life()
+        url = (life.url if life is not None else None) or self._configured
+        if url != self._url:
+            self._url, self._scraper = url, self._make(url)
+        return await self._scraper.scrape(keep_page=keep_page)
 
 
 def _supervised_pids(name: str, supervisor: Supervisor) -> Callable[[], Awaitable[int | Sequence[int]]]:
@@ -67,7 +94,7 @@ def _no_life() -> None:
     return None
 
 
-def _role_of(scraper: EngineScraper) -> RoleOf:
+def _role_of(scraper: LifeScraper) -> RoleOf:
     """Return roles by the engine's kind, which may be known only after its first page."""
 
     def role(name: str, arguments: Sequence[str]) -> str | None:
@@ -86,11 +113,11 @@ def _is_engine(pid: int) -> bool:
     return line is not None and any(dialect.process_role(line.comm, argv(pid)) for dialect in known)
 
 
-def ready_probe(fetcher: Fetcher, specs: Callable[[], Iterable[EngineSpec]]) -> Callable[[str], Awaitable[bool]]:
+def ready_probe(fetcher: Fetcher, engines: Callable[[], Iterable[EngineTrack]]) -> Callable[[str], Awaitable[bool]]:
     """Return what asks a starting engine whether it serves: its health page answers 2xx."""
 
     async def probe(url: str) -> bool:
-        kind = next((spec.kind for spec in specs() if spec.url == url), None)
+        kind = next((track.kind for track in engines() if track.url == url), None)
         dialect: Dialect | None = dialects().found.get(kind or "")
         try:
             await fetcher.get(url.rstrip("/") + (dialect.health_path if dialect else HEALTH_PATH))

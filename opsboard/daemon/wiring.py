@@ -237,7 +237,7 @@ class Daemon:
             self._options.socket.parent,
             self._clock,
             self._engines.launches(config, gpus),
-            ready_probe=ready_probe(probe, self.state.specs.values),
+            ready_probe=ready_probe(probe, self.state.engines.values),
             on_life=self._flow.life,
             on_event=self._flow.event,
             phase_seconds=self._store.phase_seconds,

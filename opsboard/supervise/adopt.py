@@ -49,6 +49,8 @@ class Remains(Record, frozen=True, kw_only=True):
     shim: Process | None = None
     main: Process | None = None
     others: tuple[Process, ...] = ()
+    url: str | None = None
+    """Where it listens, whatever the configuration says by now."""
     group: int | None = None
     """Process group of the life, which is the main process's pid."""
     ending: bool = False
@@ -94,6 +96,7 @@ def examine(directory: Path, boot: str | None = None) -> Remains | None:
         log_offset=int(identity.get("log_offset", 0)),
         socket=str(identity.get("socket", "")),
         argv_sha256=str(identity.get("argv_sha256", "")),
+        url=str(identity["url"]) if identity.get("url") else None,
         same_boot=same_boot,
         group=process.get("pid"),
         ending=asked,

@@ -126,6 +126,7 @@ class Keeper:
             pid=main.pid if main else None,
             pgid=main.group if main else None,
             started=life.remains.started if life is not None and main else None,
+            url=life.remains.url if life is not None and main else None,
             restarts=self._restarts,
             phase=transaction.CANARY if starting and situation.proving else starting.phase if starting else None,
             progress=starting.progress(now.wall) if starting else None,
@@ -496,7 +497,8 @@ class Keeper:
     def _message(self) -> str | None:
         notes = [self._situation.message]
         if self._life is not None and self.body is Body.ALIVE:
-            same_command = self._life.remains.argv_sha256 == fingerprint(self.spec.command)
-            changed = self._life.spec != self.spec or not same_command
+            remains = self._life.remains
+            same = remains.argv_sha256 == fingerprint(self.spec.command) and remains.url in {None, self.spec.url}
+            changed = self._life.spec != self.spec or not same
             notes += [self._life.note, "its configuration has changed: applies at the next start" if changed else None]
         return sanitise("; ".join(note for note in notes if note)) or None

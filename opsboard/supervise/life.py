@@ -115,7 +115,7 @@ class Life:
     async def _serves(self) -> bool:
         try:
             async with asyncio.timeout(PROBE_DEADLINE_S):
-                return await self._world.ready_probe(self.spec.url)
+                return await self._world.ready_probe(self.remains.url or self.spec.url)
         except Exception as error:  # noqa: BLE001  a probe that fails says: not ready
             log.debug("engine %s: probe failed: %s", self.spec.name, error)
             return False

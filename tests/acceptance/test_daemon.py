@@ -264,8 +264,10 @@ def test_an_engine_is_started_outlives_daemons_and_is_stopped(house: House) -> N
         daemon = house.start()
         assert (house.engine("s").pid, house.engine("s").state) == (pid, "ready")
         assert house.end(daemon, signal.SIGKILL) == -signal.SIGKILL
+        house.write(f'name = "s"\ncommand = {json.dumps(command)}\nurl = "http://127.0.0.1:{free_port()}"')
         house.start()
         assert (house.engine("s").pid, house.engine("s").state) == (pid, "ready")
+        wait_until(lambda: house.is_ready("s"), what="it is read where it listens, not where its next life will")
         wait_until(lambda: any(series.startswith("process/s:") for series in house.client.series()))
         assert any("Application startup complete" in line for line in house.client.logs("s", 500))
         house.write()

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from opsboard.core.model import CanaryOutcome, CanaryReading
+from opsboard.core.clock import SystemClock
+from opsboard.core.model import CanaryOutcome, CanaryReading, EngineState, LifeView
 from opsboard.daemon.canaries import Canaries
-from opsboard.daemon.pipeline import EngineSpec, PipelineState
+from opsboard.daemon.pipeline import EngineSpec, PipelineState, feed
 from opsboard.supervise import golden
 from tests.support.herd import free_port
 from tests.support.sim_process import simulated
@@ -33,6 +34,23 @@ def test_an_engine_of_unknown_kind_is_recognised_by_its_page_and_asked(tmp_path:
     assert (reading.outcome, reading.error) == (CanaryOutcome.OK, None)
     assert reading.output_sha256
     assert reading.version == "0.32.0"
+
+
+def test_a_life_is_asked_where_it_listens(tmp_path: Path) -> None:
+    spec = EngineSpec(name="e", url=f"http://127.0.0.1:{free_port()}", supervised=True)
+
+    async def main(url: str) -> CanaryReading:
+        state = PipelineState("host", [spec])
+        life = LifeView(engine="e", state=EngineState.READY, since=0.0, started=0.0, supervised=True, url=url)
+        feed(state, life, SystemClock().now())
+        canaries = Canaries(state, lambda _: {}, lambda _: None)
+        try:
+            return await canaries.golden("e")
+        finally:
+            await canaries.close()
+
+    with simulated(tmp_path) as sim:
+        assert asyncio.run(main(f"http://127.0.0.1:{sim.port}")).outcome is CanaryOutcome.OK
 
 
 def test_what_has_no_page_is_not_asked(tmp_path: Path) -> None:

@@ -435,3 +435,15 @@ def test_a_supervised_engine_with_a_new_address_still_lives() -> None:
     assert (track.url, track.state, track.message) == ("http://127.0.0.1:2", EngineState.FAILED, "not ready")
     assert track.life is not None
     assert track.life.pid == 7
+
+
+def test_a_life_is_found_where_it_listens_and_the_next_one_where_it_is_configured() -> None:
+    old, new = "http://127.0.0.1:1", "http://127.0.0.1:2"
+    line = Line(EngineSpec(name="a", kind="vllm", url=old, supervised=True))
+    line.feed(msgspec.structs.replace(life(EngineState.READY, 0.0), url=old), ok())
+    track = line.state.engines["a"]
+    line.state.configure([EngineSpec(name="a", kind="vllm", url=new, supervised=True)])
+    assert line.state.engines["a"] is track
+    assert (track.url, track.view) == (old, ok().view)
+    line.feed(life(EngineState.STOPPED, 5.0, started=None))
+    assert track.url == new

@@ -1,0 +1,43 @@
+"""Where an engine is read: where its life listens, whatever the configuration says by now."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from collectors.engine_scrape import EngineScraper
+from opsboard.core.model import EngineReading, EngineState, LifeView, Outcome
+from opsboard.daemon.targets import LifeScraper
+
+CONFIGURED = "http://127.0.0.1:2"
+
+
+class Page:
+    """A scraper that says which address it was made for."""
+
+    def __init__(self, url: str) -> None:
+        self.kind = url
+
+    async def scrape(self, *, keep_page: bool = False) -> EngineReading:
+        return EngineReading(engine="a", outcome=Outcome.OK, error=f"{self.kind} {keep_page}")
+
+
+def test_a_page_is_read_where_the_life_listens() -> None:
+    made: list[str] = []
+    lives: list[LifeView | None] = [None]
+
+    def make(url: str) -> EngineScraper:
+        made.append(url)
+        return cast("EngineScraper", Page(url))
+
+    def read(url: str | None) -> str | None:
+        lives.append(LifeView(engine="a", state=EngineState.READY, since=0.0, supervised=True, url=url))
+        return asyncio.run(scraper.scrape(keep_page=True)).error
+
+    scraper = LifeScraper(make, CONFIGURED, lambda: lives[-1])
+    first = asyncio.run(scraper.scrape(keep_page=True)).error
+    old = "http://127.0.0.1:1"
+    expected = [CONFIGURED, old, old, CONFIGURED, CONFIGURED]
+    assert [first, read(old), read(old), read(None), read(CONFIGURED)] == [f"{url} True" for url in expected]
+    assert scraper.kind == CONFIGURED
+    assert made == [CONFIGURED, old, CONFIGURED], "what was learnt of a page is kept as long as it is that one"
