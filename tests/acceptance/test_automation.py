@@ -374,7 +374,10 @@ async def test_a_start_waits_for_room(herd: Herd) -> None:
     async with supervised(herd, around, spec(herd)) as supervisor:
         await supervisor.start("a", "up")
         life = supervisor.life("a")
-        assert (life.state, life.message) == (EngineState.BACKING_OFF, "GPU 0 has 2 GiB free, 70 GiB are needed")
+        assert (life.state, life.message) == (
+            EngineState.BACKING_OFF,
+            "waits for room: GPU 0 has 2 GiB free, 70 GiB are needed",
+        )
         await wait_until_async(lambda: len([life for life in herd.lives if life.until is not None]) > 1)
         assert (around.restarts, herd.births("a")) == ([], [])
         around.no_room = None
