@@ -20,7 +20,7 @@ from opsboard.supervise.adopting import adopt
 from opsboard.supervise.budget import Spent
 from opsboard.supervise.chronicle import Chronicle
 from opsboard.supervise.inventory import found
-from opsboard.supervise.launch import LaunchSpec, fingerprint, launch, rehearse
+from opsboard.supervise.launch import LaunchSpec, launch, rehearse
 from opsboard.supervise.life import Life
 from opsboard.supervise.memo import Notes
 from opsboard.supervise.moves import hint
@@ -140,10 +140,7 @@ class Keeper:
         )
 
     def processes(self) -> list[int]:
-        """Return the pids of the engine's processes, the main one first; no shim. A new one takes a second to show.
-
-        Raises OSError when who lives cannot be found out.
-        """
+        """Return the pids of the engine's processes, the main one first; a new one takes a second. Raises OSError."""
         if self.body is Body.NOTHING or self._life is None:
             return []
         main = self._life.remains.main
@@ -497,8 +494,5 @@ class Keeper:
     def _message(self) -> str | None:
         notes = [self._situation.message]
         if self._life is not None and self.body is Body.ALIVE:
-            remains = self._life.remains
-            same = remains.argv_sha256 == fingerprint(self.spec.command) and remains.url in {None, self.spec.url}
-            changed = self._life.spec != self.spec or not same
-            notes += [self._life.note, "its configuration has changed: applies at the next start" if changed else None]
+            notes += [self._life.note, self._life.differs_from(self.spec)]
         return sanitise("; ".join(note for note in notes if note)) or None

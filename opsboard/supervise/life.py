@@ -13,7 +13,7 @@ from typing import Protocol
 from opsboard.core.model import Severity
 from opsboard.supervise import bundle
 from opsboard.supervise.adopt import Remains
-from opsboard.supervise.launch import LaunchSpec
+from opsboard.supervise.launch import LaunchSpec, fingerprint
 from opsboard.supervise.processes import Process, gone
 from opsboard.supervise.rotate import rotate
 from opsboard.supervise.situation import Answers, Body, Event, Gone, Tick
@@ -72,6 +72,12 @@ class Life:
         self._crew = Crew(spec.name, world)
         if last_seconds is not None:
             self.start_up = StartUp(self._log, remains.log_offset, last_seconds, remains.started)
+
+    def differs_from(self, spec: LaunchSpec) -> str | None:
+        """Say so when the next life will be another one, as ``spec`` says; None when it will be like this one."""
+        remains = self.remains
+        same = remains.argv_sha256 == fingerprint(spec.command) and remains.url in {None, spec.url}
+        return None if same and self.spec == spec else "its configuration has changed: applies at the next start"
 
     def watch(self) -> None:
         """Begin."""

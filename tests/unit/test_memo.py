@@ -100,7 +100,7 @@ def test_a_daemon_killed_between_two_files_has_lost_no_restart(tmp_path: Path, m
     daemon.hear(*UP, Restart(now=True))
     seen = []
 
-    def looked_at(real: Callable[..., None]) -> Callable[..., None]:
+    def looked_at(real: Callable[..., object]) -> Callable[..., None]:
         def change(*record: object) -> None:
             real(*record)
             seen.append(((daemon.file("stop.json") or {}).get("again"), daemon.notes().launching))
