@@ -17,6 +17,7 @@ from opsboard.core.text import sanitise
 from opsboard.supervise import bundle, errands, golden, machine, transaction
 from opsboard.supervise.adopt import Remains, Roster, examine, examine_within
 from opsboard.supervise.adopting import adopt
+from opsboard.supervise.begun import what_began
 from opsboard.supervise.budget import Spent
 from opsboard.supervise.chronicle import Chronicle
 from opsboard.supervise.inventory import found
@@ -35,6 +36,7 @@ from opsboard.supervise.situation import (
     Launched,
     LaunchFailed,
     Prepared,
+    Ready,
     Restart,
     Situation,
     Start,
@@ -136,7 +138,7 @@ class Keeper:
             cause=None if situation.cause is None else sanitise(situation.cause),
             exit_code=situation.exit_code,
             transaction=self._chronicle.transaction,
-            until=self._wall_of(situation.due),
+            until=self._wall_of(situation.until),
         )
 
     def processes(self) -> list[int]:
@@ -272,7 +274,10 @@ class Keeper:
         self._moved.set()
         if Command.LAUNCH in commands:
             self._instance = str(uuid.uuid4())
-        self._chronicle.follow(situation, self._instance, clears=bool(self._last_pids), sure=sure)
+        try:
+            self._chronicle.follow(situation, self._instance, clears=bool(self._last_pids), sure=sure)
+        except Exception:  # noqa: BLE001  what is to be done is done all the same
+            log.exception("engine %s: this is not written down: %s", self.spec.name, situation)
         for command in commands:
             self._carry_out(command)
         self._set_timer()
@@ -333,7 +338,7 @@ class Keeper:
         except Exception as error:  # noqa: BLE001  as above
             log.exception("engine %s: start failed", spec.name)
             self.error = SuperviseError(f"{type(error).__name__}: {sanitise(str(error))}", permanent=False)
-        remains = await self._look_at_the_launched()
+        remains = await what_began(spec.name, self._directory, failed=self.error is not None)
         self._know(remains)
         if self.error is not None and (remains is None or not remains.lives):
             self._not_launched(self.error)
@@ -354,22 +359,6 @@ class Keeper:
         self.error = error
         self.apply(LaunchFailed(errands.said(error), errands.verdict_of(error, FatalVerdict.RETRY)))
 
-    async def _look_at_the_launched(self) -> Remains | None:
-        """Return what is there after a launch; one that succeeded has left something, however slow the disk is.
-
-        One that failed may have left a shim that is only slow: nothing is known as long as one holds the bundle.
-        """
-        while True:
-            try:
-                remains = await examine_within(self._directory, ADOPT_S)
-            except OSError as error:
-                why = str(error) or "no answer"
-                log.warning("engine %s: cannot see what its start has left: %s", self.spec.name, why)
-            else:
-                if remains is not None or self.error is not None:
-                    return remains
-            await asyncio.sleep(END_AGAIN_S)
-
     def _begin_life(self, spec: LaunchSpec, remains: Remains, last_seconds: Mapping[str, float]) -> None:
         self.error = None
         self._roster.forget()
@@ -386,7 +375,8 @@ class Keeper:
                 await end_life(self._directory, spec.stop_timeout_s, by, self._survived)
                 remains = await asyncio.to_thread(examine, self._directory)
                 break
-            except OSError as error:  # nothing may be started before this has worked
+            except Exception as error:  # noqa: BLE001  nothing may be started before this has worked
+                log.warning("engine %s: cannot be stopped", spec.name, exc_info=not isinstance(error, OSError))
                 self._survived(f"cannot be stopped: {error}")
                 await asyncio.sleep(END_AGAIN_S)
         self._leave_life()
@@ -418,7 +408,12 @@ class Keeper:
     async def _prove(self) -> None:
         assert self._life is not None  # noqa: S101  only what lives is asked
         command = self._life.remains.argv_sha256
-        self.apply(await errands.prove(self.spec.name, self._world, self._directory, command, self._tell_step))
+        try:
+            event = await errands.prove(self.spec.name, self._world, self._directory, command, self._tell_step)
+        except Exception:  # noqa: BLE001  it answers, and what went wrong is ours
+            log.exception("engine %s: what its canary said is not understood", self.spec.name)
+            event = Ready()
+        self.apply(event)
 
     async def _accept(self) -> None:
         if await asyncio.to_thread(golden.accept, self._directory):

@@ -16,10 +16,10 @@ from opsboard.supervise.adopt import Remains
 from opsboard.supervise.launch import LaunchSpec, fingerprint
 from opsboard.supervise.processes import Process, gone
 from opsboard.supervise.rotate import rotate
-from opsboard.supervise.situation import Answers, Body, Event, Gone, Tick
+from opsboard.supervise.situation import Answers, Body, Event, Gone
 from opsboard.supervise.startup import StartUp, last_words
 from opsboard.supervise.watching import all_gone, ended, how_it_ended, record_for_the_shim
-from opsboard.supervise.world import Crew, World, log
+from opsboard.supervise.world import Crew, World, insist, log
 
 LOOK_S = 0.25
 PROBE_S = 0.5
@@ -105,18 +105,23 @@ class Life:
         clock, probed, shown = self._world.clock, float("-inf"), (start_up.phase, 0.0)
         while self._owner.body is Body.ALIVE:
             now = clock.now()
-            start_up.look(now.wall)
+            self._read(start_up)
             if now.mono - probed >= PROBE_S:
                 probed = now.mono
                 if await self._serves():
                     self._has_begun(start_up)
                     return
-                self._owner.apply(Tick())
             seen = (start_up.phase, start_up.progress(now.wall))
             if seen[0] != shown[0] or seen[1] - shown[1] >= _VISIBLE:
                 shown = seen
                 self._owner.publish()
             await asyncio.sleep(LOOK_S)
+
+    def _read(self, start_up: StartUp) -> None:
+        try:
+            start_up.look(self._world.clock.now().wall)
+        except Exception:  # noqa: BLE001  the log only tells, the probe decides
+            log.exception("engine %s: its log is not understood", self.spec.name)
 
     async def _serves(self) -> bool:
         try:
@@ -135,28 +140,33 @@ class Life:
     # --- the end ---
 
     async def _see_it_end(self) -> None:
-        if self.remains.main is not None:
-            await ended(self.remains.main)
+        main = self.remains.main
+        if main is not None:
+            await insist(self.spec.name, lambda: ended(main))
         words = await asyncio.to_thread(self._last_words)
-        self._owner.apply(await how_it_ended(self._directory, words))
+        self._owner.apply(await insist(self.spec.name, lambda: how_it_ended(self._directory, words)))
         if self._owner.body is Body.LEFT:
             await self._wait_for_the_left()
 
     async def _wait_for_the_left(self) -> None:
-        await all_gone(self._directory)
+        await insist(self.spec.name, lambda: all_gone(self._directory))
         if self._owner.body is Body.LEFT:
             self._owner.apply(Gone())
 
     def _last_words(self) -> str | None:
-        if self.start_up is not None:
+        try:
+            if self.start_up is None:
+                return last_words(self._log, self.remains.log_offset)
             self.start_up.look(self._world.clock.now().wall)
             return self.start_up.last_words()
-        return last_words(self._log, self.remains.log_offset)
+        except Exception:  # noqa: BLE001  that it ended is worth more than why
+            log.exception("engine %s: its log is not understood", self.spec.name)
+            return None
 
     # --- the shim ---
 
     async def _see_shim_end(self, shim: Process) -> None:
-        await ended(shim)
+        await insist(self.spec.name, lambda: ended(shim))
         main = self.remains.main
         if self._owner.body is Body.ALIVE and main is not None and not gone(main):
             self._go_on_without_shim()
@@ -176,6 +186,6 @@ class Life:
             try:
                 await asyncio.to_thread(rotate, str(self._log), self.spec.log_bytes, self.spec.log_files)
                 await asyncio.to_thread(record_for_the_shim, self._directory)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001  the engine goes on, and so does this
                 log.warning("engine %s: no shim, and its work cannot be done: %s", self.spec.name, error)
             await asyncio.sleep(WITHOUT_SHIM_S)

@@ -91,9 +91,14 @@ class Situation(Record, frozen=True, kw_only=True):
         return self.served_s if self.served_from is None else mono - self.served_from
 
     @property
+    def until(self) -> float | None:
+        """When it goes on by itself at the latest, monotonic seconds; None: it does not, or it is just starting."""
+        return self.drain_by if self.drain_by is not None else self.retry_at
+
+    @property
     def due(self) -> float | None:
         """When a :class:`Tick` changes something, monotonic seconds; None: it does not."""
-        return self.drain_by if self.drain_by is not None else self.retry_at
+        return self.until if self.ready_by is None else self.ready_by
 
 
 # --- what operators want

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from opsboard.core.clock import Clock
 from opsboard.core.model import CanaryOutcome, CanaryReading, Event, LifeView, Record, Restart, Severity, Transaction
@@ -17,7 +17,9 @@ from opsboard.supervise.ledger import Ledger
 log = logging.getLogger("opsboard.supervise")
 
 Wish = Literal["up", "down"]
+T = TypeVar("T")
 PHASES_DEADLINE_S = 2.0
+AGAIN_S = 1.0
 
 
 async def _no_objection(_spec: LaunchSpec) -> None:
@@ -95,6 +97,16 @@ class World(Record, frozen=True, kw_only=True):
         except Exception as error:  # noqa: BLE001  the progress bar is only rougher without it
             log.warning("engine %s: no record of earlier starts: %s", engine, error)
             return {}
+
+
+async def insist(engine: str, work: Callable[[], Awaitable[T]]) -> T:
+    """Return what ``work`` returns, tried again each time it raises: a machine that waits for an answer must get it."""
+    while True:
+        try:
+            return await work()
+        except Exception:
+            log.exception("engine %s: tried again in %g s", engine, AGAIN_S)
+        await asyncio.sleep(AGAIN_S)
 
 
 class Crew:

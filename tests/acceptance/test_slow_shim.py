@@ -9,7 +9,7 @@ import pytest
 
 from opsboard.core.errors import SuperviseError
 from opsboard.core.model import EngineState
-from opsboard.supervise import keeper, launch
+from opsboard.supervise import begun, launch
 from opsboard.supervise.processes import look
 from tests.support.page_engine import ROOT
 from tests.support.waiting import wait_until_async
@@ -62,7 +62,7 @@ class SlowShim:
 
 @pytest.fixture(autouse=True)
 def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((launch, "START_S"), (keeper, "ADOPT_S"), (keeper, "END_AGAIN_S")):
+    for module, name in ((launch, "START_S"), (begun, "LOOK_S"), (begun, "AGAIN_S")):
         monkeypatch.setattr(module, name, 0.3)
 
 
