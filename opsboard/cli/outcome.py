@@ -30,6 +30,7 @@ _DONE = {
 _KEPT_ASLEEP = ("asleep", "stopped")
 """How a start of a standby ends: one that cannot sleep is stopped."""
 _FAILED = ("failed", "parked")
+_BLIND_HINT = "it is out of service; its page does not tell, or cannot be read: `opsboard status` shows why"
 _POLL_S = 0.25
 _GLANCE_S, _GLANCE_POLL_S = 1.0, 0.05  # a launch answers within 0.1 s
 _WAIT_S = 3600.0  # the engine's own ready_timeout and stop_timeout end the wait long before
@@ -84,7 +85,7 @@ class Asked:
             return False
         match self._kind:
             case "drain":
-                return not engine.running and not engine.waiting
+                return _quiet(engine)
             case "restart":
                 return self._moved(engine) and engine.pid != self._before.engine.pid
             case "start" if engine.state == "stopped":
@@ -100,6 +101,8 @@ class Asked:
         engine, steps = now.engine, self._own_steps(now)
         if steps and steps[-1].outcome == "aborted":
             raise ControlError(f"{self.name}: {self._kind} aborted: {steps[-1].text or 'no reason known'}")
+        if self._kind == "drain" and engine.state == "draining" and _blind(engine):
+            raise ControlError(f"{self.name}: draining, but it is not known what is under way", hint=_BLIND_HINT)
         over = engine.state in _FAILED and (self._moved(engine) or self._kind == "undrain")
         anew = self._kind == "restart" and engine.pid != self._before.engine.pid is not None
         doubted = anew and engine.state == "draining" and not engine.standby
@@ -109,6 +112,8 @@ class Asked:
 
     def _tell_state(self, engine: Engine) -> None:
         more = engine.phase or (engine.message if engine.state == "backing_off" else None)
+        if self._kind == "drain" and engine.state == "draining":
+            more = _under_way(engine)
         line = state_word(engine.state) + ("" if more is None else f": {more}")
         if line != self.said:
             click.echo(f"{self.name}: {line}", err=True)
@@ -135,6 +140,27 @@ class Asked:
         for event in now.events:
             if event.kind == "action_failed" and event not in self._before.events:
                 raise ControlError(f"{self.name}: {event.text}")
+
+
+def _quiet(engine: Engine) -> bool:
+    """Tell whether nothing is under way by a page that was read after it left service."""
+    age_s, since = engine.reading.age_s, engine.state_since
+    if age_s is None or since is None or SystemClock().now().wall - age_s < since:
+        return False
+    return engine.running == 0 and not engine.waiting
+
+
+def _under_way(engine: Engine) -> str | None:
+    """Say what is under way."""
+    if engine.running is None:
+        return "it is not known what is under way"
+    return f"{engine.running:g} running, {engine.waiting or 0:g} waiting"
+
+
+def _blind(engine: Engine) -> bool:
+    """Tell whether its page has not told what is under way for as long as a drain may take."""
+    waited = SystemClock().now().wall - (engine.state_since or 0.0)
+    return engine.running is None and waited > (engine.drain_timeout_s or 0.0)
 
 
 def roll(source: Client, names: Sequence[str], reason: str | None, *, wait: bool, now: bool = False) -> None:

@@ -123,7 +123,7 @@ class Standby:
         async with self._lock(name):
             try:
                 steps = await self._sleeper.wake(name, reason, serves=lambda: not self._sleeps(name))
-            except OpsboardError:
+            except Exception:  # whatever it is: tried again for ever it would be a loop
                 self._change(name, unfinished=False)
                 raise
             if steps is not None:

@@ -205,15 +205,29 @@ def test_a_restart_that_somebody_called_off_is_a_failure() -> None:
 
 
 def test_a_drain_is_done_when_nothing_is_in_flight(capsys: pytest.CaptureFixture[str]) -> None:
-    found = looks("a", "ready", "draining", "draining", "draining")
-    busy = [
-        msgspec.structs.replace(one, engine=msgspec.structs.replace(one.engine, running=n))
-        for one, n in zip(found, (7.0, 7.0, 1.0, 0.0), strict=True)
-    ]
-    source = FakeSource(a=busy)
+    source = FakeSource(a=draining((7.0, 0.0), (0.0, 1e12), (1.0, 0.0), (0.0, 0.0)))
     do(source, "drain")
-    assert source.calls.count("look a") == 4
-    assert capsys.readouterr().out == "a: draining\n"
+    assert source.calls.count("look a") == 4, "a page of before the drain tells nothing"
+    said = capsys.readouterr()
+    assert said.out == "a: draining\n"
+    assert "a: draining: 1 running, 0 waiting" in said.err
+
+
+def test_a_drain_of_which_nobody_knows_what_is_under_way_is_not_done(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ControlError, match="a: draining, but it is not known what is under way"):
+        do(FakeSource(a=draining((7.0, 0.0), (None, 0.0))), "drain")
+    assert not capsys.readouterr().out
+
+
+def draining(*pages: tuple[float | None, float]) -> list[EngineDetail]:
+    """Return an engine that is drained: what is running by each page, and how old that is, in s."""
+    found = looks("a", "ready", *["draining"] * (len(pages) - 1))
+    return [
+        msgspec.structs.replace(
+            one, engine=msgspec.structs.replace(one.engine, running=running, reading=ReadingInfo(age_s=age_s))
+        )
+        for one, (running, age_s) in zip(found, pages, strict=True)
+    ]
 
 
 def test_now_is_handed_on() -> None:

@@ -211,6 +211,40 @@ def test_one_that_cannot_be_asked_serves(tmp_path: Path) -> None:
     assert in_house(main, tmp_path).view.state is READY
 
 
+def test_a_disk_that_keeps_no_answer_keeps_nobody_asleep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_record: object, **_how: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def main(house: House) -> None:
+        await house.standby.sleep("a", "night")
+        monkeypatch.setattr("opsboard.supervise.golden.bundle.write", full)
+        await house.standby.wake("a", "morning")
+        assert house.view.state is READY
+        await asyncio.sleep(5.0)
+        await house.standby.look()
+        await asyncio.sleep(5.0)
+
+    house = in_house(main, tmp_path)
+    assert house.done.count("wake a") == 1
+    said = [(step.name, step.outcome, step.text) for step in house.kept[-1].steps]
+    assert ("canary", "skipped", "its answer cannot be kept: No space left on device") in said
+
+
+def test_steps_are_shown_while_they_go_on(tmp_path: Path) -> None:
+    async def main(house: House) -> None:
+        falls = asyncio.create_task(house.standby.sleep("a", "night"))
+        shown = []
+        while not falls.done():
+            await asyncio.sleep(0.1)
+            going = house.board.engines["a"].transaction
+            shown += [] if going is None else [(going.kind, going.steps[-1].name, going.steps[-1].outcome)]
+        await falls
+        assert ("sleep", "drain", None) in shown
+        assert ("sleep", "sleep", None) in shown
+
+    in_house(main, tmp_path)
+
+
 def test_waking_what_serves_does_nothing_and_says_so(tmp_path: Path) -> None:
     async def main(house: House) -> None:
         await house.standby.wake("a", "morning")
