@@ -52,11 +52,12 @@ from opsboard.daemon.supervising import surroundings
 from opsboard.daemon.targets import engine_targets, ready_probe
 from opsboard.daemon.tasks import TaskBook, on_grid
 from opsboard.daemon.taskset import TaskSet
+from opsboard.daemon.wishes import Wishes
 from opsboard.httpd import Server, refuse_served, serve
 from opsboard.store.retention import StoreLimits
 from opsboard.store.store import Store
 from opsboard.supervise.budget import Budget
-from opsboard.supervise.supervisor import ENGINES, Supervisor, Wish
+from opsboard.supervise.supervisor import ENGINES, Supervisor
 
 log = logging.getLogger("opsboard.daemon")
 
@@ -231,6 +232,8 @@ class Daemon:
         space = GpuRoom(self._gpus, self.state, self._options.state_dir, self._clock)
         asked, others = self._canaries, self._serving_others
         around = surroundings(self.state, self._store, self._clock, space=space, canaries=asked, serving_others=others)
+        wishes = Wishes(self._store.wish, self._flow.tell)
+        ending.push_async_callback(wishes.close)
         budget = Budget()
         self._supervisor = Supervisor(
             self._options.state_dir,
@@ -241,7 +244,7 @@ class Daemon:
             on_life=self._flow.life,
             on_event=self._flow.event,
             phase_seconds=self._store.phase_seconds,
-            on_wish=self._remember_wish,
+            on_wish=wishes.remember,
             wishes=self._engines.wishes(await self._store.wishes()),
             around=around,
             restarts=await self._store.restarts(self._clock.now().wall - budget.window_s),
@@ -281,9 +284,6 @@ class Daemon:
 
     def _key_of(self, name: str) -> Mapping[str, str]:
         return self._engines.key_of(self._loaded.config, name)
-
-    def _remember_wish(self, name: str, wish: Wish) -> None:
-        self._store.wish(name, wish)
 
     def _make_adopting(self, supervisor: Supervisor) -> Adopting:
         joining = Joining(self._engines, self.state, supervisor, lambda: self._loaded.config, self._engines_changed)
