@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from opsboard.core.clock import Clock
-from opsboard.core.model import Transaction
+from opsboard.core.model import Restart, Transaction
 from opsboard.daemon.canaries import Canaries
 from opsboard.daemon.gpu_room import GpuRoom
 from opsboard.daemon.pipeline import PipelineState
@@ -44,6 +44,9 @@ def surroundings(
         track = state.engines.get(name)
         return None if track is None or track.view is None else track.view.version
 
+    def on_taken_back(restart: Restart) -> None:
+        heed(store.take_back(restart))
+
     def on_forgiven(name: str) -> None:
         heed(store.forgive(name))
 
@@ -59,6 +62,7 @@ def surroundings(
         version=version,
         serving_others=serving_others,
         on_restart=store.restart,
+        on_taken_back=on_taken_back,
         on_forgiven=on_forgiven,
         on_transaction=on_transaction,
     )

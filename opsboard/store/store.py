@@ -176,8 +176,12 @@ class Store:
         return await self._ask(lambda connection: supervision.read_restarts(connection, since))
 
     def forgive(self, engine: str) -> Future[None]:
-        """Let what was counted for an engine count for it no more."""
+        """Let what was counted for an engine count no more."""
         return self._change(lambda connection: supervision.forgive(connection, engine))
+
+    def take_back(self, restart: Restart) -> Future[None]:
+        """Let a restart that was not begun count no more."""
+        return self._change(lambda connection: supervision.take_back(connection, restart))
 
     def transaction(self, transaction: Transaction) -> Future[None]:
         """Keep a start or restart that is over."""

@@ -24,6 +24,11 @@ def add_restart(connection: sqlite3.Connection, restart: Restart) -> None:
     )
 
 
+def take_back(connection: sqlite3.Connection, restart: Restart) -> None:
+    """Let a restart that was not begun count no more."""
+    connection.execute("DELETE FROM restarts WHERE engine = ? AND t = ?", (restart.engine, restart.t))
+
+
 def forgive(connection: sqlite3.Connection, engine: str) -> None:
     """Let what was counted for an engine count no more: a person has looked at it."""
     connection.execute("UPDATE restarts SET forgiven = 1 WHERE engine = ? AND forgiven = 0", (engine,))

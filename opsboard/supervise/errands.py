@@ -17,7 +17,7 @@ from opsboard.supervise.budget import Spent
 from opsboard.supervise.golden import Proof
 from opsboard.supervise.launch import LaunchSpec
 from opsboard.supervise.moves import FOR_ROOM
-from opsboard.supervise.situation import Drained, Event, Prepared, Ready, Situation, Unprepared, Unproven
+from opsboard.supervise.situation import Body, Drained, Event, Prepared, Ready, Situation, Unprepared, Unproven
 from opsboard.supervise.transaction import CUT, DIFFERS, FAILED, OK, SKIPPED
 from opsboard.supervise.world import Inflight, World, log
 
@@ -64,22 +64,21 @@ async def clear(world: World, pids: Collection[int], gpus: Sequence[str] | None)
     try:
         async with asyncio.timeout(CLEAR_S + WRITE_S):
             holds = await world.around.cleared(pids, gpus, CLEAR_S)
-    except TimeoutError:
-        holds = f"it could not be found out within {CLEAR_S + WRITE_S:g} s"
+    except TimeoutError:  # where the driver does not answer, that the processes are gone is the proof
+        log.warning("GPU memory of pids %s: the driver did not answer within %g s", list(pids), CLEAR_S + WRITE_S)
+        holds = None
     if holds is not None:
         hint = "the driver may be wedged: see nvidia-smi; a reset of the GPU or of the host may be needed"
         raise SuperviseError(f"GPU memory of its last life is not free: {holds}", hint=hint)
 
 
 async def room(world: World, spec: LaunchSpec) -> None:
-    """Raise SuperviseError when an engine cannot be started now."""
+    """Raise SuperviseError when an engine cannot be started now. What cannot be found out refuses nothing."""
     try:
         async with asyncio.timeout(ROOM_S):
             await world.around.room(spec)
     except TimeoutError:
-        raise SuperviseError(
-            f"it could not be found out within {ROOM_S:g} s whether there is room", permanent=False
-        ) from None
+        log.warning("engine %s: whether there is room could not be found out within %g s", spec.name, ROOM_S)
 
 
 async def prove(engine: str, world: World, directory: Path, command: str, tell: Tell) -> Event:
@@ -116,15 +115,20 @@ def outcome_of(proof: Proof) -> str:
     return FAILED if proof.failed else DIFFERS if proof.doubt else OK if proof.asked else SKIPPED
 
 
+def cause_of(situation: Situation) -> str:
+    """Say why an engine is restarted by itself."""
+    return situation.cause or "restarted by itself"
+
+
 async def prepare(
-    world: World, spec: LaunchSpec, rehearse: Callable[[], Awaitable[None]], *, runs: bool, cause: str, served_s: float
-) -> Event:
+    world: World, spec: LaunchSpec, rehearse: Callable[[], Awaitable[None]], situation: Situation
+) -> Prepared | Unprepared:
     """Find out whether a restart by ourselves can be begun, and count it on the disk."""
     try:
         await rehearse()
-        if not runs:
+        if situation.body is Body.NOTHING:
             await room(world, spec)
-        return await count(world, spec, cause, served_s)
+        return await count(world, spec, situation)
     except NoRoom as error:
         return Unprepared(FOR_ROOM + said(error) if error.verdict is FatalVerdict.WAIT else said(error), error.verdict)
     except SuperviseError as error:
@@ -140,26 +144,49 @@ def waits_anew(before: Situation, event: Event) -> str | None:
     return event.message if event.message.startswith(FOR_ROOM) else None
 
 
-async def count(world: World, spec: LaunchSpec, cause: str, served_s: float) -> Event:
+async def count(world: World, spec: LaunchSpec, situation: Situation) -> Prepared | Unprepared:
     """Count a restart by ourselves, in memory at once and on the disk before this returns.
 
-    ``served_s`` is how long the life before it has served.
+    What is not begun after all is to be taken back.
     """
-    now, gpus = world.clock.now(), spec.gpus or ()
+    now, gpus, cause = world.clock.now(), spec.gpus or (), cause_of(situation)
     if now.mono < world.ledger.not_before:
         return Unprepared("the last daemon did not end in order: automation only looks for a while")
+    if (wedged := world.around.wedged(spec.gpus)) is not None:
+        return Unprepared(f"{wedged}: {cause}", FatalVerdict.PARK)
+    served_s = situation.served(now.mono)
     decision = world.ledger.decide(spec.name, gpus, now.mono, served_s)
     if isinstance(decision, Spent):
         return Unprepared(f"{decision.text}: {cause}", FatalVerdict.PARK)
     restart = Restart(engine=spec.name, t=now.wall, cause=cause, gpus=gpus, served_s=served_s)
-    counted = world.ledger.add(restart, now.mono)
+    world.ledger.add(restart, now.mono)
     try:
         async with asyncio.timeout(WRITE_S):
             await world.around.on_restart(restart)
+    except asyncio.CancelledError:  # something else has become of it
+        take_back(world, restart)
+        raise
     except Exception as error:  # noqa: BLE001  automation does not pass a disk that takes no record of it
-        world.ledger.take_back(counted)
+        take_back(world, restart)
         return Unprepared(f"no restart by itself, it cannot be written down: {sanitise(str(error)) or 'no answer'}")
-    return Prepared()
+    return Prepared(restart)
+
+
+async def planned(world: World, spec: LaunchSpec, situation: Situation, begin: Callable[[], bool]) -> None:
+    """Count a restart and ``begin`` it; what does not begin after all is not counted. Raises SuperviseError then."""
+    outcome = await count(world, spec, situation)
+    if isinstance(outcome, Unprepared):
+        raise SuperviseError(f"{spec.name} is not restarted: {outcome.message}")
+    if not begin():
+        if outcome.restart is not None:
+            take_back(world, outcome.restart)
+        raise SuperviseError(f"{spec.name} is not restarted: it does not serve any more")
+
+
+def take_back(world: World, restart: Restart) -> None:
+    """Let a restart that was counted and not begun count no more."""
+    world.ledger.take_back(restart)
+    world.around.on_taken_back(restart)
 
 
 def said(error: SuperviseError) -> str:

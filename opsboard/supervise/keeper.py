@@ -24,7 +24,7 @@ from opsboard.supervise.inventory import found
 from opsboard.supervise.launch import LaunchSpec, launch, rehearse
 from opsboard.supervise.life import Life
 from opsboard.supervise.memo import Notes
-from opsboard.supervise.moves import hint
+from opsboard.supervise.moves import because, hint
 from opsboard.supervise.processes import gone
 from opsboard.supervise.situation import (
     Accused,
@@ -35,7 +35,6 @@ from opsboard.supervise.situation import (
     Gone,
     Launched,
     LaunchFailed,
-    Prepared,
     Ready,
     Restart,
     Situation,
@@ -82,6 +81,7 @@ class Keeper:
         self._last_pids: tuple[int, ...] = ()
         self._crew = Crew(spec.name, world)
         self._launching: asyncio.Task[None] | None = None
+        self._preparing: asyncio.Task[None] | None = None
         self._proving: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._moved = asyncio.Event()
@@ -102,16 +102,12 @@ class Keeper:
     @property
     def busy(self) -> bool:
         """True while an operator's wish is being carried out: a launch, an end or a drain is out."""
-        situation = self._situation
-        ending = situation.body is Body.ENDING and situation.state is not EngineState.PARKED
-        return ending or situation.body is Body.LAUNCHING or situation.drain_by is not None
+        return self._situation.busy
 
     @property
     def sound(self) -> bool:
         """True when it serves, or would if it had not been taken out of service."""
-        situation = self._situation
-        out = situation.drained and situation.doubt is None and situation.drain_by is None
-        return situation.state is EngineState.READY or (situation.state is EngineState.DRAINING and out)
+        return self._situation.sound
 
     @property
     def view(self) -> LifeView:
@@ -203,7 +199,8 @@ class Keeper:
         if isinstance(event, Start | Restart) and self._situation.state is EngineState.PARKED:
             self._world.ledger.forgive(self.spec.name)
             self._world.around.on_forgiven(self.spec.name)
-        if isinstance(event, Start | Undrain) and self._situation.doubt is not None:
+        doubted = self.body is Body.ALIVE and self._situation.state is EngineState.DRAINING
+        if isinstance(event, Start | Undrain) and doubted and self._situation.doubt is not None:
             self._crew.do(self._accept())
         self.apply(event)
         if isinstance(event, Start | Stop | Restart):
@@ -213,11 +210,13 @@ class Keeper:
         """Restart it because it is time to, drained and counted; raises SuperviseError when that cannot be."""
         if not self._situation.wanted:
             raise SuperviseError(f"{self.spec.name} is not restarted: nobody asked it to run", hint="start it once")
-        outcome = await errands.count(self._world, self.spec, reason, self._served_s())
-        if not isinstance(outcome, Prepared):
-            raise SuperviseError(f"{self.spec.name} is not restarted: {getattr(outcome, 'message', '')}")
-        self._reason = reason
-        self.apply(Accused(cause=reason, planned=True))
+
+        def begin() -> bool:
+            self._reason, before = reason, self._situation
+            self.apply(Accused(cause=reason, planned=True))
+            return self._situation is not before
+
+        await errands.planned(self._world, self.spec, because(self._situation, reason), begin)
 
     async def rehearse(self) -> None:
         """Raise SuperviseError when a new life could not begin now."""
@@ -274,6 +273,9 @@ class Keeper:
         self._moved.set()
         if Command.LAUNCH in commands:
             self._instance = str(uuid.uuid4())
+        if self._preparing is not None and not situation.preparing:  # what comes of it is too late
+            self._preparing.cancel()
+            self._preparing = None
         try:
             self._chronicle.follow(situation, self._instance, clears=bool(self._last_pids), sure=sure)
         except Exception:  # noqa: BLE001  what is to be done is done all the same
@@ -295,7 +297,7 @@ class Keeper:
             case Command.PROVE:
                 self._proving = self._crew.do(self._prove())
             case Command.PREPARE:
-                self._crew.do(self._prepare())
+                self._preparing = self._crew.do(self._prepare())
 
     def _terms(self, now: Now) -> Terms:
         spec, ledger = self.spec, self._world.ledger
@@ -307,9 +309,6 @@ class Keeper:
             decision=spent or ledger.decide(spec.name, spec.gpus or (), now.mono, self._situation.served(now.mono)),
             not_before=ledger.not_before,
         )
-
-    def _served_s(self) -> float:
-        return self._situation.served(self._world.clock.now().mono)
 
     # --- its commands ---
 
@@ -395,14 +394,11 @@ class Keeper:
 
     async def _prepare(self) -> None:
         situation = self._situation
-        runs = situation.body is not Body.NOTHING
-        self._reason = situation.cause or "restarted by itself"
-        served_s = self._served_s()
-        event = await errands.prepare(
-            self._world, self.spec, self._rehearse, runs=runs, cause=self._reason, served_s=served_s
-        )
+        self._reason = errands.cause_of(situation)
+        event = await errands.prepare(self._world, self.spec, self._rehearse, situation)
         if (text := errands.waits_anew(situation, event)) is not None:
             self._world.tell(self.spec.name, "waits", text, Severity.WARNING)
+        self._preparing = None
         self.apply(event)
 
     async def _prove(self) -> None:

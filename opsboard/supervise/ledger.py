@@ -32,28 +32,27 @@ class Ledger:
     ) -> None:
         """Begin with what was written down before. What is dated later than ``now`` is as old as it is young."""
         self._budget = budget
-        self._restarts = [msgspec.structs.replace(one, t=now.mono - abs(now.wall - one.t)) for one in history]
+        self._restarts = [(one, now.mono - abs(now.wall - one.t)) for one in history]
         self.not_before = not_before
         self._jitter = jitter
 
     def decide(self, engine: str, gpus: Collection[str], mono: float, served_s: float = 0.0) -> Decision:
         """Tell whether an engine whose last life has served ``served_s`` may be restarted at ``mono``."""
-        jitter = self._jitter()
-        return decide(self._budget, self._restarts, engine, gpus, served_s=served_s, now=mono, jitter=jitter)
+        jitter, dated = self._jitter(), [msgspec.structs.replace(one, t=at) for one, at in self._restarts]
+        return decide(self._budget, dated, engine, gpus, served_s=served_s, now=mono, jitter=jitter)
 
-    def add(self, restart: Restart, mono: float) -> Restart:
-        """Count a restart, and forget those that no window can hold any more. Returns what :meth:`take_back` takes."""
-        counted = msgspec.structs.replace(restart, t=mono)
+    def add(self, restart: Restart, mono: float) -> None:
+        """Count a restart, and forget those that no window can hold any more."""
         old = mono - self._budget.window_s
-        self._restarts = [one for one in self._restarts if one.t >= old] + [counted]
-        return counted
+        self._restarts = [(one, at) for one, at in self._restarts if at >= old] + [(restart, mono)]
 
-    def take_back(self, counted: Restart) -> None:
+    def take_back(self, restart: Restart) -> None:
         """Forget one that did not happen."""
-        self._restarts = [one for one in self._restarts if one is not counted]
+        self._restarts = [(one, at) for one, at in self._restarts if one is not restart]
 
     def forgive(self, engine: str) -> None:
         """Let what an engine has spent count for nobody any more: a person has looked at it."""
         self._restarts = [
-            msgspec.structs.replace(one, forgiven=True) if one.engine == engine else one for one in self._restarts
+            (msgspec.structs.replace(one, forgiven=True) if one.engine == engine else one, at)
+            for one, at in self._restarts
         ]

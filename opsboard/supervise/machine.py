@@ -124,8 +124,12 @@ def _wish(situation: Situation, event: Start | Stop | Restart, now: Now, terms: 
 
 
 def _service(situation: Situation, event: Drain | Undrain, now: Now) -> Situation:
-    """Take a serving engine out of service, or back; a restart that has ended the old life is past that."""
-    situation = msgspec.structs.replace(situation, drained=isinstance(event, Drain), doubt=None)
+    """Take a serving engine out of service, or back; a restart that has ended the old life is past that.
+
+    A doubt goes only with the word that brings it back.
+    """
+    drained = isinstance(event, Drain)
+    situation = msgspec.structs.replace(situation, drained=drained, doubt=situation.doubt if drained else None)
     if situation.state not in SERVING or (isinstance(event, Drain) and situation.drain_by is not None):
         return situation
     return serve(because(situation, event.reason), now)
@@ -140,7 +144,7 @@ def _accused(situation: Situation, event: Accused, now: Now, terms: Terms) -> Mo
         return situation, []
     draining = situation.drain_by is not None
     if event.planned:
-        if draining or situation.drained or isinstance(terms.decision, Spent):
+        if draining or situation.drained:
             return situation, []
         situation = msgspec.structs.replace(because(situation, event.cause), automatic=True)
         return drain(situation, now, terms.drain_timeout_s)

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Literal
 
 from opsboard.core.model import EngineState, FatalVerdict, Record
+from opsboard.core.model import Restart as Counted
 from opsboard.supervise.budget import Allowed, Decision
 
 SERVING = frozenset({EngineState.READY, EngineState.DRAINING})
@@ -85,6 +86,18 @@ class Situation(Record, frozen=True, kw_only=True):
     """Since when this life serves, monotonic seconds; None: it does not."""
     served_s: float = 0.0
     """How long the life that serves no more has served."""
+
+    @property
+    def busy(self) -> bool:
+        """True while an operator's wish is being carried out: a launch, an end or a drain is out."""
+        ending = self.body is Body.ENDING and self.state is not EngineState.PARKED
+        return ending or self.body is Body.LAUNCHING or self.drain_by is not None
+
+    @property
+    def sound(self) -> bool:
+        """True when it serves, or would if it had not been taken out of service."""
+        out = self.drained and self.doubt is None and self.drain_by is None
+        return self.state is EngineState.READY or (self.state is EngineState.DRAINING and out)
 
     def served(self, mono: float) -> float:
         """Return how long this life, or the last one, has served by ``mono`` (monotonic seconds)."""
@@ -204,6 +217,8 @@ class Accused(Record, frozen=True, kw_only=True):
 
 class Prepared(Record, frozen=True):
     """A PREPARE is done: there is room, and the restart is counted."""
+
+    restart: Counted | None = None
 
 
 class Unprepared(Record, frozen=True):

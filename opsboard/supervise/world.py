@@ -65,6 +65,8 @@ class Surroundings(Record, frozen=True, kw_only=True):
     """What a person must do to one of these GPUs before anything can run on it; None: nothing is known."""
     on_restart: Callable[[Restart], Awaitable[None]] = _unwritten
     """Writes a restart down that nobody asked for; returns when it is on disk, raises when it cannot be."""
+    on_taken_back: Callable[[Restart], None] = lambda _restart: None
+    """Hears that a restart which was written down is not begun: it counts no more."""
     on_forgiven: Callable[[str], None] = lambda _name: None
     """Hears that a person started an engine that was parked: what was counted for it counts no more."""
     on_transaction: Callable[[Transaction], None] = lambda _transaction: None

@@ -133,6 +133,7 @@ class Side:
                 golden=self._golden,
                 inflight=self._inflight,
                 on_restart=self._on_restart,
+                on_taken_back=self._on_taken_back,
                 on_forgiven=self._on_forgiven,
                 on_transaction=self._on_transaction,
             ),
@@ -192,6 +193,9 @@ class Side:
 
     async def _on_restart(self, restart: Restart) -> None:
         await self._store.restart(restart)
+
+    def _on_taken_back(self, restart: Restart) -> None:
+        self._store.take_back(restart)
 
     def _on_forgiven(self, name: str) -> None:
         self._store.forgive(name)

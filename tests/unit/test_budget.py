@@ -148,9 +148,9 @@ def test_a_clock_that_was_set_back_opens_nothing() -> None:
 def test_one_that_could_not_be_written_down_is_taken_back() -> None:
     ledger = ledger_of(*at(1, 2, 3, 4))
     (restart,) = at(0)
-    counted = ledger.add(restart, MONO)
+    ledger.add(restart, MONO)
     assert isinstance(ledger.decide("a", (), MONO), Spent)
-    ledger.take_back(counted)
+    ledger.take_back(restart)
     assert isinstance(ledger.decide("a", (), MONO), Allowed)
 
 

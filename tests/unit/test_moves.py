@@ -31,6 +31,7 @@ from opsboard.supervise.situation import (
     Survived,
     Terms,
     Tick,
+    Undrain,
     Unprepared,
     Unproven,
 )
@@ -178,11 +179,19 @@ def test_automation_only_looks_until_it_may_act() -> None:
     )
 
 
-def test_a_planned_restart_drains_and_never_parks() -> None:
+def test_a_doubt_outlives_being_taken_out_of_service_by_hand() -> None:
+    doubtful = after(Answers(), Ready("its output differs"), situation=UP)
+    drained = after(Drain(), situation=doubtful)
+    assert (drained.state, drained.doubt) == (EngineState.DRAINING, "its output differs")
+    assert after(Undrain(), situation=drained).state is EngineState.READY
+
+
+def test_a_planned_restart_drains() -> None:
     planned = Accused(cause="24 h old", planned=True)
     draining = after(planned, situation=READY)
     assert (draining.state, draining.drain_by, draining.automatic) == (EngineState.DRAINING, NOW.mono + 60.0, True)
-    assert after(planned, terms=SPENT, situation=READY) == READY
+    spent = after(planned, terms=SPENT, situation=READY)
+    assert spent.state is EngineState.DRAINING, "it has been counted: it may be the last one"
     by_hand = Terms(restart="never", drain_timeout_s=60.0)
     assert after(planned, terms=by_hand, situation=READY).state is EngineState.DRAINING, "it was asked for, by age"
     out_of_service = after(Drain(), situation=READY)
