@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterable, Mapping
@@ -76,9 +77,17 @@ class Remains(Record, frozen=True, kw_only=True):
 def examine(directory: Path, boot: str | None = None) -> Remains | None:
     """Return what is there now, None when the bundle holds no life. Reads files and /proc, blocks for milliseconds.
 
-    Raises OSError when it cannot be found out: then nothing may be taken for gone.
+    Raises OSError when it cannot be found out, with EBADMSG when a record is damaged: then nothing may be taken for
+    gone.
     """
-    place = str(directory)
+    try:
+        return _examine(str(directory), boot)
+    except (AttributeError, TypeError, ValueError) as error:
+        why = f"a record in {directory} is damaged, mend or remove it: {error}"
+        raise OSError(errno.EBADMSG, why) from error
+
+
+def _examine(place: str, boot: str | None) -> Remains | None:
     identity = bundle.read(place, bundle.IDENTITY)
     if identity is None or not isinstance(identity.get("instance"), str):
         return None
@@ -98,7 +107,7 @@ def examine(directory: Path, boot: str | None = None) -> Remains | None:
         argv_sha256=str(identity.get("argv_sha256", "")),
         url=str(identity["url"]) if identity.get("url") else None,
         same_boot=same_boot,
-        group=process.get("pid"),
+        group=_number(process.get("pid")),
         ending=asked,
         again=bool(stop.get("again")) if asked else None,
         was_ready=ready.get("instance") == instance,
@@ -116,7 +125,7 @@ def _living(remains: Remains, identity: Mapping[str, Any], status: Mapping[str, 
     """Add who of the recorded processes lives."""
     shim = _alive(identity.get("shim"))
     main = _alive(identity.get("process"))
-    recorded = status.get("processes", ()) if status.get("instance") == remains.instance else ()
+    recorded = processes_of(status) if status.get("instance") == remains.instance else []
     known = [process for record in recorded if (process := _alive(record)) is not None]
     if shim is None:  # nobody keeps the record up to date any more
         table = everybody()
@@ -190,7 +199,7 @@ class Roster:
         status = bundle.read(self._directory, bundle.STATUS)
         self._seen = changed
         if status is not None:
-            self._recorded = status.get("processes", [])
+            self._recorded = processes_of(status)
             self._ever.update(record["pid"] for record in self._recorded if isinstance(record.get("pid"), int))
 
 
@@ -210,6 +219,18 @@ def _alive(record: object) -> Process | None:
     return found if found is not None and found.start_ticks == record.get("start_ticks") else None
 
 
+def _number(value: object) -> int | None:
+    if value is None or isinstance(value, int):
+        return value
+    raise TypeError(f"{value!r} is no number")
+
+
+def processes_of(status: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the processes that a ``status.json`` records; what is no record of one names nobody."""
+    recorded = status.get("processes")
+    return [record for record in recorded if isinstance(record, dict)] if isinstance(recorded, list) else []
+
+
 def _seconds(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
@@ -227,10 +248,10 @@ def _exit(record: dict[str, Any] | None, instance: str) -> Exit | None:
 
 
 def _locked(directory: Path) -> bool:
-    """Tell whether a shim holds the bundle."""
+    """Tell whether a shim holds the bundle. Raises OSError."""
     try:
         lock = os.open(directory / bundle.LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except FileNotFoundError:
         return False
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -455,12 +455,13 @@ class Keeper:
             remains = await examine_within(self._directory, ADOPT_S)
             async with asyncio.timeout(ADOPT_S):
                 notes = await asyncio.to_thread(self._chronicle.read)
+            wall = self._world.clock.now().wall
+            return remains, found(remains, notes, wall, lambda offset: last_words(self.log_path, offset)), notes
         except TimeoutError:
             return None, Found(unsure=f"could not be looked at within {ADOPT_S:g} s; looking again"), Notes()
-        except OSError as error:
-            return None, Found(unsure=f"cannot be looked at: {error.strerror or error}; looking again"), Notes()
-        wall = self._world.clock.now().wall
-        return remains, found(remains, notes, wall, lambda offset: last_words(self.log_path, offset)), notes
+        except Exception as error:  # noqa: BLE001  whatever it is, it may run
+            why = sanitise(getattr(error, "strerror", None) or str(error))
+            return None, Found(unsure=f"cannot be looked at: {why}; looking again"), Notes()
 
     def _know(self, remains: Remains | None) -> None:
         if remains is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from opsboard.core.model import GpuView, Record
 from opsboard.supervise import bundle
-from opsboard.supervise.adopt import Remains, examine
+from opsboard.supervise.adopt import Remains, examine, processes_of
 from opsboard.supervise.processes import Process
 from opsboard.supervise.who import Who, who
 
@@ -73,13 +73,13 @@ def ours(engines: Path) -> Ours:
     for folder in sorted(engines.iterdir()) if engines.is_dir() else ():
         try:
             remains = examine(folder)
-            status = bundle.read(str(folder), bundle.STATUS) or {}
+            recorded = processes_of(bundle.read(str(folder), bundle.STATUS) or {})
         except OSError as error:  # one engine's disk stops no other engine's start
             log.warning("%s: cannot be looked at: %s", folder, error)
             continue
         if remains is None:
             continue
-        left += orphans(folder.name, remains, status.get("processes", ()))
+        left += orphans(folder.name, remains, recorded)
         if remains.main is not None:
             serving[folder.name] = [remains.main.pid, *(process.pid for process in remains.others)]
     return Ours(serving=serving, left=tuple(left))

@@ -16,7 +16,7 @@ from opsboard.supervise.keeper import Keeper
 from opsboard.supervise.launch import LaunchSpec
 from opsboard.supervise.ledger import OBSERVE_S, Ledger
 from opsboard.supervise.situation import Body
-from opsboard.supervise.world import Surroundings, Wish, World
+from opsboard.supervise.world import Surroundings, Wish, World, log
 
 __all__ = ["LaunchSpec", "Supervisor", "Surroundings", "Wish"]
 
@@ -242,7 +242,12 @@ class Supervisor:
         await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
 
     async def _adopt(self, keeper: Keeper) -> None:
-        await keeper.adopt(self._wishes.get(keeper.spec.name))
+        try:
+            await keeper.adopt(self._wishes.get(keeper.spec.name))
+        except Exception as error:  # noqa: BLE001  it must not keep the daemon from the others
+            log.exception("engine %s: cannot be adopted", keeper.spec.name)
+            text = f"cannot be adopted: {type(error).__name__}: {error}"
+            self._world.tell(keeper.spec.name, "supervision_failed", text, Severity.ERROR)
 
     async def _tell_of_strangers(self) -> None:
         """Say so when an engine runs that the configuration does not name any more."""

@@ -9,8 +9,10 @@ import pytest
 
 from opsboard.core.errors import Conflict
 from opsboard.core.model import EngineState
-from opsboard.supervise import keeper
+from opsboard.supervise import bundle, keeper
 from opsboard.supervise.adopt import examine_within
+from opsboard.supervise.orphans import ours
+from opsboard.supervise.processes import boot_id
 from tests.support.waiting import wait_until_async
 
 if TYPE_CHECKING:
@@ -84,3 +86,35 @@ def test_a_stop_counts_more_than_what_an_older_look_saw(herd: Herd, monkeypatch:
 
     asyncio.run(story())
     assert herd.remains("a").lives is False
+
+
+@pytest.mark.parametrize(
+    "damage", [{"life": "x"}, {"process": "x"}, {"process": {"pid": "12"}}, {"started": None}, {"log_offset": []}]
+)
+def test_a_damaged_record_keeps_nobody_else_waiting(
+    herd: Herd, monkeypatch: pytest.MonkeyPatch, damage: dict[str, object]
+) -> None:
+    """Its engine may run: it is not started before somebody has mended that."""
+    monkeypatch.setattr(keeper, "ADOPT_AGAIN_S", 0.05)
+    good = {"instance": "i", "boot_id": boot_id(), "shim": None, "process": None}
+    for name in ("a", "old"):
+        herd.bundle(name).mkdir(parents=True)
+        bundle.write(str(herd.bundle(name)), bundle.IDENTITY, good | damage)
+        bundle.write(str(herd.bundle(name)), bundle.STATUS, {"instance": "i", "processes": ["x"]})
+
+    async def story() -> None:
+        supervisor = herd.supervisor(herd.spec("a", "idle", autostart=True), herd.spec("b", "idle"))
+        await supervisor.adopt_all()
+        assert supervisor.life("b").state is EngineState.STOPPED
+        assert supervisor.life("a").state is EngineState.FAILED
+        assert f"a record in {herd.bundle('a')} is damaged, mend or remove it" in (supervisor.life("a").message or "")
+        with pytest.raises(Conflict, match="a may run, nobody knows"):
+            await supervisor.start("a", "impatient")
+        bundle.write(str(herd.bundle("a")), bundle.IDENTITY, good)
+        await wait_until_async(lambda: "damaged" not in (supervisor.life("a").message or ""))
+        assert ours(herd.bundle("a").parent).left == ()
+        await supervisor.close()
+
+    asyncio.run(story())
+    bundle.remove(str(herd.bundle("old")), bundle.IDENTITY)
+    assert [event.subject for event in herd.events if event.kind == "not_configured"] == ["engine/old"]
