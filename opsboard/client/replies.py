@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from opsboard.core.errors import Conflict, ControlError, Denied, NotFound, NotReachable
+from opsboard.core.errors import BadRequest, Conflict, ControlError, Denied, NotFound, NotReachable
 from opsboard.core.text import sanitise
 from opsboard.core.wire import PROTOCOL, PROTOCOL_HEADER, ErrorReply
 
@@ -22,6 +22,7 @@ MAX_REPLY_BYTES = 64 * 1024 * 1024
 _OK = 300
 
 _ERRORS: dict[int, type[ControlError]] = {
+    HTTPStatus.BAD_REQUEST: BadRequest,
     HTTPStatus.FORBIDDEN: Denied,
     HTTPStatus.NOT_FOUND: NotFound,
     HTTPStatus.CONFLICT: Conflict,
@@ -36,7 +37,7 @@ def target(path: str, *parts: str, query: dict[str, str | int | float | None] | 
 
 
 def check(status: int, protocol: str | None, body: bytes) -> None:
-    """Raise what a refusal means: Denied, NotFound, Conflict, or ControlError for all else."""
+    """Raise what a refusal means: BadRequest, Denied, NotFound, Conflict, or ControlError for all else."""
     # What the server itself refuses, before it knows who asks, carries no version.
     if protocol != PROTOCOL and not (protocol is None and status >= _OK):
         said = "no opsboard protocol" if protocol is None else f"protocol {sanitise(protocol, 16)}"

@@ -59,9 +59,9 @@ class AsyncClient:
         now: bool = False,
         then: Sequence[str] = (),
     ) -> ActionAccepted:
-        """Ask for an action; returns as soon as the daemon took it on.
+        """Ask for an action; returns when it has begun. Raises Conflict with what refuses it.
 
-        ``kind`` is start, stop, restart, drain or undrain; ``now`` and ``then`` as in :class:`ActionRequest`.
+        ``kind``, ``now`` and ``then`` as in :class:`ActionRequest`.
         """
         body = msgspec.json.encode(
             ActionRequest(kind=kind, reason=reason, idempotency_key=idempotency_key, now=now, then=tuple(then))

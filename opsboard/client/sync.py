@@ -13,6 +13,7 @@ import msgspec
 
 from opsboard.client.replies import HEADERS, MAX_REPLY_BYTES, check, decode, target, unreachable
 from opsboard.core.errors import ControlError, NotReachable
+from opsboard.core.model import Rolling
 from opsboard.core.wire import (
     PROTOCOL_HEADER,
     ActionAccepted,
@@ -23,6 +24,7 @@ from opsboard.core.wire import (
     EngineDetail,
     Forgotten,
     History,
+    LastRolling,
     Status,
 )
 
@@ -32,7 +34,8 @@ _LINE_BYTES = 64 * 1024 * 1024
 class Client:
     """Speaks with the first daemon that answers on ``sockets``.
 
-    Every call raises NotReachable (no daemon, or it went away), Denied, NotFound, Conflict, else ControlError.
+    Every call raises NotReachable (no daemon, or it went away), BadRequest, Denied, NotFound, Conflict; else
+    ControlError.
     """
 
     def __init__(self, sockets: Path | Sequence[Path], timeout: float = 10.0) -> None:
@@ -62,14 +65,22 @@ class Client:
         now: bool = False,
         then: Sequence[str] = (),
     ) -> ActionAccepted:
-        """Ask for an action; returns as soon as the daemon took it on.
+        """Ask for an action; returns when it has begun. Raises Conflict with what refuses it.
 
-        ``kind`` is start, stop, restart, drain or undrain; ``now`` and ``then`` as in :class:`ActionRequest`.
+        ``kind``, ``now`` and ``then`` as in :class:`ActionRequest`.
         """
         body = ActionRequest(kind=kind, reason=reason, idempotency_key=idempotency_key, now=now, then=tuple(then))
         return decode(
             self._call("POST", target("/v1/engines", name, "actions"), msgspec.json.encode(body)), ActionAccepted
         )
+
+    def rolling(self) -> Rolling | None:
+        """Return the rolling restart under way, or the last one; None when there was none."""
+        return decode(self._call("GET", "/v1/rolling"), LastRolling).rolling
+
+    def cancel_rolling(self) -> Rolling:
+        """Call off the rolling restart under way; raises Conflict when there is none."""
+        return decode(self._call("POST", "/v1/rolling/cancel"), Rolling)
 
     def adopt(self, wanted: str, name: str | None = None, reason: str | None = None) -> Adopted:
         """Take over an engine that somebody started, by its address or a pid of it; returns when it is supervised."""

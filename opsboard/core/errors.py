@@ -14,6 +14,7 @@ OpsboardError
 │   └── NoRoom          something is in the way of a start
 └── ControlError        the control socket said no
     ├── NotReachable    no daemon answers                        exit 3
+    ├── BadRequest      what is asked for makes no sense         exit 2
     ├── Denied          the peer has no right to do this
     ├── NotFound        no such engine, incident, ...
     └── Conflict        not possible in the present state
@@ -134,6 +135,13 @@ class NotReachable(ControlError):
 
     exit_code = 3
     code = "not_reachable"
+
+
+class BadRequest(ControlError):
+    """The daemon finds that the request, or its configuration file, makes no sense."""
+
+    exit_code = 2
+    code = "usage"
 
 
 class Denied(ControlError):

@@ -319,6 +319,43 @@ class Restart(Record, frozen=True, kw_only=True):
     forgiven: bool = False
 
 
+class Rolling(Record, frozen=True, kw_only=True):
+    """A rolling restart: ``engines`` one after the other; ``done`` of them serve again. All times in Unix seconds.
+
+    ``now``: without draining, and whatever that takes away; ``uid`` asked for it. ``outcome`` is ``ok``, ``failed`` or
+    ``cancelled``, None while it is under way; ``error`` says why it stopped.
+    """
+
+    id: str
+    engines: tuple[str, ...]
+    reason: str
+    began: float
+    changed: float
+    """When it last came further."""
+    now: bool = False
+    uid: int | None = None
+    done: int = 0
+    begun: bool = False
+    """The restart of the engine at hand was begun."""
+    old: float | None = None
+    """When the life began that this restart ends; None: there was none."""
+    down: tuple[str, ...] = ()
+    """Those that were stopped when it was asked for: being stopped does not speak against their restart."""
+    ended: float | None = None
+    outcome: str | None = None
+    error: str | None = None
+
+    @property
+    def at(self) -> str | None:
+        """The engine at hand; None when all serve again."""
+        return self.engines[self.done] if self.done < len(self.engines) else None
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Those after the one at hand."""
+        return self.engines[self.done + 1 :]
+
+
 class Transition(Record, frozen=True, kw_only=True):
     """An engine came into ``state`` at ``t`` (Unix s), because of ``reason``; ``message`` is what was said of it."""
 

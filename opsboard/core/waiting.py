@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from opsboard.core.model import EngineState
+from opsboard.core.model import EngineState, Rolling
 from opsboard.core.wire import Engine
 
 _WAITS = {
@@ -38,3 +38,13 @@ def waiting(engine: Engine, now: float) -> str:
 def reason(engine: Engine) -> str:
     """Return in one line why an engine does not simply serve; empty where there is nothing to say."""
     return engine.message or (engine.cause if engine.state in _EXPLAINED else None) or ""
+
+
+def rolling_told(rolling: Rolling) -> str:
+    """Return how far a rolling restart is, or how it ended."""
+    parts = [f"rolling restart: {rolling.done} of {len(rolling.engines)} done"]
+    if rolling.outcome is not None:
+        parts += [rolling.error or rolling.outcome]
+    else:
+        parts += [f"now {rolling.at}", *(f"next: {name}" for name in rolling.left[:1])]
+    return ", ".join(parts)

@@ -5,7 +5,7 @@ SI: seconds, bytes, ratios 0..1, USD; unknown is null, never 0; latencies and ra
 
 from __future__ import annotations
 
-from opsboard.core.model import GpuProcess, HostView, Phase, ProcessView, Record, Step, Transition
+from opsboard.core.model import GpuProcess, HostView, Phase, ProcessView, Record, Rolling, Step, Transition
 
 STATUS_SCHEMA = "opsboard.status/1"
 RECORDING_SCHEMA = "opsboard.recording/1"
@@ -226,6 +226,8 @@ class Status(Record, frozen=True, kw_only=True):
     incidents: tuple[Incident, ...] = ()
     routes: tuple[RouteInfo, ...] = ()
     # added beyond CONTRACT
+    rolling: Rolling | None = None
+    """The rolling restart under way."""
     system: HostView | None = None
     gpu_message: str | None = None
     """One line that says why there are no GPUs to see."""
@@ -253,6 +255,12 @@ class ActionAccepted(Record, frozen=True, kw_only=True):
     id: str
     kind: str
     engine: str
+
+
+class LastRolling(Record, frozen=True, kw_only=True):
+    """``GET /v1/rolling``: the rolling restart under way, or the last one; None when there was none."""
+
+    rolling: Rolling | None
 
 
 class AdoptRequest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):

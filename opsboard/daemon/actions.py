@@ -1,60 +1,83 @@
-"""What operators ask for: taken on at once, carried out behind, told on the timeline, kept for audit."""
+"""What operators ask for: refused at once, or taken on, carried out behind, told on the timeline, kept for audit."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Protocol
 
 from opsboard.core.clock import Clock
-from opsboard.core.errors import Conflict, Denied, NotFound, OpsboardError, UsageError
-from opsboard.core.model import Event, Severity
+from opsboard.core.errors import Conflict, ControlError, Denied, OpsboardError, UsageError
+from opsboard.core.model import Event, Record, Rolling, Severity
+from opsboard.core.nearest import no_engine
 from opsboard.core.text import sanitise
 from opsboard.core.wire import ActionAccepted, ActionRequest
+from opsboard.daemon.keys import Keys
 from opsboard.daemon.pipeline import EngineSpec
 from opsboard.httpd import Peer
 from opsboard.store.state import AuditEntry
+from opsboard.supervise.world import Begins
 
 KINDS = ("start", "stop", "restart", "drain", "undrain", "sleep", "wake")
 WITH_NOW = ("restart", "drain", "sleep")
 FAILED = "action_failed"
 """Kind of the event that says so; clients look for it."""
 REASON_CHARS = 500
-KEYS_REMEMBERED = 1000
+ASK_S = 5.0
+"""How long an answer waits for it to be known whether an action can begin; a failure after that is told."""
 
 
 class Hands(Protocol):
-    """What can start and stop engines: the supervisor."""
+    """What can start and stop engines: the supervisor.
 
-    async def start(self, name: str, reason: str) -> None:
+    ``begins`` is called when nothing speaks against what is asked, before anything is done; until then errors refuse.
+    """
+
+    async def start(self, name: str, reason: str, *, begins: Begins) -> None:
         """Start an engine; returns when it was begun."""
 
-    async def stop(self, name: str, reason: str) -> None:
+    async def stop(self, name: str, reason: str, *, begins: Begins) -> None:
         """Stop an engine; returns when no process of it is left."""
 
-    async def restart(self, name: str, reason: str, *, now: bool = False) -> None:
+    async def restart(self, name: str, reason: str, *, now: bool = False, begins: Begins) -> None:
         """Drain, stop, then start; ``now``: without draining, and whatever it takes away."""
 
-    async def restart_rolling(self, names: Iterable[str], reason: str, *, now: bool = False) -> None:
-        """Restart one after the other; stop at the first that fails."""
-
-    async def drain(self, name: str, reason: str, *, now: bool = False) -> None:
+    async def drain(self, name: str, reason: str, *, now: bool = False, begins: Begins) -> None:
         """Take an engine out of service and leave it running; ``now``: whatever that takes away."""
 
-    async def undrain(self, name: str, reason: str) -> None:
+    async def undrain(self, name: str, reason: str, *, begins: Begins) -> None:
         """Bring it back."""
 
 
 class Beds(Protocol):
     """What puts engines to sleep and wakes them."""
 
-    async def sleep(self, name: str, reason: str, *, now: bool = False) -> None:
+    async def sleep(self, name: str, reason: str, *, now: bool = False, begins: Begins) -> None:
         """Take an engine out of service and put it to sleep; ``now``: whatever that takes away."""
 
-    async def wake(self, name: str, reason: str) -> None:
+    async def wake(self, name: str, reason: str, *, begins: Begins) -> None:
         """Wake it, or start it; returns when it serves."""
+
+
+class Rolls(Protocol):
+    """What restarts several engines, one at a time."""
+
+    async def run(
+        self, names: Iterable[str], reason: str, *, id: str, now: bool, uid: int | None, begins: Begins
+    ) -> None:
+        """Restart one after the other; stop at the first that does not come back."""
+
+    def cancel(self, who: str) -> Rolling:
+        """Call off what is under way. Raises Conflict: nothing is."""
+
+
+class Crew(Record, frozen=True, kw_only=True):
+    """Who carries actions out."""
+
+    hands: Hands
+    beds: Beds
+    rolls: Rolls
 
 
 class Actions:
@@ -63,67 +86,98 @@ class Actions:
     def __init__(
         self,
         clock: Clock,
-        find: Callable[[str], EngineSpec | None],
-        hands: Hands | None,
+        specs: Mapping[str, EngineSpec],
+        crew: Crew | None,
         on_event: Callable[[Event], object],
         audit: Callable[[AuditEntry], object],
         *,
-        beds: Beds | None = None,
+        keys: Keys,
     ) -> None:
-        """``hands`` and ``beds`` None: a daemon that only looks."""
+        """``crew`` None: a daemon that only looks."""
         self._clock = clock
-        self._find = find
-        self._hands = hands
-        self._beds = beds
+        self._specs = specs
+        self._crew = crew
         self._on_event = on_event
         self._audit = audit
-        self._keys: OrderedDict[str, ActionAccepted] = OrderedDict()
+        self._keys = keys
         self._running: set[asyncio.Task[None]] = set()
 
-    def ask(self, name: str, request: ActionRequest, peer: Peer | None) -> ActionAccepted:
-        """Take an action on. Raises UsageError, NotFound, Denied, Conflict.
+    async def ask(self, name: str, request: ActionRequest, peer: Peer | None) -> ActionAccepted:
+        """Return when an action has begun, or after ``ASK_S``, when it is still being found out whether it can be.
 
-        The same ``idempotency_key`` again returns the first answer and does nothing.
+        The same ``idempotency_key`` again returns the first answer and does nothing. Raises UsageError, NotFound,
+        Denied; Conflict with what refuses it: nothing was done.
         """
-        _check(request)
-        for one in (name, *request.then):
-            self._check_engine(one, request.kind)
-        if self._hands is None or self._beds is None:
+        _check(name, request)
+        if self._crew is None:
             raise Denied("this daemon only looks", hint="run `opsboard daemon` with a configuration to operate engines")
-        known = self._keys.get(request.idempotency_key) if request.idempotency_key else None
-        if known is not None:
-            if (known.engine, known.kind) != (name, request.kind):
-                raise Conflict(f"the idempotency key was used for {known.kind} of {known.engine}", hint="use a new key")
-            return known
-        accepted = ActionAccepted(id=uuid.uuid4().hex, kind=request.kind, engine=name)
-        self._remember(request.idempotency_key, accepted)
-        reason = None if request.reason is None else sanitise(request.reason, REASON_CHARS)
-        self._note(accepted, request, peer, reason)
-        self._begin(_work(self._hands, self._beds, request, name, reason or "asked by hand"), accepted)
-        return accepted
+        crew = self._crew
+        return await self._keys.once(name, request, lambda: self._ask(crew, name, request, peer))
+
+    def cancel_rolling(self, peer: Peer | None) -> Rolling:
+        """Call off the rolling restart under way. Raises Denied, Conflict."""
+        if self._crew is None:
+            raise Denied("this daemon only looks", hint="run `opsboard daemon` with a configuration to operate engines")
+        uid, pid = _who(peer)
+        roll = self._crew.rolls.cancel(f"uid {uid} (pid {pid})")
+        now = self._clock.now().wall
+        self._audit(AuditEntry(t=now, action="cancel rolling restart", subject="host", uid=uid, pid=pid, reason=None))
+        return roll
 
     async def close(self) -> None:
-        """Stop waiting for what is still being carried out; the shims go on with it."""
+        """Stop waiting for what is still being carried out; the shims, and the next daemon, go on with it."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
+    async def _ask(self, crew: Crew, name: str, request: ActionRequest, peer: Peer | None) -> ActionAccepted:
+        for one in (name, *request.then):
+            self._check_engine(one, request.kind)
+        accepted = ActionAccepted(id=uuid.uuid4().hex, kind=request.kind, engine=name)
+        reason = None if request.reason is None else sanitise(request.reason, REASON_CHARS)
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        begun.add_done_callback(lambda done: done.cancelled() or done.exception())  # who asked may have left
+
+        def begins() -> None:
+            if not begun.done():
+                begun.set_result(None)
+                self._note(accepted, request, peer, reason)
+
+        uid, _ = _who(peer)
+        work = _work(crew, request, accepted, reason or "asked by hand", uid=uid, begins=begins)
+        task = asyncio.get_running_loop().create_task(self._carry_out(work, accepted, begun))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        await asyncio.wait({begun, task}, timeout=ASK_S, return_when=asyncio.FIRST_COMPLETED)
+        begins()  # it has been done already, or its refusal will be told
+        await begun
+        return accepted
+
+    async def _carry_out(
+        self, work: Coroutine[None, None, None], accepted: ActionAccepted, begun: asyncio.Future[None]
+    ) -> None:
+        try:
+            await work
+        except OpsboardError as error:
+            if not begun.done():
+                begun.set_exception(_refusal(error))
+                return
+            hint = f" ({error.hint})" if error.hint else ""
+            self._tell(accepted.engine, f"{accepted.kind} failed: {error.message}{hint}", Severity.ERROR, FAILED)
+        except Exception as error:  # noqa: BLE001  whatever the supervisor does, the operator is told
+            text = f"{accepted.kind} failed: {sanitise(repr(error))}"
+            self._tell(accepted.engine, text, Severity.ERROR, FAILED)
+
     def _check_engine(self, name: str, kind: str) -> None:
-        spec = self._find(name)
+        spec = self._specs.get(name)
         if spec is None:
-            raise NotFound(f"no engine is called {sanitise(name, 80)!r}", hint="`opsboard engine list` shows them")
-        if not spec.supervised and self._hands is not None:
+            raise no_engine(name, self._specs)
+        if not spec.supervised:
             hint = "take it over (`opsboard engine adopt URL`), or give it a `command` in the configuration"
             raise Conflict(f"{name} is observed: opsboard did not start it and cannot {kind} it", hint=hint)
 
-    def _remember(self, key: str | None, accepted: ActionAccepted) -> None:
-        if key:
-            self._keys[key] = accepted
-            if len(self._keys) > KEYS_REMEMBERED:
-                self._keys.popitem(last=False)
-
     def _note(self, accepted: ActionAccepted, request: ActionRequest, peer: Peer | None, reason: str | None) -> None:
-        uid, pid = (None, None) if peer is None else (peer.uid, peer.pid)
+        uid, pid = _who(peer)
         now = self._clock.now().wall
         how = " now" if request.now else ""
         why = f": {reason}" if reason else ""
@@ -131,21 +185,6 @@ class Actions:
             subject = f"engine/{name}"
             self._audit(AuditEntry(t=now, action=accepted.kind + how, subject=subject, uid=uid, pid=pid, reason=reason))
             self._tell(name, f"{accepted.kind}{how} asked by uid {uid} (pid {pid}){why}", Severity.INFO)
-
-    def _begin(self, work: Coroutine[None, None, None], accepted: ActionAccepted) -> None:
-        task = asyncio.get_running_loop().create_task(self._carry_out(work, accepted))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-
-    async def _carry_out(self, work: Coroutine[None, None, None], accepted: ActionAccepted) -> None:
-        try:
-            await work
-        except OpsboardError as error:
-            hint = f" ({error.hint})" if error.hint else ""
-            self._tell(accepted.engine, f"{accepted.kind} failed: {error.message}{hint}", Severity.ERROR, FAILED)
-        except Exception as error:  # noqa: BLE001  whatever the supervisor does, the operator is told
-            text = f"{accepted.kind} failed: {sanitise(repr(error))}"
-            self._tell(accepted.engine, text, Severity.ERROR, FAILED)
 
     def _tell(self, name: str, text: str, severity: Severity, kind: str = "action") -> None:
         self._on_event(
@@ -159,7 +198,7 @@ class Actions:
         )
 
 
-def _check(request: ActionRequest) -> None:
+def _check(name: str, request: ActionRequest) -> None:
     """Raise UsageError for what no engine can be asked."""
     if request.kind not in KINDS:
         raise UsageError(f"no action is called {sanitise(request.kind, 40)!r}", hint=f"one of {', '.join(KINDS)}")
@@ -167,24 +206,41 @@ def _check(request: ActionRequest) -> None:
         raise UsageError(f"`now` says nothing about {request.kind}", hint=f"it goes with {', '.join(WITH_NOW)}")
     if request.then and request.kind != "restart":
         raise UsageError("`then` is of a rolling restart", hint=f"ask each engine to {request.kind}")
+    if len({name, *request.then}) != 1 + len(request.then):
+        raise UsageError("an engine is named twice in a rolling restart", hint="name each once")
 
 
-def _work(hands: Hands, beds: Beds, request: ActionRequest, name: str, reason: str) -> Coroutine[None, None, None]:
+def _refusal(error: OpsboardError) -> OpsboardError:
+    """Return what is answered instead of 202: whatever stands in the way is a conflict with the present state."""
+    if isinstance(error, ControlError | UsageError):
+        return error
+    return Conflict(error.message, hint=error.hint, permanent=error.permanent)
+
+
+def _who(peer: Peer | None) -> tuple[int | None, int | None]:
+    return (None, None) if peer is None else (peer.uid, peer.pid)
+
+
+def _work(
+    crew: Crew, request: ActionRequest, accepted: ActionAccepted, reason: str, *, uid: int | None, begins: Begins
+) -> Coroutine[None, None, None]:
     """Return what carries an action out."""
+    name, now, hands = accepted.engine, request.now, crew.hands
     match request.kind:
         case "sleep":
-            return beds.sleep(name, reason, now=request.now)
+            return crew.beds.sleep(name, reason, now=now, begins=begins)
         case "wake":
-            return beds.wake(name, reason)
+            return crew.beds.wake(name, reason, begins=begins)
         case "start":
-            return hands.start(name, reason)
+            return hands.start(name, reason, begins=begins)
         case "stop":
-            return hands.stop(name, reason)
+            return hands.stop(name, reason, begins=begins)
         case "drain":
-            return hands.drain(name, reason, now=request.now)
+            return hands.drain(name, reason, now=now, begins=begins)
         case "undrain":
-            return hands.undrain(name, reason)
+            return hands.undrain(name, reason, begins=begins)
         case _ if request.then:
-            return hands.restart_rolling((name, *request.then), reason, now=request.now)
+            names = (name, *request.then)
+            return crew.rolls.run(names, reason, id=accepted.id, now=now, uid=uid, begins=begins)
         case _:
-            return hands.restart(name, reason, now=request.now)
+            return hands.restart(name, reason, now=now, begins=begins)

@@ -7,9 +7,9 @@ from itertools import islice
 
 from opsboard.config.schema import Route
 from opsboard.core.clock import Now
-from opsboard.core.errors import NotFound
 from opsboard.core.histogram import latency
-from opsboard.core.model import EngineState, Event, GpuView
+from opsboard.core.model import EngineState, Event, GpuView, Rolling
+from opsboard.core.nearest import no_engine
 from opsboard.core.rates import WINDOWS
 from opsboard.core.wire import (
     DaemonInfo,
@@ -31,8 +31,10 @@ _FIGURE_NAMES = Figures.__struct_fields__
 _GPU_NAMES = tuple(name for name in Gpu.__struct_fields__ if name in GpuView.__struct_fields__)
 
 
-def status(state: PipelineState, daemon: DaemonInfo, now: Now, routes: Iterable[Route] = ()) -> Status:
-    """Return the whole board at ``now``; ``routes`` as configured."""
+def status(
+    state: PipelineState, daemon: DaemonInfo, now: Now, routes: Iterable[Route] = (), rolling: Rolling | None = None
+) -> Status:
+    """Return the whole board at ``now``; ``routes`` as configured, ``rolling`` is the restart under way."""
     newest = list(islice(reversed(state.events), BOARD_EVENTS))
     gpus = () if state.gpus is None else state.gpus.gpus
     return Status(
@@ -42,6 +44,7 @@ def status(state: PipelineState, daemon: DaemonInfo, now: Now, routes: Iterable[
         engines=tuple(engine(track, state.specs[track.name], now) for track in state.engines.values()),
         gpus=tuple(map(gpu_line, gpus)),
         routes=route_infos(routes, states_of(state)),
+        rolling=rolling,
         system=state.system,
         gpu_message=None if state.gpus is None else state.gpus.error,
         events=tuple(event_info(event) for event in reversed(newest)),
@@ -127,8 +130,7 @@ def find(state: PipelineState, name: str) -> EngineTrack:
     """Return an engine's memory. Raises NotFound, naming the engines there are."""
     track = state.engines.get(name)
     if track is None:
-        known = ", ".join(state.engines) or "none"
-        raise NotFound(f"no engine is called {name!r}", hint=f"engines here: {known}")
+        raise no_engine(name, state.engines)
     return track
 
 

@@ -13,7 +13,7 @@ import msgspec
 from collectors.logs import LogFollower, tail
 from opsboard.core.clock import Clock
 from opsboard.core.errors import Conflict, Denied, NotFound, OpsboardError, StoreError, UsageError
-from opsboard.core.model import Event, Transaction, Transition
+from opsboard.core.model import Event, Rolling, Transaction, Transition
 from opsboard.core.text import sanitise
 from opsboard.core.wire import (
     PROTOCOL,
@@ -24,6 +24,7 @@ from opsboard.core.wire import (
     EngineDetail,
     EventInfo,
     History,
+    LastRolling,
     Status,
 )
 from opsboard.daemon import board
@@ -73,14 +74,19 @@ class Control:
         past: Past,
         newest: Newest,
         recorders: Recorders,
-        act: Callable[[str, ActionRequest, Peer | None], ActionAccepted],
+        act: Callable[[str, ActionRequest, Peer | None], Awaitable[ActionAccepted]],
+        rolling: Callable[[], Rolling | None],
+        cancel_rolling: Callable[[Peer | None], Rolling],
         adopting: Adopting | None,
         log_path: Callable[[str], Path | None],
         reload: Callable[[], Awaitable[None]],
         healthy: Callable[[], bool],
         rights: Callable[[Peer | None], Right],
     ) -> None:
-        """Everything it says comes from what is handed in here. ``adopting`` None: a daemon that only looks."""
+        """Everything it says comes from what is handed in here. ``adopting`` None: a daemon that only looks.
+
+        ``rolling()`` is the last rolling restart, which may be under way.
+        """
         self._clock = clock
         self._state = state
         self._status = status
@@ -88,6 +94,8 @@ class Control:
         self._newest = newest
         self._recorders = recorders
         self._act = act
+        self._rolling = rolling
+        self._cancel_rolling = cancel_rolling
         self._adopting = adopting
         self._log_path = log_path
         self._reload = reload
@@ -139,6 +147,8 @@ class Control:
                 return StreamResponse(200, NDJSON, self._newest.stream())
             case ["v1", "engines", *rest]:
                 return await self._engines(rest, request)
+            case ["v1", "rolling"]:
+                return json_response(LastRolling(rolling=self._rolling()))
             case ["v1", "history"]:
                 return json_response(await self._history(request))
             case ["v1", "series"]:
@@ -160,7 +170,9 @@ class Control:
     async def _post(self, parts: list[str], request: Request) -> Response | None:
         match (request.method, parts):
             case ("POST", ["v1", "engines", name, "actions"]):
-                return json_response(self._act(name, request.json(ActionRequest), request.peer), 202)
+                return json_response(await self._act(name, request.json(ActionRequest), request.peer), 202)
+            case ("POST", ["v1", "rolling", "cancel"]):
+                return json_response(self._cancel_rolling(request.peer))
             case ("POST", ["v1", "engines", "adopt"]):
                 wanted = request.json(AdoptRequest)
                 return json_response(await self._adopter().adopt(wanted, request.peer))

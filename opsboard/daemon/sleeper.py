@@ -38,6 +38,9 @@ class Engines(Protocol):
     def life(self, name: str) -> LifeView:
         """Return what is known of an engine. Raises NotFound."""
 
+    def check_last(self, name: str, hint: str) -> None:
+        """Raise Conflict when it is the last that serves a route."""
+
     async def start(self, name: str, reason: str) -> None:
         """Start an engine; returns when it was begun."""
 

@@ -24,7 +24,7 @@ from opsboard.daemon.sleeper import SERVES, Asked, Engines, Log, Sleeper
 from opsboard.supervise import rest
 from opsboard.supervise.rest import NOTHING, Rest
 from opsboard.supervise.transaction import OK
-from opsboard.supervise.world import Inflight
+from opsboard.supervise.world import Begins, Inflight, nobody
 
 log = logging.getLogger("opsboard.daemon")
 
@@ -83,9 +83,10 @@ class Standby:
 
     # --- what operators want
 
-    async def sleep(self, name: str, reason: str, *, now: bool = False) -> None:
+    async def sleep(self, name: str, reason: str, *, now: bool = False, begins: Begins = nobody) -> None:
         """Take an engine out of service and put it to sleep; return when it says that it sleeps.
 
+        ``begins`` is called when nothing speaks against it, before anything is done.
         Raises NotFound; Conflict: it does not serve, or is the last that does (and not ``now``), or is woken meanwhile;
         CannotSleep; FetchError and CollectError: it did not, and is back in service.
         """
@@ -93,12 +94,15 @@ class Standby:
         if life.state not in SERVES:
             raise Conflict(f"{name} is {life.state.word}: only an engine that serves can be put to sleep")
         await self._asked.check_sleep(name)
+        if not now:
+            self._engines.check_last(name, f"opsboard engine sleep {name} --now")
+        begins()
         self._keep(name, Rest(wish="asleep", life=before.life))
         async with self._lock(name):
             self._keep(name, self._rest(name), _FALLS_ASLEEP)
             try:
                 await self._take_out(name, reason, now=now)
-            except Conflict as error:
+            except Conflict as error:  # the others have left service since
                 self._change(name, wish=before.wish)
                 raise Conflict(error.message, hint=f"opsboard engine sleep {name} --now") from error
             try:
@@ -112,13 +116,14 @@ class Standby:
                     await self._engines.undrain(name, "it could not be put to sleep")
                 raise
 
-    async def wake(self, name: str, reason: str) -> None:
+    async def wake(self, name: str, reason: str, *, begins: Begins = nobody) -> None:
         """Wake an engine, or start it where it is stopped; return when it has answered and serves.
 
         Raises NotFound; SuperviseError: it does not start, or does not answer as it should; FetchError, CollectError:
         it does not wake.
         """
         self._engines.life(name)
+        begins()
         self._keep(name, Rest(wish="awake", unfinished=True, life=self._rest(name).life), _WAKES)
         async with self._lock(name):
             try:

@@ -28,7 +28,7 @@ from opsboard.core.version import __version__
 from opsboard.core.wire import DaemonInfo, Status
 from opsboard.daemon import board
 from opsboard.daemon.access import Access, open_access
-from opsboard.daemon.actions import Actions
+from opsboard.daemon.actions import Actions, Crew
 from opsboard.daemon.adopting import Adopting, Around
 from opsboard.daemon.canaries import Canaries
 from opsboard.daemon.collecting import Collecting
@@ -39,6 +39,7 @@ from opsboard.daemon.fixed import refuse_fixed
 from opsboard.daemon.flow import Flow
 from opsboard.daemon.gpu_room import GpuRoom
 from opsboard.daemon.health import Health
+from opsboard.daemon.keys import Keys
 from opsboard.daemon.notify import Notifier
 from opsboard.daemon.observed import local_port
 from opsboard.daemon.pipeline import EVENTS_KEPT, EngineSpec, PipelineState
@@ -48,7 +49,7 @@ from opsboard.daemon.routes import route_infos
 from opsboard.daemon.specs import ages
 from opsboard.daemon.standby import STANDBY_S, Standby
 from opsboard.daemon.subscribers import Newest
-from opsboard.daemon.supervising import surroundings
+from opsboard.daemon.supervising import heed, surroundings
 from opsboard.daemon.targets import engine_targets, ready_probe
 from opsboard.daemon.tasks import TaskBook, on_grid
 from opsboard.daemon.taskset import TaskSet
@@ -57,6 +58,7 @@ from opsboard.httpd import Server, refuse_served, serve
 from opsboard.store.retention import StoreLimits
 from opsboard.store.store import Store
 from opsboard.supervise.budget import Budget
+from opsboard.supervise.rolling import RollingRestarts
 from opsboard.supervise.supervisor import ENGINES, Supervisor
 
 log = logging.getLogger("opsboard.daemon")
@@ -107,6 +109,7 @@ class Daemon:
         self._host = HostReader(options.state_dir)
         self._supervisor: Supervisor | None = None
         self._standby: Standby | None = None
+        self._rolling: RollingRestarts | None = None
         self._store: Store
         self._flow: Flow
         self._collecting: Collecting
@@ -117,7 +120,8 @@ class Daemon:
 
     def status(self) -> Status:
         """Return the board now."""
-        return board.status(self.state, self._info(), self._clock.now(), self._routes())
+        rolling = None if self._rolling is None else self._rolling.under_way
+        return board.status(self.state, self._info(), self._clock.now(), self._routes(), rolling)
 
     def _routes(self) -> tuple[Route, ...]:
         return () if self._options.urls else self._loaded.config.route
@@ -188,8 +192,11 @@ class Daemon:
         adopting = None if self._supervisor is None else self._make_adopting(self._supervisor)
         if adopting is not None:
             ending.push_async_callback(adopting.close)
-        hands, beds, find = self._supervisor, self._standby, self.state.specs.get
-        actions = Actions(self._clock, find, hands, self._flow.event, self._store.audit, beds=beds)
+        crew = None
+        if self._supervisor is not None and self._standby is not None and self._rolling is not None:
+            crew = Crew(hands=self._supervisor, beds=self._standby, rolls=self._rolling)
+        keys = Keys(await self._store.keys(), self._store.key)
+        actions = Actions(self._clock, self.state.specs, crew, self._flow.event, self._store.audit, keys=keys)
         ending.push_async_callback(actions.close)
         self._collect()
         self._tasks.add("loop", self._health.probe)
@@ -277,6 +284,14 @@ class Daemon:
         )
         self._flow.on_life = standby.hear
         ending.push_async_callback(standby.close)
+        self._rolling = RollingRestarts(
+            self._clock,
+            self._supervisor,
+            keep=lambda rolling: heed(self._store.rolling(rolling)),
+            tell=self._flow.tell,
+        )
+        ending.push_async_callback(self._rolling.close)
+        self._rolling.resume(await self._store.last_rolling())
         self._tasks.add("standby", lambda: on_grid(STANDBY_S, standby.look))
 
     def _ask_supervised(self, names: Sequence[str]) -> None:
@@ -312,6 +327,8 @@ class Daemon:
             newest=self._newest,
             recorders=self._recorders,
             act=actions.ask,
+            rolling=lambda: None if self._rolling is None else self._rolling.last,
+            cancel_rolling=actions.cancel_rolling,
             adopting=adopting,
             log_path=self._log_path,
             reload=self.reload,

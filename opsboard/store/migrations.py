@@ -62,6 +62,14 @@ STATE = (
     CREATE INDEX actions_t ON actions (t);
     """,
     "ALTER TABLE restarts ADD COLUMN served_s REAL NOT NULL DEFAULT 0",
+    """
+    CREATE TABLE rolling (
+        id TEXT PRIMARY KEY, t REAL NOT NULL, ended REAL, outcome TEXT, course TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX rolling_t ON rolling (t);
+    CREATE TABLE keys (id TEXT PRIMARY KEY, t REAL NOT NULL, answer TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE INDEX keys_t ON keys (t);
+    """,
 )
 
 SERIES = (

@@ -19,6 +19,7 @@ OVER = frozenset({EngineState.STOPPED, EngineState.FAILED, EngineState.BACKING_O
 """States in which the life has ended, normally."""
 _PERHAPS_OVER = frozenset({EngineState.BACKING_OFF, EngineState.PARKED})
 """It may run on until it is restarted: one that hangs does."""
+KEYS_KEPT = 1000
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +81,19 @@ def read_audit(connection: sqlite3.Connection, limit: int) -> list[AuditEntry]:
         AuditEntry(t=t, uid=uid, pid=pid, action=action, subject=subject, reason=reason)
         for t, uid, pid, action, subject, reason in reversed(rows)
     ]
+
+
+def put_key(connection: sqlite3.Connection, key: str, t: float, answer: str) -> None:
+    """Remember what was answered to an idempotency key; the newest ``KEYS_KEPT`` stay."""
+    connection.execute("INSERT OR REPLACE INTO keys (id, t, answer) VALUES (?, ?, ?)", (key, t, answer))
+    connection.execute(
+        "DELETE FROM keys WHERE id IN (SELECT id FROM keys ORDER BY t DESC LIMIT -1 OFFSET ?)", (KEYS_KEPT,)
+    )
+
+
+def read_keys(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return the answers by key, oldest first."""
+    return dict(connection.execute("SELECT id, answer FROM keys ORDER BY t"))
 
 
 class LifeLog:

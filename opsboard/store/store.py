@@ -14,7 +14,7 @@ import msgspec
 
 from opsboard.core.clock import Clock
 from opsboard.core.errors import StoreError
-from opsboard.core.model import Event, LifeView, Restart, Sample, Severity, Transaction, Transition
+from opsboard.core.model import Event, LifeView, Restart, Rolling, Sample, Severity, Transaction, Transition
 from opsboard.core.wire import History
 from opsboard.store import state, supervision
 from opsboard.store.retention import StoreLimits
@@ -159,6 +159,15 @@ class Store:
         """Return the newest audit entries, oldest first. Raises StoreError."""
         return await self._ask(lambda connection: state.read_audit(connection, limit))
 
+    def key(self, key: str, answer: str) -> Future[None]:
+        """Remember what was answered to an idempotency key; done when it is on disk."""
+        t = self._clock.now().wall
+        return self._change(lambda connection: state.put_key(connection, key, t, answer))
+
+    async def keys(self) -> dict[str, str]:
+        """Return the answers by key, oldest first. Raises StoreError."""
+        return await self._ask(state.read_keys)
+
     # --- supervision --------------------------------------------------------------------------------------------------
 
     @property
@@ -192,6 +201,14 @@ class Store:
     ) -> list[Transaction]:
         """Return the newest starts and restarts of an engine, or other ``kinds``, oldest first. Raises StoreError."""
         return await self._ask(lambda connection: supervision.read_transactions(connection, engine, limit, kinds))
+
+    def rolling(self, rolling: Rolling) -> Future[None]:
+        """Keep how far a rolling restart is."""
+        return self._change(lambda connection: supervision.put_rolling(connection, rolling))
+
+    async def last_rolling(self) -> Rolling | None:
+        """Return the rolling restart that was asked for last. Raises StoreError."""
+        return await self._ask(supervision.read_rolling)
 
     async def transitions(self, engine: str, limit: int = 100) -> list[Transition]:
         """Return the newest changes of an engine's state, oldest first. Raises StoreError."""

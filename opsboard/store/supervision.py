@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from opsboard.core.model import EngineState, Restart, Step, Transaction, Transition
+from opsboard.core.model import EngineState, Restart, Rolling, Step, Transaction, Transition
 
+_rolling = msgspec.json.Decoder(Rolling)
 _steps = msgspec.json.Decoder(tuple[Step, ...])
 
 
@@ -105,3 +106,20 @@ def read_transitions(connection: sqlite3.Connection, engine: str, limit: int) ->
         Transition(t=t, engine=engine, state=EngineState(state), reason=reason, message=message)
         for t, state, reason, message in reversed(rows)
     ]
+
+
+def put_rolling(connection: sqlite3.Connection, rolling: Rolling) -> None:
+    """Keep how far a rolling restart is."""
+    connection.execute(
+        "INSERT OR REPLACE INTO rolling (id, t, ended, outcome, course) VALUES (?, ?, ?, ?, ?)",
+        (rolling.id, rolling.began, rolling.ended, rolling.outcome, msgspec.json.encode(rolling).decode()),
+    )
+
+
+def read_rolling(connection: sqlite3.Connection) -> Rolling | None:
+    """Return the last rolling restart; None when there was none, or one that another version wrote its own way."""
+    row = connection.execute("SELECT course FROM rolling ORDER BY t DESC LIMIT 1").fetchone()
+    try:
+        return None if row is None else _rolling.decode(row[0])
+    except msgspec.MsgspecError:
+        return None

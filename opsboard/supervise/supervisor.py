@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 
 from opsboard.core.clock import Clock
-from opsboard.core.errors import Conflict, NotFound, SuperviseError
+from opsboard.core.errors import Conflict, SuperviseError
 from opsboard.core.model import EngineState, Event, FindingChange, LifeView, Restart, Severity
+from opsboard.core.nearest import no_engine
 from opsboard.supervise import situation
 from opsboard.supervise.adopt import examine
 from opsboard.supervise.budget import Budget
@@ -16,7 +18,7 @@ from opsboard.supervise.keeper import Keeper
 from opsboard.supervise.launch import LaunchSpec
 from opsboard.supervise.ledger import OBSERVE_S, Ledger
 from opsboard.supervise.situation import Body
-from opsboard.supervise.world import Surroundings, Wish, World, log
+from opsboard.supervise.world import Begins, Surroundings, Wish, World, log, nobody
 
 __all__ = ["LaunchSpec", "Supervisor", "Surroundings", "Wish"]
 
@@ -57,9 +59,11 @@ class Supervisor:
         while. Callbacks run on the loop: they must not block and must not raise.
         """
         now = clock.now()
-        not_before = now.mono + OBSERVE_S if unclean else float("-inf")
+        self.not_before = now.mono + OBSERVE_S if unclean else float("-inf")
+        """Seconds of the monotonic clock: until then only looked at, unless somebody asks."""
         self._engines = state_dir / ENGINES
         self._wishes = dict(wishes)
+        self._stops = Counter[str]()
         self._world = World(
             runtime_dir=runtime_dir,
             clock=clock,
@@ -69,7 +73,7 @@ class Supervisor:
             on_wish=self._remember(on_wish),
             phase_seconds=phase_seconds,
             around=around or Surroundings(),
-            ledger=Ledger(budget or Budget(), restarts, now=now, not_before=not_before),
+            ledger=Ledger(budget or Budget(), restarts, now=now, not_before=self.not_before),
         )
         self._keepers = {spec.name: self._keeper(spec) for spec in specs}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -79,8 +83,10 @@ class Supervisor:
         await asyncio.gather(*(self._adopt(keeper) for keeper in self._keepers.values()))
         await self._tell_of_strangers()
 
-    async def start(self, name: str, reason: str) -> None:
+    async def start(self, name: str, reason: str, *, begins: Begins = nobody) -> None:
         """Start an engine; return when its process runs, which may be after the end of its last one.
+
+        Here and below ``begins`` is called when nothing speaks against it, before anything is done.
 
         Raises:
             NotFound: no such engine.
@@ -90,16 +96,19 @@ class Supervisor:
         life = keeper.view
         if keeper.body is Body.ALIVE and life.state is EngineState.FAILED:
             raise SuperviseError(f"{name} still runs as pid {life.pid}", hint=f"opsboard engine restart {name}")
+        begins()
         keeper.wish(situation.Start(reason), reason)
         await _begun(keeper)
 
-    async def stop(self, name: str, reason: str) -> None:
+    async def stop(self, name: str, reason: str, *, begins: Begins = nobody) -> None:
         """Stop an engine; return when no process of it is left. Raises NotFound."""
         keeper = await self._known(name, surely=False)
+        begins()
+        self._stops[name] += 1
         keeper.wish(situation.Stop(reason), reason)
         await keeper.settled()
 
-    async def restart(self, name: str, reason: str, *, now: bool = False) -> None:
+    async def restart(self, name: str, reason: str, *, now: bool = False, begins: Begins = nobody) -> None:
         """Let what is under way end, stop an engine, start it; return when the new process runs.
 
         An engine that runs is not stopped when it is clear that it could not be started again, nor, without ``now``,
@@ -107,40 +116,31 @@ class Supervisor:
         Conflict.
         """
         keeper = await self._known(name)
+        hint, stops = f"opsboard engine restart {name} --now", self._stops[name]
         if not now:
-            self._refuse_the_last(keeper, f"opsboard engine restart {name} --now")
+            self.check_last(name, hint)
         if keeper.body is Body.ALIVE:
             await keeper.rehearse()
+            if self._stops[name] != stops:  # the later wish counts
+                raise Conflict(f"{name} was stopped meanwhile", hint=f"opsboard engine start {name}")
+            if not now:  # others may be on their way out meanwhile
+                self.check_last(name, hint)
+        begins()
         keeper.wish(situation.Restart(reason, now), reason)
         await _begun(keeper)
 
-    async def restart_rolling(self, names: Iterable[str], reason: str, *, now: bool = False) -> None:
-        """Restart engines one at a time, each only when the one before serves again.
+    async def begun(self, name: str) -> bool:
+        """Return when nothing is under way: True when it serves, or would if it were not out of service by a wish.
 
-        It ends at one that does not, or that somebody stopped meanwhile (the later wish counts), and leaves the others
-        alone. Raises what :meth:`restart` raises if that is the first one; a later one is told of on its own timeline,
-        where whoever follows it looks.
+        Raises NotFound.
         """
-        first, *_ = waiting = list(names)
-        down = {name for name in waiting if self._wishes.get(name) == "down"}
-        while waiting:
-            name = waiting.pop(0)
-            try:
-                if self._wishes.get(name) == "down" and name not in down:
-                    raise SuperviseError(f"{name} was stopped meanwhile")
-                await self.restart(name, reason, now=now)
-                await self._of(name).begun()
-                life = self.life(name)
-                if not self._of(name).sound:
-                    raise SuperviseError(f"{name} is {life.state.word}: {life.message or 'no reason known'}")
-            except (SuperviseError, Conflict, NotFound) as error:
-                for other in waiting:
-                    text = f"not restarted: the rolling restart stopped at {name}: {error.message}"
-                    self._world.tell(other, "rolling_stopped", text, Severity.WARNING)
-                if name == first:
-                    raise
-                self._world.tell(name, "action_failed", f"restart failed: {error.message}", Severity.ERROR)
-                return
+        keeper = self._of(name)
+        await keeper.begun()
+        return keeper.sound
+
+    def wish(self, name: str) -> Wish | None:
+        """Return what an operator wanted of an engine last; None where nobody said anything."""
+        return self._wishes.get(name)
 
     async def renew(self, name: str, reason: str) -> None:
         """Restart an engine because it is time to, by ourselves: drained, counted, and only where another one serves.
@@ -150,24 +150,26 @@ class Supervisor:
         keeper = self._of(name)
         if keeper.view.state is not EngineState.READY:
             raise Conflict(f"{name} is {keeper.view.state.word}: only what serves is restarted by age")
-        self._refuse_the_last(keeper, "it is tried again")
+        self.check_last(name, "it is tried again")
         await keeper.rehearse()
         await keeper.renew(reason)
 
-    async def drain(self, name: str, reason: str, *, now: bool = False) -> None:
+    async def drain(self, name: str, reason: str, *, now: bool = False, begins: Begins = nobody) -> None:
         """Take an engine out of service; it goes on with what is under way. Raises NotFound, Conflict."""
         keeper = await self._known(name, surely=False)
         if keeper.view.state not in _RUNNING:
             raise Conflict(f"{name} is {keeper.view.state.word}: only an engine that serves can be drained")
         if not now:
-            self._refuse_the_last(keeper, f"opsboard engine drain {name} --now")
+            self.check_last(name, f"opsboard engine drain {name} --now")
+        begins()
         keeper.wish(situation.Drain(reason), reason)
 
-    async def undrain(self, name: str, reason: str) -> None:
+    async def undrain(self, name: str, reason: str, *, begins: Begins = nobody) -> None:
         """Bring an engine back into service, or call off a restart that still drains. Raises NotFound, Conflict."""
         keeper = await self._known(name, surely=False)
         if keeper.view.state not in _RUNNING:
             raise Conflict(f"{name} is {keeper.view.state.word}: there is nothing to bring back")
+        begins()
         keeper.wish(situation.Undrain(reason), reason)
 
     def finding(self, change: FindingChange) -> None:
@@ -177,10 +179,11 @@ class Supervisor:
         if keeper is not None and finding.detector in DETECTORS and change.open and finding.confirmed:
             keeper.apply(situation.Accused(cause=f"{finding.detector}: {finding.summary}"))
 
-    def _refuse_the_last(self, keeper: Keeper, hint: str) -> None:
-        if keeper.view.state is not EngineState.READY:
+    def check_last(self, name: str, hint: str) -> None:
+        """Raise Conflict when an engine is the last that serves a route; NotFound."""
+        if self._of(name).view.state is not EngineState.READY:
             return
-        why_not = self._world.around.serving_others(keeper.spec.name)
+        why_not = self._world.around.serving_others(name)
         if why_not is not None:
             raise Conflict(why_not, hint=hint)
 
@@ -282,7 +285,7 @@ class Supervisor:
         try:
             return self._keepers[name]
         except KeyError:
-            raise NotFound(f"no supervised engine is called {name}", hint="`opsboard engine list` shows them") from None
+            raise no_engine(name, self._keepers) from None
 
     def _remember(self, on_wish: Callable[[str, Wish], None]) -> Callable[[str, Wish], None]:
         def remember(name: str, wish: Wish) -> None:

@@ -18,8 +18,14 @@ log = logging.getLogger("opsboard.supervise")
 
 Wish = Literal["up", "down"]
 T = TypeVar("T")
+Begins = Callable[[], None]
+"""Called when nothing speaks against what is asked, before anything is done; what it raises calls it off."""
 PHASES_DEADLINE_S = 2.0
 AGAIN_S = 1.0
+
+
+def nobody() -> None:
+    """Stand for a :data:`Begins` that nobody waits for."""
 
 
 async def _no_objection(_spec: LaunchSpec) -> None:

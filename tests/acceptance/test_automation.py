@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from opsboard.core.clock import SystemClock
 from opsboard.core.errors import Conflict, NoRoom, StoreError, SuperviseError
 from opsboard.core.model import (
     CanaryOutcome,
@@ -21,10 +22,12 @@ from opsboard.core.model import (
     Finding,
     FindingChange,
     Restart,
+    Rolling,
     Transaction,
 )
 from opsboard.supervise import errands, ledger, moves
 from opsboard.supervise.budget import Budget
+from opsboard.supervise.rolling import RollingRestarts
 from opsboard.supervise.world import Inflight, Surroundings
 from tests.support.herd import free_port, kill
 from tests.support.in_loop import in_loop
@@ -478,12 +481,19 @@ async def test_a_rolling_restart_stops_at_the_first_failure(herd: Herd) -> None:
         await asyncio.gather(*(supervisor.start(name, "up") for name in "abc"))
         for name in "abc":
             await until(supervisor, EngineState.READY, name)
-        await supervisor.restart_rolling("abc", "weekly")
+        kept: list[Rolling] = []
+        told: list[tuple[str, str]] = []
+        rolls = RollingRestarts(
+            SystemClock(), supervisor, keep=kept.append, tell=lambda kind, _, __, subject: told.append((kind, subject))
+        )
+        await rolls.run("abc", "weekly", id="r1")
         assert [len(herd.births(name)) for name in "abc"] == [2, 2, 2]
         broken = msgspec.structs.replace(specs[1], command=(sys.executable, "-c", "import sys; sys.exit(1)"))
         supervisor.apply([specs[0], broken, specs[2]])
-        await supervisor.restart_rolling("abc", "bad flags")
-        assert [event.subject for event in herd.events if event.kind == "action_failed"] == ["engine/b"]
+        assert kept[-1].outcome == "ok"
+        await rolls.run("abc", "bad flags", id="r2")
+        assert [subject for kind, subject in told if kind == "action_failed"] == ["engine/b"]
         assert [len(herd.births(name)) for name in "abc"] == [3, 2, 2]
-        assert [event.subject for event in herd.events if event.kind == "rolling_stopped"] == ["engine/c"]
+        assert [subject for kind, subject in told if kind == "rolling_stopped"] == ["engine/c"]
+        assert (kept[-1].outcome, kept[-1].done) == ("failed", 1)
         await asyncio.gather(*(supervisor.stop(name, "done") for name in "abc"))

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,17 +15,29 @@ import msgspec
 
 from opsboard.core.clock import ManualClock
 from opsboard.core.errors import ControlError
-from opsboard.core.model import EngineReading, EngineState, EngineView, Event, Outcome, Step, Transaction, Transition
-from opsboard.core.wire import DaemonInfo, History, HistoryPoint, Status
-from opsboard.daemon.actions import Actions
+from opsboard.core.model import (
+    EngineReading,
+    EngineState,
+    EngineView,
+    Event,
+    Outcome,
+    Rolling,
+    Step,
+    Transaction,
+    Transition,
+)
+from opsboard.core.wire import ActionAccepted, ActionRequest, DaemonInfo, History, HistoryPoint, Status
+from opsboard.daemon.actions import Actions, Crew
 from opsboard.daemon.board import status
 from opsboard.daemon.control import Control
+from opsboard.daemon.keys import Keys
 from opsboard.daemon.pipeline import EngineSpec, PipelineState, feed
 from opsboard.daemon.recording import Recorders
 from opsboard.daemon.rights import Right
 from opsboard.daemon.subscribers import Newest
 from opsboard.httpd import Limits, Peer, serve
 from opsboard.store.state import AuditEntry
+from opsboard.supervise.world import Begins
 
 T = TypeVar("T")
 ALL = Right.READ | Right.OPERATE
@@ -58,39 +71,53 @@ class FakeHands:
 
     def __init__(self) -> None:
         self.done: list[tuple[str, str, str]] = []
+        self.refusal: Exception | None = None
+        """Raised before anything is done."""
         self.error: Exception | None = None
         self.hold = asyncio.Event()
         self.hold.set()
 
-    async def _do(self, kind: str, name: str, reason: str) -> None:
+    async def _do(self, kind: str, name: str, reason: str, begins: Begins) -> None:
+        if self.refusal:
+            raise self.refusal
+        begins()
         await self.hold.wait()
         if self.error:
             raise self.error
         self.done.append((kind, name, reason))
 
-    async def start(self, name: str, reason: str) -> None:
-        await self._do("start", name, reason)
+    async def start(self, name: str, reason: str, *, begins: Begins) -> None:
+        await self._do("start", name, reason, begins)
 
-    async def stop(self, name: str, reason: str) -> None:
-        await self._do("stop", name, reason)
+    async def stop(self, name: str, reason: str, *, begins: Begins) -> None:
+        await self._do("stop", name, reason, begins)
 
-    async def restart(self, name: str, reason: str, *, now: bool = False) -> None:
-        await self._do("restart now" if now else "restart", name, reason)
+    async def restart(self, name: str, reason: str, *, now: bool = False, begins: Begins) -> None:
+        await self._do("restart now" if now else "restart", name, reason, begins)
 
-    async def restart_rolling(self, names: Iterable[str], reason: str, *, now: bool = False) -> None:
-        await self._do("rolling now" if now else "rolling", " ".join(names), reason)
+    async def run(
+        self, names: Iterable[str], reason: str, *, id: str, now: bool, uid: int | None, begins: Begins
+    ) -> None:
+        assert id
+        assert uid == os.getuid()
+        await self._do("rolling now" if now else "rolling", " ".join(names), reason, begins)
 
-    async def drain(self, name: str, reason: str, *, now: bool = False) -> None:
-        await self._do("drain now" if now else "drain", name, reason)
+    def cancel(self, who: str) -> Rolling:
+        return Rolling(
+            id="r1", engines=("a", "a2"), reason="weekly", began=1.0, changed=1.0, outcome="cancelled", error=who
+        )
 
-    async def undrain(self, name: str, reason: str) -> None:
-        await self._do("undrain", name, reason)
+    async def drain(self, name: str, reason: str, *, now: bool = False, begins: Begins) -> None:
+        await self._do("drain now" if now else "drain", name, reason, begins)
 
-    async def sleep(self, name: str, reason: str, *, now: bool = False) -> None:
-        await self._do("sleep now" if now else "sleep", name, reason)
+    async def undrain(self, name: str, reason: str, *, begins: Begins) -> None:
+        await self._do("undrain", name, reason, begins)
 
-    async def wake(self, name: str, reason: str) -> None:
-        await self._do("wake", name, reason)
+    async def sleep(self, name: str, reason: str, *, now: bool = False, begins: Begins) -> None:
+        await self._do("sleep now" if now else "sleep", name, reason, begins)
+
+    async def wake(self, name: str, reason: str, *, begins: Begins) -> None:
+        await self._do("wake", name, reason, begins)
 
 
 class FakeDaemon:
@@ -116,10 +143,10 @@ class FakeDaemon:
         self.peer: Peer | None = None
         self.recorders = Recorders()
         self.newest = Newest(lambda: json_line(self.status()))
-        hands = None if looks_only else self.hands
-        self.actions = Actions(
-            self.clock, self.state.specs.get, hands, self.events.append, self.asked.append, beds=hands
-        )
+        self.keys: dict[str, str] = {}
+        """What is on the disk of idempotency keys."""
+        self.crew = None if looks_only else Crew(hands=self.hands, beds=self.hands, rolls=self.hands)
+        self.actions = self.new_actions()
         self.control = Control(
             clock=self.clock,
             state=self.state,
@@ -127,13 +154,30 @@ class FakeDaemon:
             past=FakePast(),
             newest=self.newest,
             recorders=self.recorders,
-            act=self.actions.ask,
+            act=self.ask,
+            rolling=lambda: None,
+            cancel_rolling=self.actions.cancel_rolling,
             adopting=None,
             log_path={"a": self.log}.get,
             reload=self.reload,
             healthy=lambda: True,
             rights=self.rights,
         )
+
+    async def ask(self, name: str, request: ActionRequest, peer: Peer | None) -> ActionAccepted:
+        return await self.actions.ask(name, request, peer)
+
+    def new_actions(self) -> Actions:
+        """Return those of another daemon with the same disk."""
+
+        def keep(key: str, answer: str) -> Future[None]:
+            self.keys[key] = answer
+            written: Future[None] = Future()
+            written.set_result(None)
+            return written
+
+        keys = Keys(self.keys, keep)
+        return Actions(self.clock, self.state.specs, self.crew, self.events.append, self.asked.append, keys=keys)
 
     def status(self) -> Status:
         return status(self.state, DaemonInfo(version="0", pid=1, started=0.0), self.clock.now())

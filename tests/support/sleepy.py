@@ -97,6 +97,10 @@ class House:
             raise NotFound(name)
         return self.view
 
+    def check_last(self, name: str, hint: str) -> None:
+        if self.last_target and self.view.state is READY:
+            raise Conflict(f"{name} is the last healthy target of route chat", hint=hint)
+
     async def start(self, name: str, _reason: str) -> None:
         self.done.append(f"start {name}")
         self.become(STARTING, pid=None, started=None)
