@@ -77,7 +77,6 @@ class EngineTrack:
         self.supervised = supervised
         self.life: LifeView | None = None
         self.last: EngineReading | None = None
-        self.last_wall: float | None = None
         self.view: EngineView | None = None
         self.good_mono: float | None = None
         self.figures = NO_FIGURES
@@ -105,6 +104,8 @@ class EngineTrack:
         self._counters: dict[str, CounterTrack] = {}
         self._histograms: dict[str, HistogramTrack] = {}
         self._unread = False
+        self._tells = False
+        """The last reading came in the life's present state."""
 
     @property
     def url(self) -> str | None:
@@ -115,7 +116,7 @@ class EngineTrack:
 
     def read(self, reading: EngineReading, now: Now) -> bool:
         """Take in one scrape; return whether the serving process began anew since the last good one."""
-        self.last, self.last_wall, self.newborn = reading, now.wall, False
+        self.last, self._tells, self.newborn = reading, True, False
         if reading.outcome is not Outcome.OK or reading.view is None:
             return False
         old, self.view, self.good_mono = self.view, reading.view, now.mono
@@ -145,6 +146,7 @@ class EngineTrack:
         What is seen of the processes of an engine that is starting stays: it is told of its progress many times.
         """
         old, self.life = self.life, life
+        self._tells = self._tells and old is not None and old.since == life.since
         self._unread = self._unread or life.state is EngineState.STARTING
         another = old is not None and old.started != life.started
         silenced = life.state not in SERVING and (old is None or old.state in SERVING)
@@ -177,7 +179,7 @@ class EngineTrack:
         return max(known, key=lambda one: (one.outcome is None, one.began), default=None)
 
     def _forget(self) -> None:
-        self.last = self.view = self.good_mono = self.last_wall = None
+        self.last = self.view = self.good_mono = None
         self.figures, self.processes, self.gpu_memory_bytes, self.restarted = NO_FIGURES, (), None, False
         self.zombies, self.looked = (), None
         self._counters, self._histograms = {}, {}
@@ -265,7 +267,7 @@ class EngineTrack:
         if self.life is None:
             return None if self.supervised or self.last is None else self._observed(self.last)
         # A scrape of before the engine said it was ready proves nothing.
-        if self.last is None or self.last_wall is None or self.last_wall < self.life.since:
+        if self.last is None or not self._tells:
             return self.life.state
         if self.life.state is EngineState.READY:
             return self._observed(self.last)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from opsboard.core.clock import ManualClock
+from opsboard.core.clock import ManualClock, Now
 from opsboard.core.model import (
     EngineReading,
     EngineState,
@@ -447,3 +447,10 @@ def test_a_life_is_found_where_it_listens_and_the_next_one_where_it_is_configure
     assert (track.url, track.view) == (old, ok().view)
     line.feed(life(EngineState.STOPPED, 5.0, started=None))
     assert track.url == new
+
+
+def test_a_clock_that_is_set_back_hides_nothing() -> None:
+    line = Line(SUPERVISED)
+    line.feed(life(EngineState.READY, 10_000.0), after=10_000.0)
+    feed(line.state, failed(), Now(wall=6400.0, mono=line.clock.now().mono + 1.0))
+    assert line.engine_state() is EngineState.UNREACHABLE
