@@ -31,6 +31,8 @@ class Exit(Record, frozen=True, kw_only=True):
     ended: float
     asked_by: str | None
     message: str | None
+    passing: bool = False
+    """Time may cure what kept it from beginning."""
 
 
 class Remains(Record, frozen=True, kw_only=True):
@@ -244,6 +246,7 @@ def _exit(record: dict[str, Any] | None, instance: str) -> Exit | None:
         ended=float(record.get("ended", 0.0)),
         asked_by=str(asked_by) if asked_by else None,
         message=str(message) if message else None,
+        passing=bool(record.get("passing")),
     )
 
 

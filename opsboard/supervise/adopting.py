@@ -46,7 +46,8 @@ def _adopted(found: Found, wanted: bool | None, ready_timeout_s: float, now: Now
     if waits or found.ended_by_us:
         return _go_on(begin, found, now, terms)
     if found.never_began is not None and wanted is not False:
-        return fail(begin, now, terms, Body.NOTHING, found.never_began, verdict=FatalVerdict.PARK), []
+        verdict = FatalVerdict.RETRY if found.passing else FatalVerdict.PARK
+        return fail(begin, now, terms, Body.NOTHING, found.never_began, verdict=verdict), []
     if found.ended is not None and wanted is not False:
         return ended(begin, found.ended, now, terms), []
     return begin, []

@@ -42,6 +42,7 @@ def found(remains: Remains | None, notes: Notes, wall: float, last_words: Callab
         if crashed or remains.lives
         else None,
         never_began=known.message if over and known is not None else None,
+        passing=known is not None and known.passing,
         ended_by_us=over and (remains.again is not None or unborn),
         drain_left_s=None if notes.drain_until is None else max(0.0, notes.drain_until - wall),
         since=notes.parked_since if notes.parked is not None else since,

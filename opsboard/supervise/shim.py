@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -32,21 +33,36 @@ from opsboard.supervise.shim_socket import ShimSocket
 IDLE_S = 1.0
 ENDING_S = 0.1
 DESCENDANTS_LIMIT = 512
+PASSING = frozenset({
+    *(errno.EAGAIN, errno.EINTR, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE),
+    *(errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY),
+})  # fmt: skip
+"""What time may cure: a host that is full or busy, a program that is just being installed (ETXTBSY)."""
 _PR_SET_NAME = 15  # prctl(2)
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Refused(Exception):
-    """The engine was not started; the text says why."""
+    """The engine was not started; the text says why. ``passing``: time may cure it."""
 
-    passing = False
-    """Time may cure it."""
+    def __init__(self, text: str, why: OSError | None = None) -> None:
+        """``why`` is what the kernel said."""
+        super().__init__(text)
+        self.passing = passes(why)
 
 
 class Occupied(Refused):
     """Something of the engine's last life is still there."""
 
-    passing = True
+    def __init__(self, text: str) -> None:
+        """It may go."""
+        super().__init__(text)
+        self.passing = True
+
+
+def passes(error: BaseException | None) -> bool:
+    """Tell whether time may cure what kept an engine from starting."""
+    return error.passing if isinstance(error, Refused) else isinstance(error, OSError) and error.errno in PASSING
 
 
 class Shim:
@@ -127,14 +143,14 @@ class Shim:
         try:
             self._socket = ShimSocket(launch["socket"], self._selector, self._answer)
         except OSError as error:
-            raise Refused(f"{launch['socket']}: cannot listen: {error.strerror}") from error
+            raise Refused(f"{launch['socket']}: cannot listen: {error.strerror}", error) from error
         try:
             pid = self._spawn()
-        except OSError as error:
+        except Refused as refused:
             self._socket.close()
-            self._exit = self._ended(None, _why(launch, error))
+            self._exit = self._ended(None, str(refused)) | {"passing": refused.passing}
             self._record_exit()
-            raise Refused(_why(launch, error)) from error
+            raise
         self._identity["process"] = _record(pid)
         with contextlib.suppress(OSError):  # the mark still tells whose it is
             self._record_identity()
@@ -146,7 +162,10 @@ class Shim:
         launch = self._launch
         wanted = manners.parse(launch.get("manners"))
         failed = manners.take_on(wanted)
-        log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Refused(f"{self._log}: cannot be opened: {error.strerror}", error) from error
         try:
             child = subprocess.Popen(
                 launch["argv"],
@@ -161,6 +180,8 @@ class Shim:
                 start_new_session=True,
                 umask=-1 if wanted.umask is None else wanted.umask,
             )
+        except OSError as error:
+            raise Refused(_why(launch, error), error) from error
         finally:
             os.close(log)
         for failure in failed + manners.give(child.pid, wanted):
@@ -281,7 +302,7 @@ def main(arguments: list[str]) -> int:
     try:
         shim = Shim(*_take(arguments[0]))
     except (Refused, OSError) as error:
-        _report({"ok": False, "error": str(error), "passing": getattr(error, "passing", False)})
+        _report({"ok": False, "error": str(error), "passing": passes(error)})
         return 1
     _report(shim.hello())
     shim.run()
@@ -297,7 +318,7 @@ def _take(directory: str) -> tuple[str, dict[str, Any]]:
     except BlockingIOError:
         raise Occupied("another shim runs this engine") from None
     except OSError as error:
-        raise Refused(f"{directory}: {error.strerror}") from error
+        raise Refused(f"{directory}: {error.strerror}", error) from error
     try:
         _check_last_life(directory)
     except OSError as error:

@@ -267,6 +267,8 @@ class Found(Record, frozen=True, kw_only=True):
     """How the last life of this boot ended, when it has."""
     never_began: str | None = None
     """Why the last launch failed, when it did."""
+    passing: bool = False
+    """Time may have cured that."""
     ended_by_us: bool = False
     """We ended the last life, or were about to begin one; with a wish to run, that was to follow."""
     automatic: bool = False

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import pwd
+import shutil
 import signal
 import socket
 import stat
@@ -156,7 +157,29 @@ def test_a_command_that_cannot_run(
         run(herd, spec)
     assert herd.record("a", "exit.json")["code"] is None
     assert herd.record("a", "exit.json")["message"]
+    assert herd.record("a", "exit.json")["passing"] is False
     wait_until(lambda: herd.remains("a").shim is None, what="the end of the shim")
+
+
+def test_what_keeps_it_from_starting_may_pass(herd: Herd, tmp_path: Path) -> None:
+    """A program that is just being installed, as any full or busy host, is no reason to give up."""
+    program = tmp_path / "vllm"
+    shutil.copy("/bin/sleep", program)
+    spec = LaunchSpec(name="a", command=(str(program), "600"), url=NOWHERE)
+    with program.open("r+b"), pytest.raises(SuperviseError, match="vllm: Text file busy") as caught:
+        run(herd, spec)
+    assert not caught.value.permanent
+    assert (ended := herd.remains("a").exit) is not None
+    assert ended.passing
+    wait_until(lambda: herd.remains("a").shim is None, what="the end of the shim")
+    run(herd, spec)
+
+
+def test_a_log_that_cannot_be_opened_is_named(herd: Herd) -> None:
+    (herd.bundle("a") / "engine.log").mkdir(parents=True)
+    with pytest.raises(SuperviseError, match="log: cannot be opened: Is a directory") as caught:
+        run(herd, herd.spec("a", "idle"))
+    assert caught.value.permanent
 
 
 def test_a_stop_ends_the_whole_family(herd: Herd) -> None:

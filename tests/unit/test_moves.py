@@ -211,6 +211,7 @@ def test_what_dies_while_it_drains_begins_anew_at_once() -> None:
         (Found(ended=CRASH), True, EngineState.BACKING_OFF, []),
         (Found(ended=CRASH), False, EngineState.STOPPED, []),
         (Found(never_began="command not found: vllm"), True, EngineState.PARKED, []),
+        (Found(never_began="cannot execute vllm: Text file busy", passing=True), True, EngineState.BACKING_OFF, []),
         (Found(parked="restarted 5 times"), True, EngineState.PARKED, []),
         (Found(parked="restarted 5 times"), False, EngineState.STOPPED, []),
         (Found(parked="wedged", ending=True, left=(7,)), True, EngineState.PARKED, [Command.END]),
