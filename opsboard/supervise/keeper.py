@@ -47,7 +47,7 @@ from opsboard.supervise.situation import (
 )
 from opsboard.supervise.situation import Wish as Wished
 from opsboard.supervise.startup import last_words
-from opsboard.supervise.stopping import end_life
+from opsboard.supervise.stopping import end_life, in_haste
 from opsboard.supervise.watching import exited
 from opsboard.supervise.world import Crew, Wish, World, log
 
@@ -291,7 +291,8 @@ class Keeper:
                 assert self._instance is not None  # noqa: S101  _take has named it
                 self._launching = self._crew.do(self._launch(self.spec, self._instance))
             case Command.END:
-                self._crew.do(self._end(self._life.spec if self._life is not None else self.spec))
+                spec = self._life.spec if self._life is not None else self.spec
+                self._crew.do(self._end(in_haste(spec) if self._situation.broken else spec))
             case Command.DRAIN:
                 self._crew.do(self._drain())
             case Command.PROVE:

@@ -35,6 +35,7 @@ from opsboard.supervise.situation import (
     BY_HAND,
     SERVING,
     Accused,
+    Acquitted,
     Answers,
     Body,
     Command,
@@ -72,6 +73,8 @@ def step(situation: Situation, event: Event, now: Now, terms: Terms = BY_HAND) -
             return _service(situation, event, now), []
         case Accused():
             return _accused(situation, event, now, terms)
+        case Acquitted():
+            return msgspec.structs.replace(situation, broken=False) if situation.broken else situation, []
         case Launched(ready_timeout_s=seconds):
             return _launched(situation, seconds, now)
         case LaunchFailed():
@@ -118,7 +121,8 @@ def _wish(situation: Situation, event: Start | Stop | Restart, now: Now, terms: 
         case Body.ALIVE if isinstance(event, Restart) and not event.now and situation.state in SERVING:
             if drain_by is not None:  # two restarts at once are one
                 return situation, []
-            return drain(situation, now, terms.drain_timeout_s) if terms.drain_timeout_s else end(situation, now)
+            waits = terms.drain_timeout_s and not situation.broken
+            return drain(situation, now, terms.drain_timeout_s) if waits else end(situation, now)
         case _:
             return end(situation, now)
 
@@ -140,7 +144,9 @@ def _service(situation: Situation, event: Drain | Undrain, now: Now) -> Situatio
 
 def _accused(situation: Situation, event: Accused, now: Now, terms: Terms) -> Move:
     serves = situation.body is Body.ALIVE and situation.state in SERVING
-    if not (serves and situation.wanted) or (terms.restart == "never" and not event.planned):
+    if serves and not event.planned:
+        situation = msgspec.structs.replace(situation, broken=True)
+    if not (serves and situation.wanted):
         return situation, []
     draining = situation.drain_by is not None
     if event.planned:
@@ -148,10 +154,11 @@ def _accused(situation: Situation, event: Accused, now: Now, terms: Terms) -> Mo
             return situation, []
         situation = msgspec.structs.replace(because(situation, event.cause), automatic=True)
         return drain(situation, now, terms.drain_timeout_s)
-    situation = because(situation, event.cause)
     if draining:  # a restart is on its way, and what does not work ends no request
-        return end(situation, now, event.cause)
-    return retry(situation, now, terms, Body.ALIVE, event.cause), []
+        return end(because(situation, event.cause), now, event.cause)
+    if terms.restart == "never":
+        return situation, []
+    return retry(because(situation, event.cause), now, terms, Body.ALIVE, event.cause), []
 
 
 def _prepared(situation: Situation, event: Prepared | Unprepared, now: Now, terms: Terms) -> Move:

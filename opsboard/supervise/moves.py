@@ -53,7 +53,7 @@ def because(situation: Situation, cause: str) -> Situation:
 def launch(situation: Situation, now: Now) -> Move:
     """Begin a new life."""
     started = to(situation, now, EngineState.STARTING, Body.LAUNCHING)
-    return msgspec.structs.replace(started, exit_code=None, doubt=None, served_s=0.0), [Command.LAUNCH]
+    return msgspec.structs.replace(started, exit_code=None, doubt=None, broken=False, served_s=0.0), [Command.LAUNCH]
 
 
 def end(situation: Situation, now: Now, message: str | None = None) -> Move:

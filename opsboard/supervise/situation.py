@@ -82,6 +82,8 @@ class Situation(Record, frozen=True, kw_only=True):
     """When automation looks again."""
     preparing: bool = False
     proving: bool = False
+    broken: bool = False
+    """A detector is sure that this life does not work: its requests will not end."""
     served_from: float | None = None
     """Since when this life serves, monotonic seconds; None: it does not."""
     served_s: float = 0.0
@@ -215,6 +217,10 @@ class Accused(Record, frozen=True, kw_only=True):
     planned: bool = False
 
 
+class Acquitted(Record, frozen=True):
+    """No detector is sure any more that it does not work."""
+
+
 class Prepared(Record, frozen=True):
     """A PREPARE is done: there is room, and the restart is counted."""
 
@@ -244,6 +250,7 @@ Event = (
     | Survived
     | Drained
     | Accused
+    | Acquitted
     | Prepared
     | Unprepared
     | Tick

@@ -8,17 +8,28 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from opsboard.core.errors import SuperviseError
 from opsboard.supervise.adopt import Remains, examine, survivors
 from opsboard.supervise.ending import Ending
+from opsboard.supervise.launch import LaunchSpec
 from opsboard.supervise.processes import Process, send
 from opsboard.supervise.shim_client import ask
 from opsboard.supervise.watching import ended
 
 _PATIENCE_S = 10.0
 """What KILL may take before somebody is told: freeing 80 GB of pinned memory takes seconds, a hung driver for ever."""
+BROKEN_S = 5.0
+"""What TERM may take when it is sure that a life does not work: its requests will not end, and a longer
+``stop_timeout`` is for them. vLLM waits as long for its own processes before it kills them."""
 _STEP_S = 0.1
 _REFUSALS = 3
+
+
+def in_haste(spec: LaunchSpec) -> LaunchSpec:
+    """Return how a life that does not work is ended."""
+    return msgspec.structs.replace(spec, stop_timeout_s=min(spec.stop_timeout_s, BROKEN_S))
 
 
 async def end_life(directory: Path, grace_s: float, by: str, tell: Callable[[str], None]) -> None:

@@ -176,8 +176,11 @@ class Supervisor:
         """Hear what a detector claims: a confirmed claim that an engine does not work restarts it."""
         finding = change.finding
         keeper = self._keepers.get(finding.engine)
-        if keeper is not None and finding.detector in DETECTORS and change.open and finding.confirmed:
-            keeper.apply(situation.Accused(cause=f"{finding.detector}: {finding.summary}"))
+        if keeper is None or finding.detector not in DETECTORS:
+            return
+        sure = change.open and finding.confirmed
+        cause = f"{finding.detector}: {finding.summary}"
+        keeper.apply(situation.Accused(cause=cause) if sure else situation.Acquitted())
 
     def check_last(self, name: str, hint: str) -> None:
         """Raise Conflict when an engine is the last that serves a route; NotFound."""

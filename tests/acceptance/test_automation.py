@@ -25,7 +25,7 @@ from opsboard.core.model import (
     Rolling,
     Transaction,
 )
-from opsboard.supervise import errands, ledger, moves
+from opsboard.supervise import errands, ledger, moves, stopping
 from opsboard.supervise.budget import Budget
 from opsboard.supervise.rolling import RollingRestarts
 from opsboard.supervise.world import Inflight, Surroundings
@@ -262,9 +262,14 @@ async def test_nothing_is_restarted_that_cannot_be_written_down(herd: Herd) -> N
 
 
 @in_loop
-async def test_a_confirmed_stall_is_a_restart_and_a_suspicion_is_not(herd: Herd) -> None:
+async def test_a_confirmed_stall_is_a_restart_and_a_suspicion_is_not(
+    herd: Herd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What hangs ends no request: neither the drain nor TERM is given the time that is for them."""
+    monkeypatch.setattr(stopping, "BROKEN_S", 0.1)
     around = Around()
-    async with supervised(herd, around, spec(herd, drain_timeout_s=60.0)) as supervisor:
+    deaf = spec(herd, mode="serve_stubborn", drain_timeout_s=600.0, stop_timeout_s=600.0)
+    async with supervised(herd, around, deaf) as supervisor:
         await supervisor.start("a", "up")
         first = await until(supervisor, EngineState.READY)
         supervisor.finding(stall(confirmed=False))
@@ -277,6 +282,7 @@ async def test_a_confirmed_stall_is_a_restart_and_a_suspicion_is_not(herd: Herd)
         second = await until(supervisor, EngineState.READY)
         assert steps(second)[0] == ("end", "ok"), "what hangs is not drained"
         assert around.restarts[0].cause.startswith("stall: 12 running, no step for 9 s")
+        supervisor.finding(stall())
         await supervisor.stop("a", "done")
         supervisor.finding(stall())
         assert supervisor.life("a").state is EngineState.STOPPED

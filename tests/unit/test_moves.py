@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from opsboard.core.clock import ManualClock
@@ -12,6 +13,7 @@ from opsboard.supervise.budget import Allowed, Spent
 from opsboard.supervise.moves import hint
 from opsboard.supervise.situation import (
     Accused,
+    Acquitted,
     Answers,
     Body,
     Command,
@@ -116,7 +118,8 @@ def test_what_has_served_was_not_configured_wrongly() -> None:
 def test_nothing_is_done_for_an_engine_that_nobody_wants_or_that_is_supervised_by_hand(terms: Terms) -> None:
     wanted = terms.restart == "never"
     found, _ = adopt(Found(alive=True, was_ready=True), wanted=wanted, ready_timeout_s=900.0, now=NOW, terms=terms)
-    assert machine.step(found, Accused(cause="stall"), NOW, terms) == (found, [])
+    left_alone = machine.step(found, Accused(cause="stall"), NOW, terms)
+    assert left_alone == (msgspec.structs.replace(found, broken=True), [])
     assert after(CRASH, terms=terms, situation=found).state is EngineState.FAILED
 
 
@@ -197,6 +200,20 @@ def test_a_planned_restart_drains() -> None:
     out_of_service = after(Drain(), situation=READY)
     assert after(planned, situation=out_of_service) == out_of_service
     assert machine.step(draining, Accused(cause="stall"), NOW, TERMS)[1] == [Command.END], "what hangs ends no request"
+
+
+def test_what_does_not_work_is_not_waited_for() -> None:
+    """Whoever restarts it, and whether or not it is restarted by itself."""
+    by_hand = Terms(restart="never", drain_timeout_s=60.0)
+    hangs = after(Accused(cause="stall"), terms=by_hand, situation=READY)
+    assert (hangs.state, hangs.broken) == (EngineState.READY, True)
+    restarted, commands = machine.step(hangs, Restart("it hangs"), NOW, by_hand)
+    assert (commands, restarted.broken) == ([Command.END], True)
+    assert not after(Gone(), terms=by_hand, situation=restarted).broken, "the next life is another one"
+    draining = after(Restart("flags"), terms=by_hand, situation=READY)
+    assert machine.step(draining, Accused(cause="stall"), NOW, by_hand)[1] == [Command.END]
+    works = after(Acquitted(), situation=hangs)
+    assert after(Restart("flags"), situation=works).state is EngineState.DRAINING
 
 
 def test_what_dies_while_it_drains_begins_anew_at_once() -> None:
