@@ -24,7 +24,9 @@ BROKEN_S = 5.0
 """What TERM may take when it is sure that a life does not work: its requests will not end, and a longer
 ``stop_timeout`` is for them. vLLM waits as long for its own processes before it kills them."""
 _STEP_S = 0.1
+_ASK_S = 1.0
 _REFUSALS = 3
+"""After so many in a row a shim gets a signal instead, and is taken for deaf when that does not help either."""
 
 
 def in_haste(spec: LaunchSpec) -> LaunchSpec:
@@ -41,30 +43,47 @@ async def end_life(directory: Path, grace_s: float, by: str, tell: Callable[[str
     loop = asyncio.get_running_loop()
     began, refusals = loop.time(), 0
     while (remains := await asyncio.to_thread(examine, directory)) is not None and _runs(remains):
-        if remains.shim is None:
-            await _end_by_hand(remains, grace_s, tell)
+        late = loop.time() - began > grace_s + _PATIENCE_S
+        if remains.shim is None or (late and refusals >= _REFUSALS):
+            await _end_without_shim(remains, grace_s, tell)
             continue
         try:
             await ask(remains.socket, "stop", grace_s=max(0.0, grace_s - (loop.time() - began)), by=by)
+            refusals = 0
         except SuperviseError:
             refusals += 1
-            if refusals == _REFUSALS:  # deaf, but alive: this it cannot miss
+            if refusals == _REFUSALS:  # deaf, but alive: TERM it cannot miss, or only as long as it is stopped
                 send(remains.shim, signal.SIGTERM)
-        await _wait_for_shim(remains, 1.0)
-        if loop.time() - began > grace_s + _PATIENCE_S:
-            tell(_stuck(list(filter(None, (remains.main, *remains.others)))))
+                send(remains.shim, signal.SIGCONT)
+        await _wait_for(remains.shim, _ASK_S)
+        if late and not refusals:
+            tell(_stuck([process for process in (remains.main, *remains.others) if process] or [remains.shim]))
 
 
 def _runs(remains: Remains) -> bool:
     return remains.lives or remains.shim is not None
 
 
-async def _wait_for_shim(remains: Remains, seconds: float) -> None:
-    """Wait until the shim is gone, which it is when everybody is, at most ``seconds``."""
-    assert remains.shim is not None  # noqa: S101  the caller has looked
+async def _wait_for(process: Process, seconds: float) -> bool:
+    """Wait until a process is gone, as a shim is when everybody is, at most ``seconds``; tell whether it is."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            await ended(remains.shim)
+            await ended(process)
+            return True
+    return False
+
+
+async def _end_without_shim(remains: Remains, grace_s: float, tell: Callable[[str], None]) -> None:
+    """Do the work of a shim that is gone or deaf, and end the deaf one when it is nobody's parent any more."""
+    shim = remains.shim
+    if shim is not None and remains.lives:
+        tell(f"its shim (pid {shim.pid}, state {shim.state}) does not answer: it is ended without it")
+    if remains.lives:
+        await _end_by_hand(remains, grace_s, tell)
+    elif shim is not None:
+        send(shim, signal.SIGKILL)
+        if not await _wait_for(shim, _ASK_S):
+            tell(_stuck([shim]))
 
 
 async def _end_by_hand(remains: Remains, grace_s: float, tell: Callable[[str], None]) -> None:
