@@ -58,6 +58,7 @@ from opsboard.httpd import Server, refuse_served, serve
 from opsboard.store.retention import StoreLimits
 from opsboard.store.store import Store
 from opsboard.supervise.budget import Budget
+from opsboard.supervise.processes import age_s
 from opsboard.supervise.rolling import RollingRestarts
 from opsboard.supervise.supervisor import ENGINES, Supervisor
 
@@ -266,6 +267,7 @@ class Daemon:
             self._clock,
             ages=lambda: ages(self._loaded.config),
             life=self._supervisor.life,
+            age_s=age_s,
             past=self._store,
             renew=self._supervisor.renew,
             tell=self._flow.tell,

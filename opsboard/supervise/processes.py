@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from opsboard.core.procstat import parse
 
 PROC = "/proc"
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 TAG = "OPSBOARD_INSTANCE"
 """Environment variable that every process of a life inherits; its value is the life's unique id."""
 _NOBODY = (FileNotFoundError, ProcessLookupError, PermissionError)  # under hidepid=1 a stranger's stat is forbidden
@@ -67,6 +69,18 @@ def gone(process: Process) -> bool:
         return not process.same_as(look(process.pid))
     except OSError:
         return False
+
+
+def age_s(pid: int | None) -> float | None:
+    """Return how long (s) the process under ``pid`` has run, by the clock since boot, which nobody sets; None: unknown.
+
+    ``start_ticks`` are of that clock, too (proc(5)).
+    """
+    try:
+        found = look(pid) if pid else None
+    except OSError:
+        return None
+    return None if found is None else time.clock_gettime(time.CLOCK_BOOTTIME) - found.start_ticks / _TICKS_PER_SECOND
 
 
 def boot_id() -> str:

@@ -24,6 +24,7 @@ class House:
         self.state = state
         self.refusal: str | None = None
         self.broken = False
+        self.runs_s: float | None = None
         self.reads = 0
         self.renewed: list[tuple[float, str]] = []
         self.told: list[str] = []
@@ -33,6 +34,7 @@ class House:
             life=lambda name: LifeView(
                 engine=name, state=self.state, since=self.started, supervised=True, started=self.started
             ),
+            age_s=lambda pid: self.runs_s,
             past=self,
             renew=self.renew,
             tell=lambda _kind, text, _severity, _subject: self.told.append(text),
@@ -117,3 +119,70 @@ async def test_the_past_is_read_once_a_slot() -> None:
     house = House(age_s=13 * HOUR)
     await house.live(hours=1)
     assert house.reads <= 7
+
+
+@in_loop
+async def test_a_date_that_was_wrong_at_the_start_makes_no_engine_old() -> None:
+    house = House(age_s=20_000 * DAY)
+    house.runs_s = HOUR
+    await house.live(hours=0.1)
+    assert (house.renewed, house.told) == ([], [])
+    house.runs_s = 2 * DAY
+    await house.live(hours=0.1)
+    assert "48.0 h old" in house.renewed[0][1]
+
+
+class Pair:
+    """Two old engines."""
+
+    def __init__(self) -> None:
+        self.lives = {name: self.life(name, EngineState.READY) for name in "ab"}
+        self.renewed: list[str] = []
+        self.told: list[str] = []
+        self.planned = Planned(
+            ManualClock(wall=NOON),
+            ages=lambda: [Age(name, DAY) for name in "ab"],
+            life=self.lives.__getitem__,
+            age_s=lambda _pid: 2 * DAY if len(self.renewed) < 2 else 0.0,
+            past=House(age_s=0.0),
+            renew=self.renew,
+            tell=lambda _kind, text, _severity, _subject: self.told.append(text),
+        )
+
+    def life(self, name: str, state: EngineState, until: float | None = None) -> LifeView:
+        return LifeView(engine=name, state=state, since=0.0, supervised=True, started=0.0, until=until)
+
+    async def renew(self, name: str, _reason: str) -> None:
+        self.renewed.append(name)
+        self.lives[name] = self.life(name, EngineState.DRAINING, until=NOON + 60.0)
+
+
+@in_loop
+async def test_one_goes_only_when_the_one_before_serves_again() -> None:
+    pair = Pair()
+    await pair.planned.look()
+    for state in (EngineState.STOPPING, EngineState.STARTING):
+        await pair.planned.look()
+        assert (pair.renewed, pair.told) == (["a"], [])
+        pair.lives["a"] = pair.life("a", state)
+    await pair.planned.look()
+    assert pair.renewed == ["a"]
+    # A person has taken it out of service: nothing comes back by waiting.
+    pair.lives["a"] = pair.life("a", EngineState.DRAINING)
+    await pair.planned.look()
+    assert pair.renewed == ["a", "b"]
+
+
+@in_loop
+async def test_when_one_does_not_come_back_no_other_goes() -> None:
+    pair = Pair()
+    await pair.planned.look()
+    pair.lives["a"] = pair.life("a", EngineState.PARKED)
+    for _ in range(2):
+        await pair.planned.look()
+    assert pair.renewed == ["a"]
+    (told,) = pair.told
+    assert "a, restarted by age before it, is parked" in told
+    pair.lives["a"] = pair.life("a", EngineState.STOPPED)
+    await pair.planned.look()
+    assert pair.renewed == ["a", "b"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opsboard.supervise import processes
-from opsboard.supervise.processes import Family, Process, alive, below, look, send, tagged
+from opsboard.supervise.processes import Family, Process, age_s, alive, below, look, send, tagged
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -43,6 +43,16 @@ def test_a_process_and_its_end(sleeper: subprocess.Popen[bytes]) -> None:
     sleeper.kill()
     wait_until(lambda: look(sleeper.pid) is None, what="a zombie is nobody")
     assert sleeper.poll() is not None
+
+
+def test_how_long_a_process_has_run(sleeper: subprocess.Popen[bytes]) -> None:
+    ours = age_s(os.getpid())
+    assert ours is not None
+    assert 0.0 <= (age_s(sleeper.pid) or 0.0) <= ours
+    assert age_s(None) is None
+    sleeper.kill()
+    sleeper.wait(10)
+    assert age_s(sleeper.pid) is None
 
 
 def test_a_signal_for_somebody_else_is_not_sent(sleeper: subprocess.Popen[bytes]) -> None:
