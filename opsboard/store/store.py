@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from opsboard.core.aside import Aside
 from opsboard.core.clock import Clock
 from opsboard.core.errors import StoreError
 from opsboard.core.model import Event, LifeView, Restart, Rolling, Sample, Severity, Transaction, Transition
@@ -28,6 +29,8 @@ __all__ = ["AuditEntry", "Store", "StoreHealth", "StoreLimits", "Wish"]
 T = TypeVar("T")
 
 READ_S = 15.0
+READERS = 4
+"""Reads at once: each that hangs on a sick disk keeps a thread."""
 CLOSE_S = 10.0
 START_S = 0.25
 """How long opening, and so the adoption of engines, waits for the check of series.db.
@@ -66,6 +69,7 @@ class Store:
         self._series = series_file
         self._clock = clock
         self._lives = state.LifeLog()
+        self._readers = Aside("read", READERS)
         self._last: Future[None] | None = None
 
     @classmethod
@@ -117,11 +121,11 @@ class Store:
 
         Empty for a series that is not known. Raises StoreError, also when the disk does not answer.
         """
-        return await _in_thread(lambda: self._series.history(series, start, end, step))
+        return await self._aside(lambda: self._series.history(series, start, end, step))
 
     async def series(self) -> list[str]:
         """Return the names of all series that were ever recorded."""
-        return await _in_thread(self._series.log.names)
+        return await self._aside(self._series.log.names)
 
     # --- timelines and decisions --------------------------------------------------------------------------------------
 
@@ -249,15 +253,13 @@ class Store:
         self._last = self._state.submit(work)
         return self._last
 
+    async def _aside(self, work: Callable[[], T]) -> T:
+        try:
+            return await self._readers.do(work, READ_S)
+        except TimeoutError:
+            raise StoreError(f"the disk did not answer within {READ_S:g} s", permanent=False) from None
+
     async def _ask(self, work: Callable[..., T]) -> T:
         if self._last is not None and not self._last.done():
             await asyncio.wait([asyncio.wrap_future(self._last)], timeout=OWN_WRITES_S)
-        return await _in_thread(lambda: self._state.read(work))
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    try:
-        async with asyncio.timeout(READ_S):
-            return await asyncio.to_thread(work)
-    except TimeoutError:
-        raise StoreError(f"the disk did not answer within {READ_S:g} s", permanent=False) from None
+        return await self._aside(lambda: self._state.read(work))

@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import sqlite3
+import threading
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from opsboard.core.clock import ManualClock
 from opsboard.core.errors import DiskFull, StoreError
 from opsboard.core.model import Event, Sample
 from opsboard.store import history, retention, series, series_file
+from opsboard.store import store as store_face
 from opsboard.store.database import Kind, Writer, mapped, open_writer, reading
 from opsboard.store.series import SeriesLog
 from opsboard.store.series_file import KIND, damaged
 from opsboard.store.statedir import Ballast, set_aside
-from opsboard.store.store import Store
+from opsboard.store.store import READERS, Store
 from tests.support.in_loop import in_loop
 from tests.support.store import RUNNING, WALL, fill, opened, stored
 from tests.support.waiting import wait_until, wait_until_async
@@ -444,3 +446,27 @@ def test_files_set_aside_in_the_same_second_keep_apart(tmp_path: Path) -> None:
         set_aside(tmp_path / "series.db", WALL)
     assert len(list(tmp_path.glob("series.db.corrupt.2023-11-14T*"))) == 6
     shutil.rmtree(tmp_path)
+
+
+@in_loop
+async def test_reads_that_hang_keep_nobody_else_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_face, "READ_S", 0.02)
+    answer, hanging = threading.Event(), []
+
+    def hang() -> list[str]:
+        hanging.append(1)
+        answer.wait(10)
+        return []
+
+    async with opened(tmp_path) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(store._series.log, "names", hang)
+            for _ in range(READERS * 3):
+                with pytest.raises(StoreError, match="did not answer"):
+                    await store.series()
+        assert len(hanging) == READERS
+        async with asyncio.timeout(10):
+            await asyncio.to_thread(answer.set)
+        await wait_until_async(lambda: not any(one.name == "aside:read" for one in threading.enumerate()))
+        monkeypatch.setattr(store_face, "READ_S", 10.0)
+        assert await store.series() == []
