@@ -9,6 +9,9 @@ import msgspec
 
 from opsboard.core.errors import NotFound, UsageError
 
+FAULTS_FILE = "OPSBOARD_SIM_FAULTS"
+"""The environment variable that names a file with more faults, read at start where it exists."""
+
 
 class Fault(msgspec.Struct, frozen=True):
     """One kind of fault. ``default`` is its value when none is given, in the unit that ``about`` names."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 from opsboard import httpd
 from opsboard.core.clock import Clock, SystemClock
@@ -15,6 +17,7 @@ from opsboard.sim.core_link import CoreLink
 from opsboard.sim.core_process import run as run_core
 from opsboard.sim.core_process import set_name
 from opsboard.sim.families import bounds
+from opsboard.sim.faults import FAULTS_FILE
 from opsboard.sim.logs import ERR, STATS_INTERVAL_S, Log, StatsLine
 from opsboard.sim.metrics import EngineMetrics
 from opsboard.sim.options import Setup, SimOptions, check
@@ -58,8 +61,10 @@ def run(options: SimOptions) -> int:
 
 
 def run_from_options(*, faults: tuple[str, ...] = (), **options: object) -> int:
-    """Run with the options of the command line and what vLLM takes from its environment."""
+    """Run with the options of the command line, what vLLM takes from its environment, and faults named in a file."""
     key = os.environ.get(_API_KEY)
+    with contextlib.suppress(OSError):
+        faults += tuple(Path(os.environ.get(FAULTS_FILE, "")).read_text(encoding="utf-8").split())
     environment = {"dev_mode": os.environ.get(_DEV_MODE) == "1", "api_key": Secret(key) if key else None}
     return run(SimOptions(faults=faults, **environment, **options))  # type: ignore[arg-type]  # click has converted them
 
