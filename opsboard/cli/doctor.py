@@ -17,6 +17,7 @@ import click
 from opsboard.cli.common import client, driver_found, echo_json, gpus_by_number, loaded, shown_bytes
 from opsboard.config import places
 from opsboard.core.errors import OpsboardError
+from opsboard.core.holders import strangers
 from opsboard.core.model import Record
 from opsboard.core.version import __version__
 
@@ -129,6 +130,8 @@ def _daemon(options: Options) -> Iterator[Finding]:
         yield Finding(check="daemon", level="warn", text=text, hint=hint)
     else:
         yield Finding(check="daemon", level="ok", text=text)
+    for line in strangers(status.gpus):
+        yield Finding(check="gpu-memory", level="warn", text=line, hint="no engine can have what it holds")
     if not status.daemon.recorded:
         yield Finding(check="recording", level="fail", text=f"NOT RECORDED: {status.daemon.message}")
 

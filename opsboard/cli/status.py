@@ -8,6 +8,7 @@ import click
 
 from opsboard.cli.common import client, echo_json, echo_table, shown, shown_age, shown_bytes
 from opsboard.core.clock import SystemClock
+from opsboard.core.holders import strangers
 from opsboard.core.model import state_word
 from opsboard.core.waiting import told
 
@@ -85,6 +86,8 @@ def _write(now: Status) -> None:
     click.echo()
     if now.gpus:
         echo_table(["GPU", "NAME", "UTIL", "MEMORY", "POWER", "TEMP"], [_gpu(gpu) for gpu in now.gpus])
+        for line in strangers(now.gpus):
+            click.echo(f"  {line}")
     elif now.gpu_message:
         click.echo(f"GPUs: {now.gpu_message}")
 

@@ -193,6 +193,11 @@ class GpuProcess(Record, frozen=True, kw_only=True):
     pid: int
     memory_bytes: int | None = None
     engine: str | None = None
+    name: str | None = None
+    """Its own and its user's, where it is no engine's."""
+    user: str | None = None
+    left: str | None = None
+    """The engine whose last life left it behind; None with a name: not ours."""
 
 
 class GpuView(Record, frozen=True, kw_only=True):

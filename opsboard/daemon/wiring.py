@@ -39,6 +39,7 @@ from opsboard.daemon.fixed import refuse_fixed
 from opsboard.daemon.flow import Flow
 from opsboard.daemon.gpu_room import GpuRoom
 from opsboard.daemon.health import Health
+from opsboard.daemon.holders import Holders
 from opsboard.daemon.keys import Keys
 from opsboard.daemon.notify import Notifier
 from opsboard.daemon.observed import local_port
@@ -107,6 +108,7 @@ class Daemon:
         self._reloading = asyncio.Lock()
         self._fetcher = self._make_fetcher(loaded.config)
         self._gpus = GpuReader(clock=clock)
+        self._holders = Holders(self._gpus, self.state.pids_by_engine, options.state_dir / ENGINES, clock)
         self._host = HostReader(options.state_dir)
         self._supervisor: Supervisor | None = None
         self._standby: Standby | None = None
@@ -377,7 +379,7 @@ class Daemon:
     def _collect(self) -> None:
         """Begin to read what is known now, in the place of what was read before."""
         targets = engine_targets(self.state.specs.values(), self._fetcher, self._supervisor, self._clock)
-        self._tasks.replace("collect:", self._collecting.tasks(targets, self._gpus, self._host))
+        self._tasks.replace("collect:", self._collecting.tasks(targets, self._holders, self._host))
 
     def _engines_changed(self) -> None:
         self._collect()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from opsboard.core.holders import is_strange, strangers
+from opsboard.core.model import GpuProcess
 from opsboard.core.wire import Gpu, Status
 from opsboard.tui import format as fmt
 from opsboard.tui.bars import bar
@@ -25,7 +27,7 @@ def grid_rows(status: Status, width: int) -> int:
     if not status.gpus:
         return 1
     columns = grid_columns(width)
-    return (len(status.gpus) + columns - 1) // columns
+    return (len(status.gpus) + columns - 1) // columns + bool(strangers(status.gpus))
 
 
 def no_gpus(status: Status, width: int) -> Line:
@@ -45,6 +47,10 @@ def grid(view: View, gpus: Sequence[Gpu], width: int) -> list[Line]:
         for gpu in gpus[first : first + columns]:
             spans += clip(_cell(gpu, view, cell), cell)
         lines.append(clip(spans, width))
+    strange = strangers(gpus)
+    if strange:
+        more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
+        lines.append(clip((Span(f" {view.glyphs.warn} "), Span(fit(strange[0] + more, width - 4), "warn")), width))
     return lines
 
 
@@ -136,6 +142,9 @@ def summary(view: View, status: Status, width: int) -> Line:
     ill = sum(bool(_trouble(gpu)) for gpu in gpus if not gpu.lost)
     if lost:
         spans.append(Span(f"  {view.glyphs.states['failed']} {lost} LOST", "bad"))
+    strange = len(strangers(gpus))
+    if strange:
+        spans.append(Span(f"  {view.glyphs.warn} {strange} not ours", "warn"))
     if ill:
         spans.append(Span(f"  {view.glyphs.warn} {ill} in trouble", "warn"))
     return clip(spans, width)
@@ -203,4 +212,16 @@ def _health(gpu: Gpu) -> Span:
 
 def _engines(gpu: Gpu, view: View, cells: int) -> Span:
     names = sorted({process.engine for process in gpu.processes if process.engine})
-    return Span(" " + fit(" ".join(names) or view.glyphs.gap, max(0, cells), middle=True), "" if names else "dim")
+    strange = [_strange(process) for process in gpu.processes if is_strange(process)]
+    said = "; ".join(part for part in (*strange, " ".join(names)) if part)
+    return Span(" " + fit(said or view.glyphs.gap, max(0, cells), middle=not strange), _whose(names, strange))
+
+
+def _strange(process: GpuProcess) -> str:
+    """Name a process that is no engine's, in few cells; `opsboard status` says more."""
+    whose = "not ours" if process.left is None else f"left of {process.left}"
+    return f"{whose}: pid {process.pid} ({process.user or '?'})"
+
+
+def _whose(names: Sequence[str], strange: Sequence[str]) -> Style:
+    return "warn" if strange else "" if names else "dim"

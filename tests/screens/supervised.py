@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from opsboard.core.model import EngineState, Step, Transition
+from opsboard.core.model import EngineState, GpuProcess, Step, Transition
 from opsboard.core.wire import Engine, EngineDetail, RouteInfo, Status, TargetInfo
 from tests.screens.boards import T0, detail, engine, failed, gpu, starting, status
 
@@ -77,7 +77,10 @@ def troubled() -> Status:
         targets=tuple(TargetInfo(name=one.name, state=one.state, weight=1.0) for one in engines[1:3]),
         serving=True,
     )
-    return status(engines, tuple(gpu(i) for i in range(8)), routes=(chat,), events=())
+    cards = [gpu(i) for i in range(8)]
+    theirs = GpuProcess(pid=4211, memory_bytes=60 << 30, name="python3", user="bob")
+    cards[3] = msgspec.structs.replace(cards[3], processes=(theirs,))
+    return status(engines, tuple(cards), routes=(chat,), events=())
 
 
 def restarting() -> Engine:
