@@ -19,8 +19,10 @@ import msgspec
 
 from opsboard.core.model import Record
 from opsboard.supervise import bundle
-from opsboard.supervise.processes import Process, below, boot_id, everybody, look, tagged
+from opsboard.supervise.processes import Identity, Process, below, boot_id, everybody, look, tagged
 
+EVER = 4096
+"""An engine that forks for each request must not fill our memory; those that hold a GPU live as long as it."""
 _AGAIN_S = 0.05
 
 
@@ -174,18 +176,18 @@ class Roster:
         self._directory = str(directory)
         self._seen = 0
         self._recorded: list[dict[str, Any]] = []
-        self._ever: set[int] = set()
+        self._ever: dict[Identity, None] = {}
 
     def living(self) -> list[Process]:
         """Return who of the recorded processes lives now; empty without a record. Raises OSError: it is not known."""
         self._refresh()
         return [process for record in self._recorded if (process := _alive(record)) is not None]
 
-    def recorded(self) -> list[int]:
-        """Return the pids of all processes that were recorded since :meth:`forget`, whether they live or not."""
+    def recorded(self) -> list[Identity]:
+        """Return all that were recorded since :meth:`forget`, living or not: the last :data:`EVER` of them."""
         with contextlib.suppress(OSError):
             self._refresh()
-        return sorted(self._ever)
+        return list(self._ever)
 
     def forget(self) -> None:
         """Begin anew: another life has begun."""
@@ -202,7 +204,16 @@ class Roster:
         self._seen = changed
         if status is not None:
             self._recorded = processes_of(status)
-            self._ever.update(record["pid"] for record in self._recorded if isinstance(record.get("pid"), int))
+            self._remember()
+
+    def _remember(self) -> None:
+        for record in self._recorded:
+            match record:
+                case {"pid": int(pid), "start_ticks": int(start_ticks)}:
+                    self._ever.pop((pid, start_ticks), None)  # the last one seen comes last
+                    self._ever[pid, start_ticks] = None
+        for old in list(self._ever)[:-EVER]:
+            del self._ever[old]
 
 
 def survivors(known: Iterable[Process]) -> list[Process]:

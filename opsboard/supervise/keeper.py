@@ -25,7 +25,7 @@ from opsboard.supervise.launch import LaunchSpec, launch, rehearse
 from opsboard.supervise.life import Life
 from opsboard.supervise.memo import Notes
 from opsboard.supervise.moves import because, hint
-from opsboard.supervise.processes import gone
+from opsboard.supervise.processes import Identity, gone, not_used_again
 from opsboard.supervise.situation import (
     Accused,
     Body,
@@ -78,7 +78,7 @@ class Keeper:
         self._told: LifeView | None = None
         self._roster = Roster(directory)
         self._chronicle = Chronicle(spec.name, directory, world)
-        self._last_pids: tuple[int, ...] = ()
+        self._last: frozenset[Identity] = frozenset()
         self._crew = Crew(spec.name, world)
         self._launching: asyncio.Task[None] | None = None
         self._preparing: asyncio.Task[None] | None = None
@@ -277,7 +277,7 @@ class Keeper:
             self._preparing.cancel()
             self._preparing = None
         try:
-            self._chronicle.follow(situation, self._instance, clears=bool(self._last_pids), sure=sure)
+            self._chronicle.follow(situation, self._instance, clears=bool(self._last), sure=sure)
         except Exception:  # noqa: BLE001  what is to be done is done all the same
             log.exception("engine %s: this is not written down: %s", self.spec.name, situation)
         for command in commands:
@@ -347,9 +347,9 @@ class Keeper:
 
     async def _make_room(self, spec: LaunchSpec) -> None:
         """Wait until nothing of the last life is in the way; raise SuperviseError when something is."""
-        if self._last_pids:
-            await errands.clear(self._world, self._last_pids, spec.gpus)
-            self._last_pids = ()
+        if self._last:
+            await errands.clear(self._world, await asyncio.to_thread(not_used_again, self._last), spec.gpus)
+            self._last = frozenset()
         self._begin_step(transaction.LAUNCH)
         await errands.room(self._world, spec)
         if not self._situation.wanted:
@@ -481,8 +481,8 @@ class Keeper:
         """Keep who belonged to the life, to prove later that they hold no GPU memory."""
         if self._life is not None:
             remains = self._life.remains
-            known = [process.pid for process in (remains.main, *remains.others) if process is not None]
-            self._last_pids = tuple({*self._last_pids, *known, *self._roster.recorded()})
+            known = [(process.pid, process.start_ticks) for process in (remains.main, *remains.others) if process]
+            self._last = self._last.union(known, self._roster.recorded())
 
     def _message(self) -> str | None:
         notes = [self._situation.message]

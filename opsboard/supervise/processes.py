@@ -19,6 +19,8 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 TAG = "OPSBOARD_INSTANCE"
 """Environment variable that every process of a life inherits; its value is the life's unique id."""
 _NOBODY = (FileNotFoundError, ProcessLookupError, PermissionError)  # under hidepid=1 a stranger's stat is forbidden
+Identity = tuple[int, int]
+"""What names one process of this boot for ever: its pid and its ``start_ticks``."""
 _FULL_LOOK_EVERY = 30  # a pid used again between two looks is found this many looks later at the latest
 
 
@@ -81,6 +83,19 @@ def age_s(pid: int | None) -> float | None:
     except OSError:
         return None
     return None if found is None else time.clock_gettime(time.CLOCK_BOOTTIME) - found.start_ticks / _TICKS_PER_SECOND
+
+
+def not_used_again(known: Iterable[Identity]) -> list[int]:
+    """Return the pids of ``known`` processes, living or not, that name no other process by now."""
+    return sorted({pid for pid, start_ticks in known if not _used_again(pid, start_ticks)})
+
+
+def _used_again(pid: int, start_ticks: int) -> bool:
+    try:
+        found = look(pid)
+    except OSError:
+        return False
+    return found is not None and found.start_ticks != start_ticks
 
 
 def boot_id() -> str:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opsboard.supervise import processes
-from opsboard.supervise.processes import Family, Process, age_s, alive, below, look, send, tagged
+from opsboard.supervise import bundle, processes
+from opsboard.supervise.adopt import EVER, Roster
+from opsboard.supervise.processes import Family, Process, age_s, alive, below, look, not_used_again, send, tagged
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -53,6 +54,32 @@ def test_how_long_a_process_has_run(sleeper: subprocess.Popen[bytes]) -> None:
     sleeper.kill()
     sleeper.wait(10)
     assert age_s(sleeper.pid) is None
+
+
+def test_a_pid_that_somebody_else_has_by_now_stands_for_nobody_of_ours(sleeper: subprocess.Popen[bytes]) -> None:
+    """Memory that a stranger holds under it must not keep an engine from its next start."""
+    found = look(sleeper.pid)
+    assert found is not None
+    ours, earlier = (found.pid, found.start_ticks), (found.pid, found.start_ticks - 1)
+    assert not_used_again([ours]) == not_used_again([ours, earlier]) == [sleeper.pid]
+    assert not_used_again([earlier]) == []
+    sleeper.kill()
+    sleeper.wait(10)
+    assert not_used_again([ours, earlier]) == [sleeper.pid], "the driver may list it although it is gone"
+
+
+def test_who_ever_belonged_to_a_life_is_known_within_bounds(tmp_path: Path) -> None:
+    main = {"pid": 1, "start_ticks": 7}
+    roster = Roster(tmp_path)
+    for first in range(2, 4 * EVER, EVER):
+        children = [{"pid": pid, "start_ticks": pid} for pid in range(first, first + EVER - 1)]
+        bundle.write(str(tmp_path), bundle.STATUS, {"processes": [*children, main, {"pid": 5, "start_ticks": None}]})
+        os.utime(tmp_path / bundle.STATUS, ns=(first, first))
+        known = roster.recorded()
+        assert len(known) == EVER
+        assert {(1, 7), (first, first)} <= set(known)
+    roster.forget()
+    assert roster.recorded() == []
 
 
 def test_a_signal_for_somebody_else_is_not_sent(sleeper: subprocess.Popen[bytes]) -> None:
