@@ -54,6 +54,7 @@ from opsboard.supervise.world import Crew, Wish, World, log
 ADOPT_S = 2.0
 ADOPT_AGAIN_S = 5.0
 END_AGAIN_S = 1.0
+REHEARSE_S = 30.0
 CLOSE_S = 3.0
 
 
@@ -227,8 +228,12 @@ class Keeper:
             raise SuperviseError(message, hint=error.hint, permanent=error.permanent) from error
 
     async def _rehearse(self) -> None:
-        async with self._rehearsing:
-            await asyncio.to_thread(rehearse, self.spec, self._directory, self._world.runtime_dir)
+        try:
+            async with self._rehearsing, asyncio.timeout(REHEARSE_S):
+                await asyncio.to_thread(rehearse, self.spec, self._directory, self._world.runtime_dir)
+        except TimeoutError:
+            text = f"it could not be found out within {REHEARSE_S:g} s whether it would start"
+            raise SuperviseError(text, permanent=False) from None
 
     async def settled(self) -> None:
         """Return when no launch, no end and no drain is out."""
@@ -340,10 +345,11 @@ class Keeper:
             self.error = SuperviseError(f"{type(error).__name__}: {sanitise(str(error))}", permanent=False)
         remains = await what_began(spec.name, self._directory, failed=self.error is not None)
         self._know(remains)
-        if self.error is not None and (remains is None or not remains.lives):
-            self._not_launched(self.error)
-        elif remains is not None:
+        if remains is not None and (remains.lives or self.error is None):
             self._begin_life(spec, remains, last_seconds)
+        else:
+            lost = f"it began, and {self._directory} is removed again and again: look for what runs of {instance}"
+            self._not_launched(self.error or SuperviseError(lost))
 
     async def _make_room(self, spec: LaunchSpec) -> None:
         """Wait until nothing of the last life is in the way; raise SuperviseError when something is."""

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import pwd
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +24,11 @@ from opsboard.supervise.manners import Manners
 from opsboard.supervise.processes import TAG
 from opsboard.supervise.shim_socket import PATH_BYTES
 
+log = logging.getLogger("opsboard.supervise")
+
 SHIM = Path(__file__).with_name("shim.py")
+READY_S = 10.0
+"""What a look at all sockets, an answer about an account and a small file may take."""
 START_S = 15.0
 """Deadline for the shim's answer: 0.05 s, more on a busy host."""
 INHERITED = (
@@ -135,14 +141,14 @@ async def launch(
         NoRoom: the port is taken.
         SuperviseError: nothing was started, and why.
     """
-    await asyncio.to_thread(ports.check, spec.url)
-    record = _record(spec, directory, runtime_dir, instance=instance, life=life, inherited=inherited)
     try:
-        for folder in (directory.parent, directory, runtime_dir):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        bundle.write(str(directory), bundle.LAUNCH, record)
-    except OSError as error:
-        raise SuperviseError(f"{directory}: cannot be written: {error.strerror}", permanent=False) from error
+        async with asyncio.timeout(READY_S):
+            await asyncio.to_thread(ports.check, spec.url)
+            record = partial(_record, spec, directory, runtime_dir, instance=instance, life=life, inherited=inherited)
+            await asyncio.to_thread(_write, directory, runtime_dir, record)
+    except TimeoutError:
+        text = f"no answer within {READY_S:g} s about its port, its user or {directory}"
+        raise SuperviseError(text, permanent=False) from None
     try:
         reply = await _start_shim(directory)
     finally:  # a shim that has not taken it by now finds nothing to launch, and no secret stays
@@ -151,6 +157,7 @@ async def launch(
     if not reply.get("ok"):
         permanent = not reply.get("passing")
         raise SuperviseError(sanitise(str(reply.get("error", "the shim said nothing"))), permanent=permanent)
+    await asyncio.to_thread(_keep, directory, reply)
     process = reply["process"]
     return Launched(
         instance=reply["instance"],
@@ -160,6 +167,28 @@ async def launch(
         started=reply["started"],
         log_offset=reply["log_offset"],
     )
+
+
+def _write(directory: Path, runtime_dir: Path, record: Callable[[], Mapping[str, Any]]) -> None:
+    launch_record = record()
+    try:
+        for folder in (directory.parent, directory, runtime_dir):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        bundle.write(str(directory), bundle.LAUNCH, launch_record)
+    except OSError as error:
+        raise SuperviseError(f"{directory}: cannot be written: {error.strerror}", permanent=False) from error
+
+
+def _keep(directory: Path, reply: Mapping[str, Any]) -> None:
+    """Write down again who runs, where somebody has removed that: what is not written down runs for ever."""
+    try:
+        if bundle.read(str(directory), bundle.IDENTITY) is None:
+            log.warning("%s was removed while an engine began", directory)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            identity = {name: value for name, value in reply.items() if name not in {"ok", "shim_pid"}}
+            bundle.write(str(directory), bundle.IDENTITY, identity, sync=True)
+    except OSError as error:
+        log.warning("%s: it cannot be seen what is written there: %s", directory, error)
 
 
 def rehearse(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import shutil
+import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from opsboard.core.errors import SuperviseError
 from opsboard.core.model import EngineState
-from opsboard.supervise import begun, launch
+from opsboard.supervise import begun, keeper, launch
 from opsboard.supervise.processes import look
 from tests.support.page_engine import ROOT
 from tests.support.waiting import wait_until_async
@@ -108,3 +110,60 @@ def test_what_begins_late_is_ended_by_the_stop_that_came_before(
     asyncio.run(story())
     assert herd.remains("a").lives is False
     assert herd.remains("a").shim is None
+
+
+def test_what_is_removed_while_it_begins_is_written_down_again(herd: Herd, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = launch._start_shim
+
+    async def removed(directory: Path) -> dict[str, Any]:
+        reply = await start(directory)
+        shutil.rmtree(directory)
+        return reply
+
+    monkeypatch.setattr(launch, "_start_shim", removed)
+
+    async def story() -> None:
+        supervisor = herd.supervisor(herd.spec("a", "idle"))
+        await supervisor.adopt_all()
+        await supervisor.start("a", "test")
+        pid = supervisor.life("a").pid
+        assert pid is not None
+        assert pid == herd.remains("a").group
+        await supervisor.stop("a", "test")
+        assert look(pid) is None
+        await supervisor.close()
+
+    asyncio.run(story())
+
+
+def test_what_is_removed_again_and_again_is_told(herd: Herd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(begun, "AGAIN_S", 0.02)
+
+    async def nothing(*_arguments: object) -> None:
+        """Launch, and see nothing of it."""
+
+    async def story() -> None:
+        for module, name in ((keeper, "launch"), (begun, "examine_within")):
+            monkeypatch.setattr(module, name, lambda *_arguments, **_options: nothing())
+        supervisor = herd.supervisor(herd.spec("a", "idle", restart="always"))
+        await supervisor.adopt_all()
+        with pytest.raises(SuperviseError, match="is removed again and again"):
+            await supervisor.start("a", "test")
+        assert supervisor.life("a").state is EngineState.PARKED, "nothing is started beside it"
+        await supervisor.close()
+
+    asyncio.run(story())
+
+
+def test_a_directory_server_that_is_silent_keeps_no_start_waiting(herd: Herd, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(launch, "READY_S", 0.1)
+    monkeypatch.setattr(launch, "_record", lambda *_arguments, **_options: go_on.wait(10) and {})
+
+    async def story() -> None:
+        with pytest.raises(SuperviseError, match=r"no answer within .* about its port, its user") as caught:
+            await herd.launch(herd.spec("a", "idle"))
+        assert not caught.value.permanent
+        go_on.set()
+
+    asyncio.run(story())
