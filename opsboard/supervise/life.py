@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 from opsboard.core.model import Severity
-from opsboard.supervise import bundle
-from opsboard.supervise.adopt import Remains
+from opsboard.supervise import bundle, ports
+from opsboard.supervise.adopt import Remains, survivors
 from opsboard.supervise.launch import LaunchSpec, fingerprint
 from opsboard.supervise.processes import Process, gone
 from opsboard.supervise.rotate import rotate
@@ -62,8 +62,9 @@ class Life:
         """``spec`` is what it was launched with; ``last_seconds`` by phase, None for a life that has been ready."""
         self.spec = spec
         self.remains = remains
-        self.note: str | None = None
-        """What people should know as long as it lives."""
+        self.thief: str | None = None
+        """Who answers at its port in its place."""
+        self._note: str | None = None
         self.start_up: StartUp | None = None
         self._owner = owner
         self._directory = directory
@@ -72,6 +73,11 @@ class Life:
         self._crew = Crew(spec.name, world)
         if last_seconds is not None:
             self.start_up = StartUp(self._log, remains.log_offset, last_seconds, remains.started)
+
+    @property
+    def note(self) -> str | None:
+        """What people should know as long as it lives."""
+        return "; ".join(filter(None, (self.thief, self._note))) or None
 
     def differs_from(self, spec: LaunchSpec) -> str | None:
         """Say so when the next life will be another one, as ``spec`` says; None when it will be like this one."""
@@ -102,7 +108,7 @@ class Life:
 
     async def _see_it_start(self, start_up: StartUp) -> None:
         """Look at the log and ask the engine until it serves."""
-        clock, probed, shown = self._world.clock, float("-inf"), (start_up.phase, 0.0)
+        clock, probed, shown = self._world.clock, float("-inf"), (start_up.phase, 0.0, self.thief)
         while self._owner.body is Body.ALIVE:
             now = clock.now()
             self._read(start_up)
@@ -111,8 +117,8 @@ class Life:
                 if await self._serves():
                     self._has_begun(start_up)
                     return
-            seen = (start_up.phase, start_up.progress(now.wall))
-            if seen[0] != shown[0] or seen[1] - shown[1] >= _VISIBLE:
+            seen = (start_up.phase, start_up.progress(now.wall), self.thief)
+            if (seen[0], seen[2]) != (shown[0], shown[2]) or seen[1] - shown[1] >= _VISIBLE:
                 shown = seen
                 self._owner.publish()
             await asyncio.sleep(LOOK_S)
@@ -124,12 +130,28 @@ class Life:
             log.exception("engine %s: its log is not understood", self.spec.name)
 
     async def _serves(self) -> bool:
+        url = self.remains.url or self.spec.url
         try:
             async with asyncio.timeout(PROBE_DEADLINE_S):
-                return await self._world.ready_probe(self.remains.url or self.spec.url)
+                answers = await self._world.ready_probe(url)
         except Exception as error:  # noqa: BLE001  a probe that fails says: not ready
             log.debug("engine %s: probe failed: %s", self.spec.name, error)
-            return False
+            answers = False
+        thief = await self._thief_at(url) if answers else None
+        if thief is not None and thief != self.thief:
+            self._world.tell(self.spec.name, "port_taken", thief, Severity.WARNING)
+        self.thief = thief
+        return answers and thief is None
+
+    async def _thief_at(self, url: str) -> str | None:
+        remains = self.remains
+        known = [one for one in (remains.main, remains.shim, *remains.others) if one is not None]
+        try:
+            async with asyncio.timeout(PROBE_DEADLINE_S):
+                return await asyncio.to_thread(ports.stranger_at, url, lambda: survivors(known))
+        except Exception as error:  # noqa: BLE001  what cannot be found out refuses nothing
+            log.debug("engine %s: who answers at %s: %s", self.spec.name, url, error)
+            return None
 
     def _has_begun(self, start_up: StartUp) -> None:
         if self._owner.body is not Body.ALIVE:
@@ -173,9 +195,9 @@ class Life:
 
     def _go_on_without_shim(self) -> None:
         if self.remains.by_hand:
-            self.note = f"started by hand: its log is {self.remains.output or 'not known'} until it is restarted"
+            self._note = f"started by hand: its log is {self.remains.output or 'not known'} until it is restarted"
         else:
-            self.note = _NO_SHIM
+            self._note = _NO_SHIM
             self._world.tell(self.spec.name, "shim_gone", _NO_SHIM, Severity.WARNING)
         self._crew.do(self._stand_in_for_the_shim())
         self._owner.publish()

@@ -1,19 +1,34 @@
-"""Is the port of an engine free? Asked before the start, because the engine would find out minutes later."""
+"""Is the port of an engine free, and is it the engine that answers there?
+
+The one is asked before the start, because the engine would find out minutes later; the other before it is called ready,
+because a server that took the port meanwhile answers as well.
+"""
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 
 from opsboard.core.errors import NoRoom
 from opsboard.core.model import FatalVerdict
+from opsboard.supervise.processes import Process
 from opsboard.supervise.who import who
 
 _DEFAULT = {"http": 80, "https": 443}
+_LOOPBACK = {"0.0.0.0", "::", "127.0.0.1", "::1", "::ffff:127.0.0.1"}  # noqa: S104  compared with, not bound to
+_HANDS_ON = frozenset(
+    {
+        *("docker", "docker-compose", "docker-proxy", "podman", "nerdctl", "conmon", "rootlesskit", "rootlessport"),
+        *("slirp4netns", "pasta", "passt", "gvproxy", "kubectl", "ssh", "sshd", "srun", "systemd", "systemd-run"),
+    }
+)
+"""Programs by whom something else listens for an engine than the processes that we know of it."""
 _LOCAL = {"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}  # noqa: S104  compared with, not bound to
 
 
@@ -24,6 +39,32 @@ def check(url: str, ours: Mapping[str, Collection[int]] | None = None) -> None:
     if holder is not None:
         hint = "stop it, or give the engine another port"
         raise NoRoom(f"port {port} is taken by {holder}", verdict=FatalVerdict.WAIT, hint=hint)
+
+
+def stranger_at(url: str, life: Callable[[], Collection[Process]]) -> str | None:
+    """Return who answers at ``url`` and is not of an engine's life, in words; None: it does, or it cannot be told.
+
+    ``life`` tells its living processes, asked when it is known who listens. Costs a look at every process.
+    """
+    port = port_of(url)
+    listening = [] if port is None else [one for one in _users(port) if one.status == psutil.CONN_LISTEN]
+    pids = {one.pid for one in listening if one.laddr.ip in _LOOPBACK}
+    known = life() if pids else ()
+    strangers = {pid for pid in pids if pid is not None} - {process.pid for process in known}
+    if not known or not strangers or None in pids or _HANDS_ON.intersection(process.name for process in known):
+        return None
+    here = next((space for process in known if (space := _space(process.pid)) is not None), None)
+    if here is None or any(_space(pid) != here or who(pid).name in _HANDS_ON for pid in strangers):
+        return None
+    return f"port {port} is answered by {who(min(strangers))}, not ours"
+
+
+def _space(pid: int) -> str | None:
+    """Return which PID namespace a process lives in, None where that cannot be told."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")  # noqa: PTH115  a link that leads to no file
+    except OSError:
+        return None
 
 
 def port_of(url: str) -> int | None:
@@ -39,7 +80,7 @@ def taken_by(port: int, ours: Mapping[str, Collection[int]] | None = None) -> st
     vLLM binds its port minutes before it listens, and the kernel lists no socket that is only bound: that one shows by
     refusing to be bound a second time.
     """
-    users = [found for found in psutil.net_connections("tcp") if found.laddr and found.laddr.port == port]
+    users = _users(port)
     listening = [found for found in users if found.status == psutil.CONN_LISTEN]
     if listening:
         pids = sorted({found.pid for found in listening if found.pid})
@@ -47,6 +88,10 @@ def taken_by(port: int, ours: Mapping[str, Collection[int]] | None = None) -> st
     if not users and _refuses(port):
         return "a process that has bound it and does not listen yet (another server that is starting?)"
     return None
+
+
+def _users(port: int) -> list[Any]:
+    return [found for found in psutil.net_connections("tcp") if found.laddr and found.laddr.port == port]
 
 
 def _named(pid: int, ours: Mapping[str, Collection[int]] | None) -> str:

@@ -242,6 +242,10 @@ def test_a_port_that_is_stolen_between_the_check_and_the_start(herd: Herd) -> No
         place.daemon.wish("now")
         place.wait_for_step("start", last)
         with socket.create_server(("127.0.0.1", place.port)):
+            taken = f"port {place.port} is answered by pid {os.getpid()} "
+            told = "SELECT text FROM events WHERE kind = 'port_taken'"
+            wait_until(lambda: [text for (text,) in place.rows(told) if text.startswith(taken)], what=taken)
+            assert place.daemon.state == "starting", "the thief's answer is not the engine's"
             place.release()
             wait_until(lambda: len(place.marked()) == 0, 20.0, "the end of the engine that found it taken")
             place.wait_for("backing_off")
