@@ -175,7 +175,9 @@ def test_an_engine_killed_from_outside(herd: Herd) -> None:
 
 def test_an_engine_that_never_becomes_ready(herd: Herd) -> None:
     """It is called failed and left running, so that one can look at it; it may still become ready."""
-    port = free_port()
+    hold = herd.state_dir / "hold"
+    hold.parent.mkdir()
+    hold.write_text("start")
 
     async def story(supervisor: Supervisor) -> None:
         await supervisor.start("a", "test")
@@ -185,23 +187,10 @@ def test_an_engine_that_never_becomes_ready(herd: Herd) -> None:
         assert life.pid == herd.births("a")[0]
         with pytest.raises(SuperviseError, match=f"a still runs as pid {life.pid}"):
             await supervisor.start("a", "test")
-        late = socket.create_server(("127.0.0.1", port))  # as if the engine had become ready after all
-        with late:
-            await until(supervisor, "a", EngineState.READY)
+        hold.unlink()
+        await until(supervisor, "a", EngineState.READY)
 
-    spec = herd.spec("a", "idle", ready_timeout_s=0.2)
-    with_supervisor(
-        herd,
-        type(spec)(
-            name="a",
-            command=spec.command,
-            cwd=spec.cwd,
-            url=f"http://127.0.0.1:{port}",
-            ready_timeout_s=0.2,
-            restart="never",
-        ),
-        story=story,
-    )
+    with_supervisor(herd, herd.spec("a", "three_deep", free_port(), ready_timeout_s=0.2), story=story)
 
 
 def test_a_log_of_10_mb_a_second_during_the_start(herd: Herd) -> None:
