@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from collectors import procfs
 from collectors.procfs import descendants
+from opsboard.core.aside import Brief
 from opsboard.core.clock import Clock, SystemClock
 from opsboard.core.model import Outcome, ProcessReading, ProcessView, Record
 from opsboard.core.text import sanitise
@@ -19,6 +20,10 @@ RoleOf = Callable[[str, Sequence[str]], str | None]
 _COMM_LIMIT = 15  # TASK_COMM_LEN of the kernel, less the final NUL
 WALK_EVERY_S = 5.0
 """The tree is walked anew this often, and at once when a known process is gone; in between only known ones are read."""
+
+
+ARGV_S = 0.1
+"""What reading a process's arguments may take. They lie in its memory, whose lock a process in state D may hold."""
 
 
 class ProcessIdentity(Record, frozen=True, kw_only=True):
@@ -75,6 +80,13 @@ class ProcessReader:
         self._boot_time: float | None = None
         self._trees: dict[str, _Tree] = {}
         self._seen: dict[str, dict[int, _Seen]] = {}
+        self._arguments: dict[str, Brief] = {}
+
+    def close(self) -> None:
+        """End what reads arguments."""
+        for brief in self._arguments.values():
+            brief.close()
+        self._arguments.clear()
 
     def read(self, engine: str, pids: int | Iterable[int], role_of: RoleOf) -> ProcessReading:
         """Return the processes of ``engine``: an int is the root of their tree, an iterable names them all.
@@ -106,6 +118,8 @@ class ProcessReader:
         """Drop what is remembered of an engine that is gone."""
         self._trees.pop(engine, None)
         self._seen.pop(engine, None)
+        if (brief := self._arguments.pop(engine, None)) is not None:
+            brief.close()
 
     def _pids_below(self, engine: str, root: int, mono: float) -> tuple[tuple[int, ...], bool]:
         tree = self._trees.get(engine)
@@ -134,7 +148,7 @@ class ProcessReader:
             if old is not None and not fresh:
                 name, role = old.name, old.role
             else:  # processes rename themselves some time after they began
-                name, role = self._who(pid, line.comm, role_of)
+                name, role = self._who(engine, pid, line.comm, role_of, old)
             after[pid] = _Seen(line.start_ticks, line.cpu_ticks, mono, name, role)
             views.append(
                 ProcessView(
@@ -155,8 +169,16 @@ class ProcessReader:
         line = procfs.stat(pid, self._root)
         return line is not None and line.ended
 
-    def _who(self, pid: int, comm: str, role_of: RoleOf) -> tuple[str, str]:
-        arguments = procfs.argv(pid, self._root)
+    def _who(self, engine: str, pid: int, comm: str, role_of: RoleOf, old: _Seen | None) -> tuple[str, str]:
+        brief = self._arguments.get(engine)
+        if brief is None:
+            brief = self._arguments[engine] = Brief(f"arguments of {engine}")
+        try:
+            arguments = brief.do(partial(procfs.argv, pid, self._root), ARGV_S)
+        except TimeoutError:
+            if old is not None:
+                return old.name, old.role
+            arguments = ()
         role = role_of(comm, arguments) or "other"
         title = arguments[0] if arguments else ""
         whole = title if len(comm) >= _COMM_LIMIT and title.startswith(comm) else comm  # a title that the kernel cut

@@ -1,27 +1,28 @@
 """Threads apart, for work that may hang: a sick disk or a stuck process holds up nobody but those who ask for it.
 
 ``asyncio.to_thread`` shares a handful of threads among all: a few calls that never return, and nothing is started,
-ended or looked at any more.
+ended or looked at any more. These threads hold up no exit either: what hangs ends with the process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class Aside:
-    """At most ``most`` threads for one kind of work. They hold up no exit: what hangs ends with the process."""
+    """At most ``most`` threads for one kind of work, awaited; none before there is work. Close it to end them."""
 
     def __init__(self, name: str, most: int = 1) -> None:
         """``name`` is that of its threads."""
-        self._name = f"aside:{name}"
+        self._name = name
         self._free = asyncio.Semaphore(most)
+        self._idle: list[_Worker] = []
 
     async def do(self, work: Callable[[], T], within_s: float) -> T:
         """Do ``work`` and return what it returns; raise what it raises.
@@ -33,29 +34,109 @@ class Aside:
             await self._free.acquire()
             return await asyncio.shield(self._begin(work))
 
+    def close(self) -> None:
+        """End the threads that do nothing now; one that hangs is left alone."""
+        while self._idle:
+            self._idle.pop().end()
+
     def _begin(self, work: Callable[[], T]) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
-
-        def run() -> None:
-            try:
-                result = work()
-            except BaseException as error:  # noqa: BLE001  whoever waits is to get it, whatever it is
-                tell(done.set_exception, error)
-            else:
-                tell(done.set_result, result)
-
-        def tell(settle: Callable[..., None], value: object) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(self._over, settle, value)
-
         try:
-            threading.Thread(target=run, name=self._name, daemon=True).start()
+            worker = self._idle.pop() if self._idle else _Worker(self._name)
         except BaseException:
             self._free.release()
             raise
+
+        def over(job: _Job[T]) -> None:
+            self._idle.append(worker)
+            self._free.release()
+            if job.error is None:
+                done.set_result(job.result)
+            else:
+                done.set_exception(job.error)
+
+        def tell(job: _Job[T]) -> None:
+            try:
+                loop.call_soon_threadsafe(over, job)
+            except RuntimeError:  # the loop has ended meanwhile
+                worker.end()
+
+        worker.take(_Job(work, tell))
         return done
 
-    def _over(self, settle: Callable[[object], None], value: object) -> None:
-        self._free.release()
-        settle(value)
+
+class Brief:
+    """One thread for work that is waited for right here, but not for long."""
+
+    def __init__(self, name: str) -> None:
+        """``name`` is that of its thread, which is there as soon as there is work."""
+        self._name = name
+        self._worker: _Worker | None = None
+        self._busy = threading.Event()
+
+    def do(self, work: Callable[[], T], within_s: float) -> T:
+        """Do ``work`` and return what it returns; raise what it raises.
+
+        Raises TimeoutError when it is not done in time, and at once while an earlier one has not ended.
+        """
+        if self._busy.is_set():
+            raise TimeoutError(f"{self._name} hangs")
+        self._worker = self._worker or _Worker(self._name)
+        self._busy.set()
+        done = threading.Event()
+
+        def tell(_job: _Job[T]) -> None:
+            self._busy.clear()
+            done.set()
+
+        job = _Job(work, tell)
+        self._worker.take(job)
+        if not done.wait(within_s):
+            raise TimeoutError(f"{self._name} has not ended within {within_s:g} s")
+        if job.error is not None:
+            raise job.error
+        return job.result
+
+    def close(self) -> None:
+        """End the thread when what it does has ended."""
+        if self._worker is not None:
+            self._worker.end()
+            self._worker = None
+
+
+class _Job(Generic[T]):
+    """A piece of work, and what became of it when ``tell`` is called, on the thread."""
+
+    result: T
+
+    def __init__(self, work: Callable[[], T], tell: Callable[[_Job[T]], None]) -> None:
+        self._work = work
+        self._tell = tell
+        self.error: BaseException | None = None
+
+    def do(self) -> None:
+        try:
+            self.result = self._work()
+        except BaseException as error:  # noqa: BLE001  whoever waits is to get it, whatever it is
+            self.error = error
+        self._tell(self)
+
+
+class _Worker:
+    """A thread that does one thing after another."""
+
+    def __init__(self, name: str) -> None:
+        self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        threading.Thread(target=self._run, name=f"aside:{name}", daemon=True).start()
+
+    def take(self, job: _Job[T]) -> None:
+        self._inbox.put(job.do)
+
+    def end(self) -> None:
+        self._inbox.put(None)
+
+    def _run(self) -> None:
+        while (job := self._inbox.get()) is not None:
+            job()
+            del job  # it holds what it was given until the next one comes

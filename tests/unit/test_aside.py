@@ -4,13 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from opsboard.core.aside import Aside
+from opsboard.core.aside import Aside, Brief
 from tests.support.in_loop import in_loop
+from tests.support.waiting import wait_until, wait_until_async
 
 LONG_S = 10.0
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "aside:a"]
+
+
+@pytest.fixture(autouse=True)
+def none_left() -> Iterator[None]:
+    yield
+    wait_until(lambda: not threads(), what="no thread is left")
+
+
+class Hang:
+    """Work that hangs until it is let go."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.began = 0
+
+    def __call__(self) -> None:
+        self.began += 1
+        self.go.wait(LONG_S)
+
+
+def fail() -> None:
+    raise ZeroDivisionError
 
 
 @in_loop
@@ -18,40 +46,55 @@ async def test_what_is_done_and_what_goes_wrong_comes_back() -> None:
     aside = Aside("a")
     assert await aside.do(threading.get_ident, LONG_S) != threading.get_ident()
     with pytest.raises(ZeroDivisionError):
-        await aside.do(lambda: 1 // 0, LONG_S)
+        await aside.do(fail, LONG_S)
     assert await asyncio.gather(*(aside.do(str(n).strip, LONG_S) for n in range(5))) == list("01234")
+    assert len(threads()) == 1
+    aside.close()
 
 
 @in_loop
 async def test_no_more_hang_than_agreed_and_they_are_free_again() -> None:
-    aside, other, go = Aside("a", most=2), Aside("b"), threading.Event()
-    began: list[int] = []
-
-    def hang() -> None:
-        began.append(1)
-        go.wait(LONG_S)
-
+    aside, other, hang = Aside("a", most=2), Aside("b"), Hang()
     for _ in range(4):
         with pytest.raises(TimeoutError):
             await aside.do(hang, 0.01)
-    assert len(began) == 2
+    assert (hang.began, len(threads())) == (2, 2)
     assert await other.do(lambda: "answers", LONG_S) == "answers"
-    go.set()
+    hang.go.set()
     assert await aside.do(lambda: "again", LONG_S) == "again"
+    await wait_until_async(lambda: len(aside._idle) == 2, what="both are free")
+    aside.close()
+    other.close()
 
 
-def test_a_thread_that_outlives_its_loop_harms_nobody() -> None:
-    go = threading.Event()
-
-    def hang() -> None:
-        go.wait(LONG_S)
+def test_a_thread_that_outlives_its_loop_ends_with_its_work() -> None:
+    hang = Hang()
 
     async def story() -> None:
         with pytest.raises(TimeoutError):
             await Aside("a").do(hang, 0.01)
 
     asyncio.run(story())
-    (left,) = (thread for thread in threading.enumerate() if thread.name == "aside:a")
-    go.set()
-    left.join(LONG_S)
-    assert not left.is_alive()
+    assert len(threads()) == 1
+    hang.go.set()
+
+
+def test_a_brief_wait() -> None:
+    brief, hang = Brief("a"), Hang()
+    assert brief.do(lambda: "done", LONG_S) == "done"
+    with pytest.raises(ZeroDivisionError):
+        brief.do(fail, LONG_S)
+    for _ in range(3):
+        with pytest.raises(TimeoutError, match="a ha"):
+            brief.do(hang, 0.01)
+    assert (hang.began, len(threads())) == (1, 1)
+    hang.go.set()
+
+    def answers(work: Callable[[], str]) -> str | None:
+        try:
+            return brief.do(work, LONG_S)
+        except TimeoutError:
+            return None
+
+    wait_until(lambda: answers(lambda: "again") == "again", what="it is free again")
+    brief.close()

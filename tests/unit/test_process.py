@@ -257,6 +257,32 @@ def test_new_processes_are_seen_at_the_next_walk_and_new_names_too(proc: FakePro
     assert names() == ["VLLM", "worker"]
 
 
+def test_arguments_that_cannot_be_read_hold_up_nobody(proc: FakeProc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("collectors.process.ARGV_S", 10.0)
+    proc.put(7, "VLLM::EngineCor", argv="VLLM::EngineCore_DP0", status=STATUS)
+    proc.put(8, "python3", argv="vllm serve", status=STATUS)
+    reader = ProcessReader(str(proc.root))
+
+    def role_of(name: str, arguments: Sequence[str]) -> str | None:
+        return "engine_core" if name.startswith("VLLM") else "api_server" if "serve" in " ".join(arguments) else None
+
+    def roles(*pids: int) -> list[str]:
+        return [one.role for one in reader.read("a", pids, role_of).processes]
+
+    assert roles(7, 8) == ["engine_core", "api_server"]
+    monkeypatch.setattr("collectors.process.ARGV_S", 0.02)
+    # As when another thread holds the lock of its memory: who opens a pipe waits for one who writes.
+    for pid in (7, 8):
+        (proc.root / str(pid) / "cmdline").unlink()
+        os.mkfifo(proc.root / str(pid) / "cmdline")
+    assert roles(7, 8) == ["engine_core", "api_server"], "what is known of them stays"
+    proc.put(9, "VLLM::Worker_TP", status=STATUS)
+    assert roles(7, 8, 9) == ["engine_core", "api_server", "engine_core"], "its name alone tells"
+    for pid in (7, 8):
+        os.close(os.open(proc.root / str(pid) / "cmdline", os.O_RDWR | os.O_NONBLOCK))
+    reader.close()
+
+
 def test_a_name_with_terminal_escapes_is_made_harmless(proc: FakeProc) -> None:
     proc.put(7, "\x1b[2Jx", status=STATUS)
 
