@@ -9,12 +9,12 @@ import click
 import msgspec
 
 from opsboard.cli.adopt import adopt, forget
+from opsboard.cli.asking import act, cancel, roll
 from opsboard.cli.common import client, echo_json, echo_table, shown, shown_age
-from opsboard.cli.outcome import act, roll
 from opsboard.core.clock import SystemClock
 from opsboard.core.errors import NotFound, UsageError
 from opsboard.core.model import state_word
-from opsboard.core.waiting import told
+from opsboard.core.waiting import rolling_told, told
 from opsboard.core.wire import EngineDetail
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ engine.add_command(forget)
 def list_engines(options: Options, as_json: bool) -> None:
     """List the engines the daemon knows."""
     source = client(options)
-    engines = source.status().engines
+    board = source.status()
+    engines = board.engines
     if as_json:
         echo_json([_whole(source, item) for item in engines])
         return
@@ -57,6 +58,8 @@ def list_engines(options: Options, as_json: bool) -> None:
         for item in engines
     ]
     echo_table(["NAME", "KIND", "BY", "STATE", "PID", "SINCE", "URL", ""], rows)
+    if board.rolling is not None:
+        click.echo(f"{rolling_told(board.rolling)} ({board.rolling.reason}; `opsboard engine restart --cancel`)")
 
 
 def _phase(item: Engine) -> str:
@@ -91,8 +94,14 @@ def _action(kind: str, summary: str, *flags: tuple[str, str]) -> Callable[..., N
         wait: bool,
         now: bool = False,
         rolling: bool = False,
+        call_off: bool = False,
     ) -> None:
         source = client(options)
+        if call_off:
+            if names or every or now or rolling:
+                raise UsageError("--cancel stands alone", hint="it calls off the one rolling restart under way")
+            cancel(source)
+            return
         targets = _targets(source, names, every)
         if rolling and len(targets) > 1:
             roll(source, targets, reason, wait=wait, now=now)
@@ -100,7 +109,8 @@ def _action(kind: str, summary: str, *flags: tuple[str, str]) -> Callable[..., N
             act(source, targets, kind, reason, wait=wait, now=now)
 
     for name, told_of in flags:
-        run = click.option(name, is_flag=True, help=told_of)(run)
+        words = (name, "call_off") if name == "--cancel" else (name,)
+        run = click.option(*words, is_flag=True, help=told_of)(run)
     return run
 
 
@@ -112,7 +122,8 @@ restart = _action(
     "restart",
     "Restart engines: drain, stop, start, prove; refused for the last healthy target of a route.",
     ("--now", "Without draining, and even if it is the last healthy target of a route."),
-    ("--rolling", "One after the other; stop at the first that fails."),
+    ("--rolling", "One after the other; stop at the first that fails. The daemon's, also over its restarts."),
+    ("--cancel", "Call off the rolling restart under way: the engine at hand finishes, the others are left alone."),
 )
 drain = _action(
     "drain",

@@ -1,20 +1,17 @@
-"""How asked-for actions end, of several engines at once: all are asked first, then all are waited for."""
+"""How an asked-for action ends, seen from its engine, and what is said until then."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from opsboard.core.clock import SystemClock
-from opsboard.core.errors import ControlError, NotReachable
+from opsboard.core.errors import ControlError
 from opsboard.core.model import state_word
 from opsboard.core.waiting import told
 
 if TYPE_CHECKING:
-    from opsboard.client.sync import Client
     from opsboard.core.model import Step
     from opsboard.core.wire import Engine, EngineDetail
 
@@ -31,9 +28,6 @@ _KEPT_ASLEEP = ("asleep", "stopped")
 """How a start of a standby ends: one that cannot sleep is stopped."""
 _FAILED = ("failed", "parked")
 _BLIND_HINT = "it is out of service; its page does not tell, or cannot be read: `opsboard status` shows why"
-_POLL_S = 0.25
-_GLANCE_S, _GLANCE_POLL_S = 1.0, 0.05  # a launch answers within 0.1 s
-_WAIT_S = 3600.0  # the engine's own ready_timeout and stop_timeout end the wait long before
 
 
 class Asked:
@@ -72,20 +66,23 @@ class Asked:
         """Tell whether it is done, and write what the engine does until then. Raises ControlError when it failed."""
         self._raise_failure(now)
         self._tell_steps(now)
-        if self._is_done(now.engine):
+        if self._is_done(now):
             click.echo(f"{self.name}: {state_word(now.engine.state)}")
             return True
         self._raise_end(now)
         self._tell_state(now.engine)
         return False
 
-    def _is_done(self, engine: Engine) -> bool:
+    def _is_done(self, now: EngineDetail) -> bool:
+        engine = now.engine
         kept = engine.standby and self._kind in ("start", "restart")
         if engine.state not in (_KEPT_ASLEEP if kept else _DONE[self._kind]):
             return False
         match self._kind:
             case "drain":
                 return _quiet(engine)
+            case "restart" if engine.state == "stopped":  # a standby that cannot sleep, and perhaps did not run before
+                return self._moved(engine) and bool(self._own_steps(now))
             case "restart":
                 return self._moved(engine) and engine.pid != self._before.engine.pid
             case "start" if engine.state == "stopped":
@@ -161,84 +158,3 @@ def _blind(engine: Engine) -> bool:
     """Tell whether its page has not told what is under way for as long as a drain may take."""
     waited = SystemClock().now().wall - (engine.state_since or 0.0)
     return engine.running is None and waited > (engine.drain_timeout_s or 0.0)
-
-
-def roll(source: Client, names: Sequence[str], reason: str | None, *, wait: bool, now: bool = False) -> None:
-    """Let the daemon restart engines one after the other; follow the first until it has begun, all with ``wait``.
-
-    Raises:
-        NotReachable: the daemon is not there, or went away; it goes on without us if it is there.
-        ControlError: one failed; those after it were not touched.
-    """
-    asked = [Asked("restart", source.engine(name)) for name in names]
-    first, *others = names
-    source.action(first, "restart", reason, now=now, then=others)
-    for number, one in enumerate(asked if wait else asked[:1], start=1):
-        for _, failure in _follow(source, [one], wait=wait):
-            if failure is not None:
-                left = ", ".join(names[number:])
-                raise ControlError(f"{failure.message}; not touched: {left}" if left else failure.message)
-    if not wait:
-        click.echo(f"{first}: restart accepted; then, one at a time: {', '.join(others)}")
-
-
-def act(source: Client, names: Sequence[str], kind: str, reason: str | None, *, wait: bool, now: bool = False) -> None:
-    """Ask ``kind`` of every engine, then follow them all: to the end with ``wait``, else until it has begun.
-
-    Raises:
-        NotReachable: the daemon is not there, or went away.
-        ControlError: it failed; of several engines each failure is written as it comes, and all are named here.
-    """
-    before = {name: source.engine(name) for name in names}  # a wrong name is told before anything is done
-    failed: dict[str, ControlError] = {}
-    alone = len(before) == 1
-
-    def fail(name: str, error: ControlError) -> None:
-        failed[name] = error
-        if not alone:
-            click.echo(error.message if error.message.startswith(name) else f"{name}: {error.message}", err=True)
-
-    asked: list[Asked] = []
-    for name, detail in before.items():
-        try:
-            source.action(name, kind, reason, now=now)
-        except NotReachable:
-            raise
-        except ControlError as error:
-            fail(name, error)
-        else:
-            asked.append(Asked(kind, detail))
-    for one, failure in _follow(source, asked, wait=wait):
-        if failure is not None:
-            fail(one.name, failure)
-        elif not wait:
-            click.echo(f"{one.name}: {kind} accepted" + (f"; {one.said}" if one.said else ""))
-    if failed and alone:
-        raise next(iter(failed.values()))
-    if failed:
-        raise ControlError(f"{kind} failed for {len(failed)} of {len(before)} engines: {', '.join(failed)}")
-
-
-def _follow(source: Client, asked: Sequence[Asked], *, wait: bool) -> Iterator[tuple[Asked, ControlError | None]]:
-    """Yield each action when it is over, with what made it fail."""
-    step: Callable[[Asked, EngineDetail], bool] = Asked.done if wait else Asked.begun
-    limit_s, poll_s = (_WAIT_S, _POLL_S) if wait else (_GLANCE_S, _GLANCE_POLL_S)
-    deadline = time.monotonic() + limit_s
-    waiting = list(asked)
-    while waiting and time.monotonic() < deadline:
-        for one in tuple(waiting):
-            try:
-                if not step(one, source.engine(one.name)):
-                    continue
-            except NotReachable:
-                raise
-            except ControlError as error:
-                yield one, error
-            else:
-                yield one, None
-            waiting.remove(one)
-        if waiting:
-            time.sleep(poll_s)
-    for one in waiting:
-        late = ControlError(f"{one.name}: still {one.said} after {_WAIT_S:.0f} s") if wait else None
-        yield one, late

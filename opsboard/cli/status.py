@@ -10,7 +10,7 @@ from opsboard.cli.common import client, echo_json, echo_table, shown, shown_age,
 from opsboard.core.clock import SystemClock
 from opsboard.core.holders import strangers
 from opsboard.core.model import state_word
-from opsboard.core.waiting import told
+from opsboard.core.waiting import rolling_told, told
 
 if TYPE_CHECKING:
     from opsboard.cli.main import Options
@@ -81,6 +81,8 @@ def _write(now: Status) -> None:
         for route in now.routes:
             targets = ", ".join(f"{target.name} {state_word(target.state)}" for target in route.targets)
             click.echo(f"route {route.model}{'' if route.serving else ': nobody serves it'}: {targets}")
+        if now.rolling is not None:
+            click.echo(rolling_told(now.rolling))
     else:
         click.echo("no engines: name them in the configuration, or let `opsboard config init` find them")
     click.echo()

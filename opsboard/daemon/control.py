@@ -240,7 +240,8 @@ async def log_stream(path: Path, lines: int, *, follow: bool) -> AsyncGenerator[
     follower = LogFollower(path, from_end=True) if follow else None
     try:
         with suppress(FileNotFoundError):  # an engine that never started has no log yet
-            yield _text(await asyncio.to_thread(tail, path, lines))
+            end = None if follower is None else follower.position  # what comes after that is followed
+            yield _text(await asyncio.to_thread(lambda: tail(path, lines, end=end)))
         while follower is not None:
             yield _text(await asyncio.to_thread(follower.read_new))
             await asyncio.sleep(LOG_LOOK_S)

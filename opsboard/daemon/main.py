@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
@@ -106,8 +105,12 @@ def _reason(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 async def _reload(daemon: Daemon) -> None:
-    with contextlib.suppress(OpsboardError):  # told on the timeline and in the log
+    try:
         await daemon.reload()
+    except OpsboardError:  # told on the timeline and in the log
+        return
+    except Exception:
+        log.exception("the configuration could not be read again")
 
 
 def _watch_parent(pid: int, gone: Callable[[], None]) -> Callable[[], None]:

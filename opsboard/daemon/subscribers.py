@@ -50,8 +50,8 @@ class Newest:
         """Yield the present state, then each newest one, until the caller stops."""
         self.count += 1
         try:
+            seen = self._version  # before the first write, which may be slow
             yield self._make()
-            seen = self._version
             while True:
                 if seen == self._version:
                     await self._changed.wait()

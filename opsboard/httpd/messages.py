@@ -14,6 +14,7 @@ from opsboard.core.errors import (
     NotFound,
     NotReachable,
     OpsboardError,
+    SuperviseError,
     UsageError,
 )
 from opsboard.core.wire import ErrorBody, ErrorReply
@@ -106,6 +107,7 @@ _STATUS: tuple[tuple[type[OpsboardError], int], ...] = (
     (Denied, 403),
     (NotFound, 404),
     (Conflict, 409),
+    (SuperviseError, 409),
     (NotReachable, 503),
 )
 

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
-from opsboard.core.errors import NoRoom, SuperviseError
+from opsboard.core.errors import Conflict, NoRoom, OpsboardError, SuperviseError
 from opsboard.core.model import FatalVerdict, Restart, Severity
 from opsboard.core.text import sanitise
 from opsboard.supervise import golden
@@ -173,14 +173,22 @@ async def count(world: World, spec: LaunchSpec, situation: Situation) -> Prepare
 
 
 async def planned(world: World, spec: LaunchSpec, situation: Situation, begin: Callable[[], bool]) -> None:
-    """Count a restart and ``begin`` it; what does not begin after all is not counted. Raises SuperviseError then."""
+    """Count a restart and ``begin`` it; what does not begin after all is not counted.
+
+    Raises SuperviseError then, or the Conflict with which ``begin`` refuses.
+    """
     outcome = await count(world, spec, situation)
     if isinstance(outcome, Unprepared):
         raise SuperviseError(f"{spec.name} is not restarted: {outcome.message}")
-    if not begin():
-        if outcome.restart is not None:
-            take_back(world, outcome.restart)
-        raise SuperviseError(f"{spec.name} is not restarted: it does not serve any more")
+    refusal: OpsboardError = SuperviseError(f"{spec.name} is not restarted: it does not serve any more")
+    try:
+        if begin():
+            return
+    except Conflict as error:
+        refusal = error
+    if outcome.restart is not None:
+        take_back(world, outcome.restart)
+    raise refusal
 
 
 def take_back(world: World, restart: Restart) -> None:

@@ -49,7 +49,7 @@ from opsboard.supervise.situation import Wish as Wished
 from opsboard.supervise.startup import last_words
 from opsboard.supervise.stopping import end_life, in_haste
 from opsboard.supervise.watching import exited
-from opsboard.supervise.world import Crew, Wish, World, log
+from opsboard.supervise.world import Begins, Crew, Wish, World, log
 
 ADOPT_S = 2.0
 ADOPT_AGAIN_S = 5.0
@@ -207,12 +207,13 @@ class Keeper:
         if isinstance(event, Start | Stop | Restart):
             self._world.on_wish(self.spec.name, "down" if isinstance(event, Stop) else "up")
 
-    async def renew(self, reason: str) -> None:
-        """Restart it because it is time to, drained and counted; raises SuperviseError when that cannot be."""
+    async def renew(self, reason: str, begins: Begins) -> None:
+        """Restart it because it is time to, drained and counted; raises SuperviseError, or what ``begins`` raises."""
         if not self._situation.wanted:
             raise SuperviseError(f"{self.spec.name} is not restarted: nobody asked it to run", hint="start it once")
 
         def begin() -> bool:
+            begins()
             self._reason, before = reason, self._situation
             self.apply(Accused(cause=reason, planned=True))
             return self._situation is not before

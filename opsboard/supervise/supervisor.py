@@ -150,9 +150,13 @@ class Supervisor:
         keeper = self._of(name)
         if keeper.view.state is not EngineState.READY:
             raise Conflict(f"{name} is {keeper.view.state.word}: only what serves is restarted by age")
-        self.check_last(name, "it is tried again")
+
+        def begins() -> None:  # others may be on their way out meanwhile
+            self.check_last(name, "it is tried again")
+
+        begins()
         await keeper.rehearse()
-        await keeper.renew(reason)
+        await keeper.renew(reason, begins)
 
     async def drain(self, name: str, reason: str, *, now: bool = False, begins: Begins = nobody) -> None:
         """Take an engine out of service; it goes on with what is under way. Raises NotFound, Conflict."""

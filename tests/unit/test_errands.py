@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from opsboard.core.clock import ManualClock
-from opsboard.core.errors import SuperviseError
+from opsboard.core.errors import Conflict, SuperviseError
 from opsboard.core.model import EngineState, FatalVerdict, Restart
 from opsboard.supervise import errands, machine
 from opsboard.supervise.budget import Budget
@@ -17,7 +17,7 @@ from opsboard.supervise.keeper import Keeper
 from opsboard.supervise.launch import LaunchSpec
 from opsboard.supervise.ledger import Ledger
 from opsboard.supervise.situation import Answers, Launched, Prepared, Ready, Situation, Start, Unprepared
-from opsboard.supervise.world import Surroundings, World
+from opsboard.supervise.world import Surroundings, World, nobody
 from tests.support.in_loop import in_loop
 
 SPEC = LaunchSpec(name="a", command=("serve",), url="http://127.0.0.1:1", gpus=("0",))
@@ -100,7 +100,7 @@ async def test_a_planned_restart_of_what_was_stopped_meanwhile_is_not_counted(tm
     keeper = Keeper(SPEC, tmp_path / "a", place.world)
     keeper._situation = _serving(place)
     place.may_write.clear()
-    renewing = asyncio.create_task(keeper.renew("24 h old"))
+    renewing = asyncio.create_task(keeper.renew("24 h old", nobody))
     while not place.written:
         await asyncio.sleep(0)
     keeper._situation = Situation(since=0.0, state=EngineState.STOPPED)
@@ -108,6 +108,21 @@ async def test_a_planned_restart_of_what_was_stopped_meanwhile_is_not_counted(tm
     with pytest.raises(SuperviseError, match="it does not serve any more"):
         await renewing
     assert place.written == []
+    await keeper.close()
+
+
+@in_loop
+async def test_a_planned_restart_that_would_take_the_last_target_after_all_is_not_counted(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    keeper = Keeper(SPEC, tmp_path / "a", place.world)
+    keeper._situation = _serving(place)
+
+    def refuse() -> None:
+        raise Conflict("a is the last healthy target of route chat")
+
+    with pytest.raises(Conflict, match="last healthy target"):
+        await keeper.renew("24 h old", refuse)
+    assert (place.written, keeper.view.state) == ([], EngineState.READY)
     await keeper.close()
 
 

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from opsboard.cli.outcome import act, roll
+from opsboard.cli.asking import act, roll
 from opsboard.core.errors import Conflict, ControlError, NotFound, NotReachable
-from opsboard.core.model import Step
+from opsboard.core.model import Rolling, Step
 from opsboard.core.wire import ActionAccepted, Engine, EngineDetail, EventInfo, ReadingInfo
 
+ROLL = Rolling(id="1", engines=("a", "b"), reason="weekly", began=0.0, changed=0.0)
 FAILED = EventInfo(t=1.0, subject="engine/x", kind="action_failed", text="start failed: no room", severity="error")
 
 
@@ -39,6 +40,8 @@ class FakeSource:
         self.engines = engines
         self.calls: list[str] = []
         self.refused: dict[str, ControlError] = {}
+        self.rolls: list[Rolling | NotReachable | None] = [ROLL]
+        """What is answered to each question for the rolling restart; the last one stays."""
 
     def engine(self, name: str) -> EngineDetail:
         self.calls.append(f"look {name}")
@@ -54,6 +57,12 @@ class FakeSource:
         if name in self.refused:
             raise self.refused[name]
         return ActionAccepted(id="1", kind=kind, engine=name)
+
+    def rolling(self) -> Rolling | None:
+        found = self.rolls.pop(0) if len(self.rolls) > 1 else self.rolls[0]
+        if isinstance(found, NotReachable):
+            raise found
+        return found
 
 
 @pytest.fixture(autouse=True)
@@ -126,15 +135,15 @@ def test_a_wrong_name_is_told_before_anything_is_done() -> None:
     assert not any(call.startswith("stop") for call in source.calls)
 
 
-def test_a_daemon_that_goes_away_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = FakeSource(a=looks("a", "stopped", "starting"), b=looks("b", "stopped", "starting"))
+def test_a_daemon_that_goes_away_ends_it_where_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = FakeSource(a=looks("a", "stopped"), b=looks("b", "stopped"))
 
     def gone(_seconds: float) -> None:
         monkeypatch.setattr(source, "engine", lambda _name: (_ for _ in ()).throw(NotReachable("no daemon")))
 
     monkeypatch.setattr(time, "sleep", gone)
     with pytest.raises(NotReachable):
-        do(source, "start")
+        do(source, "start", wait=False)
 
 
 def test_an_endless_wait_ends_and_says_where_it_stood(capsys: pytest.CaptureFixture[str]) -> None:
@@ -258,6 +267,36 @@ def test_without_wait_a_rolling_restart_goes_on_by_itself(capsys: pytest.Capture
     assert capsys.readouterr().out == "a: restart accepted; then, one at a time: b\n"
 
 
+def test_a_rolling_restart_is_waited_for_while_the_daemon_is_restarted(capsys: pytest.CaptureFixture[str]) -> None:
+    states = ("ready", "stopping", "ready")
+    source = FakeSource(**{name: looks(name, *states, pids=(1, 1, 2)) for name in "ab"})
+    source.rolls = [ROLL, *[NotReachable("no daemon answers")] * 100, ROLL]
+    roll(source, ["a", "b"], None, wait=True)  # type: ignore[arg-type]
+    said = capsys.readouterr()
+    assert said.out.splitlines() == ["a: ready", "b: ready"]
+    assert [line for line in said.err.splitlines() if "daemon" in line] == [
+        "the daemon is away, engines run on: waiting for it",
+        "the daemon is back",
+    ]
+
+
+def test_a_daemon_that_stays_away_is_not_waited_for_for_ever() -> None:
+    source = FakeSource(a=looks("a", "ready"), b=looks("b", "ready"))
+    source.rolls = [NotReachable("no daemon answers")]
+    with pytest.raises(NotReachable, match="no daemon answers, for 60 s") as caught:
+        roll(source, ["a", "b"], None, wait=True)  # type: ignore[arg-type]
+    assert "goes on with what was asked" in (caught.value.hint or "")
+
+
+def test_a_rolling_restart_that_ends_without_a_word_of_its_engine_ends_the_wait() -> None:
+    called_off = msgspec.structs.replace(ROLL, outcome="cancelled", error="was called off by uid 7")
+    for last, words in ((called_off, "the rolling restart was called off by uid 7; not touched: b"), (None, "nothing")):
+        source = FakeSource(a=looks("a", "ready"), b=looks("b", "ready"))
+        source.rolls = [ROLL, last]
+        with pytest.raises(ControlError, match=words):
+            roll(source, ["a", "b"], None, wait=True)  # type: ignore[arg-type]
+
+
 # --- standbys ---------------------------------------------------------------------------------------------------------
 
 
@@ -270,6 +309,14 @@ def standby(*states: str, pids: tuple[int | None, ...] = ()) -> list[EngineDetai
 def test_the_start_of_a_standby_is_done_when_it_rests(end: str, capsys: pytest.CaptureFixture[str]) -> None:
     do(FakeSource(s=standby("stopped", "starting", "ready", "draining", end)), "start")
     assert capsys.readouterr().out == f"s: {end}\n"
+
+
+def test_a_restart_of_a_standby_that_is_stopped_is_done_when_it_is_stopped_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before, *then = standby("stopped", "starting", "ready", "stopping", "stopped", pids=(None, 2, 2, 2, None))
+    do(FakeSource(s=[before, before, *(msgspec.structs.replace(one, transaction=STEPS) for one in then)]), "restart")
+    assert capsys.readouterr().out == "s: stopped\n"
 
 
 def test_a_restart_of_a_standby_passes_through_out_of_service(capsys: pytest.CaptureFixture[str]) -> None:
