@@ -27,7 +27,7 @@ class Board:
         self.house = house
         self.ports = {name: free_port() for name in "ab"}
         house.write(*map(self._engine, self.ports), rest='[[route]]\nmodel = "chat"\ntargets = ["a", "b"]\n')
-        house.start()
+        self.daemon = house.start()
         for name in self.ports:
             self.wait_for(name, "ready")
 
@@ -116,7 +116,15 @@ def test_the_last_target_stays_until_it_is_said_and_a_drained_one_comes_back(boa
     for words in (("restart", "b"), ("drain", "b"), ("restart", "b", "a", "--rolling", "--wait")):
         refused = board.verb(*words)
         assert refused.returncode == 1
-        assert "b is the last healthy target of route chat" in refused.stderr
+        assert refused.stderr.startswith("opsboard: b is the last healthy target of route chat")
+    for verb, code, said in (
+        ("restart aa", 1, "did you mean 'a'?"),
+        ("adopt nonsense", 2, "expected an address or a pid"),
+        ("logs a -n -1", 2, "expected `lines` between"),
+        ("restart --cancel", 1, "no rolling restart is under way"),
+    ):
+        refused = board.verb(*verb.split())
+        assert (refused.returncode, said in refused.stderr) == (code, True), refused.stderr
     before = board.house.engine("b").pid
     assert board.good("restart", "b", "--now", "--wait").stdout == "b: ready\n"
     assert board.house.engine("b").pid != before
@@ -124,20 +132,34 @@ def test_the_last_target_stays_until_it_is_said_and_a_drained_one_comes_back(boa
     assert board.good("undrain", "a", "--wait").stdout == "a: ready\n"
 
 
-def test_a_stop_counts_more_than_a_rolling_restart_that_was_asked_before_it(board: Board) -> None:
-    request = Request(board.ports["a"], words=4 * WORDS)
+def test_a_rolling_restart_outlives_its_daemon_and_the_verb_waits_on(board: Board) -> None:
+    pids = {name: board.house.engine(name).pid for name in "ab"}
+    asked = board.house.client.action("b", "undrain", idempotency_key="once")
+    request = Request(board.ports["a"], words=3 * WORDS)
     request.start()
     wait_until(lambda: (board.house.engine("a").running or 0) > 0, DEADLINE_S, "the request is under way")
     rolls: list[subprocess.CompletedProcess[str]] = []
-    roll = threading.Thread(target=lambda: rolls.append(board.verb("restart", "a", "b", "--rolling", "--wait")))
+    words = ("restart", "a", "b", "--rolling", "--wait", "--reason", "weekly")
+    roll = threading.Thread(target=lambda: rolls.append(board.verb(*words)))
     roll.start()
     board.wait_for("a", "draining")
-    board.good("stop", "b", "--wait")
+    again = board.verb("restart", "b", "a", "--rolling")
+    assert again.returncode == 1
+    assert "another is under way: rolling restart: 0 of 2 done, now a, next: b" in again.stderr
+    board.house.end(board.daemon)
+    board.daemon = board.house.start()
+    assert "rolling restart: 0 of 2 done, now a, next: b (weekly" in board.good("list").stdout
+    assert board.house.client.action("b", "undrain", idempotency_key="once") == asked
     request.join(DEADLINE_S)
     roll.join(DEADLINE_S)
-    assert rolls[0].returncode == 1
-    assert "b: restart failed: b was stopped meanwhile" in rolls[0].stderr
-    assert (board.state("a"), board.state("b")) == ("ready", "stopped")
+    assert (rolls[0].returncode, rolls[0].stdout.splitlines()) == (0, ["a: ready", "b: ready"]), rolls[0].stderr
+    assert request.tokens == 3 * WORDS, "nothing was cut off"
+    engines = {name: board.house.engine(name) for name in "ab"}
+    assert all(engines[name].pid != pid for name, pid in pids.items())
+    assert [engine.restarts for engine in engines.values()] == [1, 1]
+    last = board.house.client.rolling()
+    assert last is not None
+    assert (last.outcome, last.done, board.house.client.status().rolling) == ("ok", 2, None)
 
 
 def test_a_rolling_restart_leaves_one_serving_at_any_time(board: Board) -> None:

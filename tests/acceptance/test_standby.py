@@ -144,7 +144,11 @@ def test_what_is_under_way_ends_before_it_sleeps_and_one_that_dies_asleep_sleeps
         DEADLINE_S,
         "it sleeps again in another life",
     )
-    assert board.good("restart", "s", "a", "--rolling", "--now", "--wait").splitlines() == ["s: asleep", "a: ready"]
+    assert board.good("restart", "s", "c", "a", "--rolling", "--now", "--wait").splitlines() == [
+        "s: asleep",
+        "c: stopped",
+        "a: ready",
+    ]
 
 
 def test_one_that_cannot_sleep_is_stopped_and_woken_by_a_start(board: Board) -> None:
