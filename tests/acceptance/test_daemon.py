@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from opsboard.core.errors import ConfigError, Conflict, ControlError, Denied, NotReachable
+from opsboard.core.errors import BadRequest, ConfigError, Conflict, ControlError, Denied, NotReachable
 from tests.support.herd import free_port
 from tests.support.house import START_S, House
 from tests.support.page_engine import ROOT, page_engines
@@ -159,8 +159,9 @@ def test_a_good_reload_is_applied_and_a_bad_one_refused_whole(house: House) -> N
         house.config.write_text("[[engine]]\nnam = 'x'\n")
         daemon.send_signal(signal.SIGHUP)
         wait_until(lambda: ("host", "reload_refused") in house.events())
-        with pytest.raises(ControlError, match="unknown key"):
+        with pytest.raises(BadRequest, match="unknown key") as wrong:
             house.client.reload()
+        assert wrong.value.exit_code == 2
         assert [engine.name for engine in house.client.status().engines] == ["a", "b"]
         house.write(observed("a", ports[0]), rest='[control]\nsocket = "/tmp/elsewhere.sock"\n')
         with pytest.raises(Conflict, match=r"\[control\] socket"):

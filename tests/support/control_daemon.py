@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from opsboard.core.clock import ManualClock
-from opsboard.core.errors import ControlError
+from opsboard.core.errors import OpsboardError
 from opsboard.core.model import (
     EngineReading,
     EngineState,
@@ -138,7 +138,7 @@ class FakeDaemon:
         self.events: list[Event] = []
         self.asked: list[AuditEntry] = []
         self.log = path.with_name("engine.log")
-        self.reload_error: ControlError | None = None
+        self.reload_error: OpsboardError | None = None
         self.right = right
         self.peer: Peer | None = None
         self.recorders = Recorders()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from collectors.logs import tail
 from opsboard.client.stream import AsyncClient, Disconnected, watch
 from opsboard.client.sync import Client
 from opsboard.core.errors import Denied, StoreError
@@ -220,6 +221,39 @@ def test_a_stalled_subscriber_is_dropped_and_delays_nobody(path: Path) -> None:
             await stream.aclose()
 
     with_daemon(path, test)
+
+
+def test_a_state_that_comes_during_a_slow_first_write_is_not_missed() -> None:
+    async def main() -> None:
+        states = iter([b"old\n", b"new\n"])
+        newest = Newest(lambda: next(states))
+        stream = newest.stream()
+        assert await anext(stream) == b"old\n"
+        newest.publish()
+        async with asyncio.timeout(DEADLINE_S):
+            assert await anext(stream) == b"new\n"
+        await stream.aclose()
+
+    asyncio.run(main())
+
+
+def test_no_line_of_a_followed_log_is_sent_twice(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = path.with_name("engine.log")
+    log.write_text("one\n")
+
+    def late(where: Path, lines: int, *, end: int | None = None) -> list[str]:
+        with log.open("a") as file:
+            file.write("two\n")
+        return tail(where, lines, end=end)
+
+    monkeypatch.setattr(control, "tail", late)
+
+    async def main() -> None:
+        stream = control.log_stream(log, 10, follow=True)
+        assert [await anext(stream), await anext(stream)] == [b"one\n", b"two\n"]
+        await stream.aclose()
+
+    asyncio.run(main())
 
 
 def test_no_state_is_made_while_nobody_listens() -> None:
