@@ -82,12 +82,6 @@ class ProcessReader:
         self._seen: dict[str, dict[int, _Seen]] = {}
         self._arguments: dict[str, Brief] = {}
 
-    def close(self) -> None:
-        """End what reads arguments."""
-        for brief in self._arguments.values():
-            brief.close()
-        self._arguments.clear()
-
     def read(self, engine: str, pids: int | Iterable[int], role_of: RoleOf) -> ProcessReading:
         """Return the processes of ``engine``: an int is the root of their tree, an iterable names them all.
 
@@ -118,8 +112,7 @@ class ProcessReader:
         """Drop what is remembered of an engine that is gone."""
         self._trees.pop(engine, None)
         self._seen.pop(engine, None)
-        if (brief := self._arguments.pop(engine, None)) is not None:
-            brief.close()
+        self._arguments.pop(engine, None)
 
     def _pids_below(self, engine: str, root: int, mono: float) -> tuple[tuple[int, ...], bool]:
         tree = self._trees.get(engine)

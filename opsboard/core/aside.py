@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Generic, TypeVar
@@ -16,13 +17,14 @@ T = TypeVar("T")
 
 
 class Aside:
-    """At most ``most`` threads for one kind of work, awaited; none before there is work. Close it to end them."""
+    """At most ``most`` threads for one kind of work, awaited; none before there is work. They end with it."""
 
     def __init__(self, name: str, most: int = 1) -> None:
         """``name`` is that of its threads."""
         self._name = name
         self._free = asyncio.Semaphore(most)
         self._idle: list[_Worker] = []
+        weakref.finalize(self, _end, self._idle)
 
     async def do(self, work: Callable[[], T], within_s: float) -> T:
         """Do ``work`` and return what it returns; raise what it raises.
@@ -33,11 +35,6 @@ class Aside:
         async with asyncio.timeout(within_s):
             await self._free.acquire()
             return await asyncio.shield(self._begin(work))
-
-    def close(self) -> None:
-        """End the threads that do nothing now; one that hangs is left alone."""
-        while self._idle:
-            self._idle.pop().end()
 
     def _begin(self, work: Callable[[], T]) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
@@ -67,12 +64,13 @@ class Aside:
 
 
 class Brief:
-    """One thread for work that is waited for right here, but not for long."""
+    """One thread for work that is waited for right here, but not for long. It ends with it."""
 
     def __init__(self, name: str) -> None:
         """``name`` is that of its thread, which is there as soon as there is work."""
         self._name = name
-        self._worker: _Worker | None = None
+        self._workers: list[_Worker] = []
+        weakref.finalize(self, _end, self._workers)
         self._busy = threading.Event()
 
     def do(self, work: Callable[[], T], within_s: float) -> T:
@@ -82,7 +80,8 @@ class Brief:
         """
         if self._busy.is_set():
             raise TimeoutError(f"{self._name} hangs")
-        self._worker = self._worker or _Worker(self._name)
+        if not self._workers:
+            self._workers.append(_Worker(self._name))
         self._busy.set()
         done = threading.Event()
 
@@ -91,18 +90,17 @@ class Brief:
             done.set()
 
         job = _Job(work, tell)
-        self._worker.take(job)
+        self._workers[0].take(job)
         if not done.wait(within_s):
             raise TimeoutError(f"{self._name} has not ended within {within_s:g} s")
         if job.error is not None:
             raise job.error
         return job.result
 
-    def close(self) -> None:
-        """End the thread when what it does has ended."""
-        if self._worker is not None:
-            self._worker.end()
-            self._worker = None
+
+def _end(workers: list[_Worker]) -> None:
+    for worker in workers:
+        worker.end()
 
 
 class _Job(Generic[T]):

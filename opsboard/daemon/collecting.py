@@ -135,7 +135,6 @@ class Collecting:
             look.cancel()
         await asyncio.gather(*self._looks, return_exceptions=True)
         await self._parts.close()
-        self._processes.close()
 
     def tasks(self, targets: Iterable[EngineTarget], gpus: Gpus, host: Host) -> dict[str, Factory]:
         """Return a factory a target, spread so that they do not all wake at once."""

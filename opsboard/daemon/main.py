@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from opsboard.config.load import Loaded
@@ -21,6 +22,9 @@ from opsboard.daemon.tasks import TaskGaveUp
 from opsboard.daemon.wiring import Daemon, Options
 
 log = logging.getLogger("opsboard.daemon")
+
+THREADS = 64
+"""What looks at disks and at /proc. A few that hang must not keep starts and stops waiting; unused ones cost nothing."""
 
 
 def run(
@@ -65,6 +69,7 @@ async def _main(loaded: Loaded, options: Options, redact: Callable[[Config], Non
     daemon = Daemon(loaded, options, SystemClock(), Notifier(), redact)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(THREADS, "daemon"))
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:

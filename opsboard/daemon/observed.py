@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import math
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -10,10 +10,14 @@ from urllib.parse import urlsplit
 
 from collectors import procfs, sockets
 from collectors.process import ProcessIdentity, alive, identity
+from opsboard.core.aside import Aside
 from opsboard.core.clock import Clock
 
 LOOK_S = 30.0
 """A look reads the names of every process and the descriptors of engines: so seldom, and for all engines at once."""
+
+WITHIN_S = 5.0
+"""What a look may take: the arguments of a process whose memory is locked cannot be read."""
 
 
 class Listening:
@@ -26,13 +30,15 @@ class Listening:
         self._proc = proc_root
         self._looked = -math.inf
         self._owners: dict[int, ProcessIdentity] = {}
+        self._looking = Aside("ports")
 
     async def owner(self, port: int) -> ProcessIdentity | None:
         """Return who listens on ``port``, as of the last look; None when no engine of this machine was seen to."""
         mono = self._clock.now().mono
         if mono - self._looked >= LOOK_S:
             self._looked = mono
-            self._owners = await asyncio.to_thread(self._look)
+            with contextlib.suppress(TimeoutError):  # then who was seen last, as long as he lives
+                self._owners = await self._looking.do(self._look, WITHIN_S)
         return self._owners.get(port)
 
     def alive(self, known: ProcessIdentity) -> bool:

@@ -244,7 +244,6 @@ class Store:
 
         Raises StoreError when the disk is stuck.
         """
-        self._readers.close()
         ended = await asyncio.to_thread(lambda: (self._series.close(CLOSE_S), self._state.close(CLOSE_S)))
         self._lock.release()
         if not all(ended):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Iterator
 
@@ -22,7 +23,8 @@ def threads() -> list[threading.Thread]:
 @pytest.fixture(autouse=True)
 def none_left() -> Iterator[None]:
     yield
-    wait_until(lambda: not threads(), what="no thread is left")
+    gc.collect()
+    wait_until(lambda: not threads(), what="they end with what made them")
 
 
 class Hang:
@@ -49,7 +51,6 @@ async def test_what_is_done_and_what_goes_wrong_comes_back() -> None:
         await aside.do(fail, LONG_S)
     assert await asyncio.gather(*(aside.do(str(n).strip, LONG_S) for n in range(5))) == list("01234")
     assert len(threads()) == 1
-    aside.close()
 
 
 @in_loop
@@ -63,8 +64,6 @@ async def test_no_more_hang_than_agreed_and_they_are_free_again() -> None:
     hang.go.set()
     assert await aside.do(lambda: "again", LONG_S) == "again"
     await wait_until_async(lambda: len(aside._idle) == 2, what="both are free")
-    aside.close()
-    other.close()
 
 
 def test_a_thread_that_outlives_its_loop_ends_with_its_work() -> None:
@@ -97,4 +96,3 @@ def test_a_brief_wait() -> None:
             return None
 
     wait_until(lambda: answers(lambda: "again") == "again", what="it is free again")
-    brief.close()

@@ -280,7 +280,6 @@ def test_arguments_that_cannot_be_read_hold_up_nobody(proc: FakeProc, monkeypatc
     assert roles(7, 8, 9) == ["engine_core", "api_server", "engine_core"], "its name alone tells"
     for pid in (7, 8):
         os.close(os.open(proc.root / str(pid) / "cmdline", os.O_RDWR | os.O_NONBLOCK))
-    reader.close()
 
 
 def test_a_name_with_terminal_escapes_is_made_harmless(proc: FakeProc) -> None:
