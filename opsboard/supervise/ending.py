@@ -56,7 +56,7 @@ class Ending:
 
         The group's id cannot belong to anybody else as long as one verified member lives in it.
         """
-        as_one = group and any(process.group == self._main for process in targets)
+        as_one = group and self._main > 0 and any(process.group == self._main for process in targets)
         if as_one:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._main, number)

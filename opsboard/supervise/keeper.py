@@ -17,13 +17,11 @@ from opsboard.core.text import sanitise
 from opsboard.supervise import bundle, errands, golden, machine, transaction
 from opsboard.supervise.adopt import Remains, Roster, examine, examine_within
 from opsboard.supervise.adopting import adopt
-from opsboard.supervise.begun import what_began
 from opsboard.supervise.budget import Spent
 from opsboard.supervise.chronicle import Chronicle
-from opsboard.supervise.inventory import found
 from opsboard.supervise.launch import LaunchSpec, launch, rehearse
 from opsboard.supervise.life import Life
-from opsboard.supervise.memo import Notes
+from opsboard.supervise.looks import take_stock, what_began
 from opsboard.supervise.moves import because, hint
 from opsboard.supervise.processes import Identity, gone, not_used_again
 from opsboard.supervise.situation import (
@@ -31,7 +29,6 @@ from opsboard.supervise.situation import (
     Body,
     Command,
     Event,
-    Found,
     Gone,
     Launched,
     LaunchFailed,
@@ -46,7 +43,6 @@ from opsboard.supervise.situation import (
     Undrain,
 )
 from opsboard.supervise.situation import Wish as Wished
-from opsboard.supervise.startup import last_words
 from opsboard.supervise.stopping import end_life, in_haste
 from opsboard.supervise.watching import exited
 from opsboard.supervise.world import Begins, Crew, Wish, World, log
@@ -160,7 +156,8 @@ class Keeper:
 
     async def _adopt(self, wish: Wish | None) -> None:
         before = self._situation
-        remains, there, notes = await self._take_stock()
+        read_notes = self._chronicle.read
+        remains, there, notes = await take_stock(self._directory, self._look, read_notes, self._world.clock)
         wanted = (True if self.spec.autostart else None) if wish is None else wish == "up"
         if remains is not None and remains.again is not None:
             wanted = remains.again
@@ -344,7 +341,7 @@ class Keeper:
         except Exception as error:  # noqa: BLE001  as above
             log.exception("engine %s: start failed", spec.name)
             self.error = SuperviseError(f"{type(error).__name__}: {sanitise(str(error))}", permanent=False)
-        remains = await what_began(spec.name, self._directory, failed=self.error is not None)
+        remains = await what_began(spec.name, self._look, failed=self.error is not None)
         self._know(remains)
         if remains is not None and (remains.lives or self.error is None):
             self._begin_life(spec, remains, last_seconds)
@@ -458,18 +455,8 @@ class Keeper:
 
     # --- what is remembered ---
 
-    async def _take_stock(self) -> tuple[Remains | None, Found, Notes]:
-        try:
-            remains = await examine_within(self._directory, ADOPT_S)
-            async with asyncio.timeout(ADOPT_S):
-                notes = await asyncio.to_thread(self._chronicle.read)
-            wall = self._world.clock.now().wall
-            return remains, found(remains, notes, wall, lambda offset: last_words(self.log_path, offset)), notes
-        except TimeoutError:
-            return None, Found(unsure=f"could not be looked at within {ADOPT_S:g} s; looking again"), Notes()
-        except Exception as error:  # noqa: BLE001  whatever it is, it may run
-            why = sanitise(getattr(error, "strerror", None) or str(error))
-            return None, Found(unsure=f"cannot be looked at: {why}; looking again"), Notes()
+    async def _look(self) -> Remains | None:
+        return await examine_within(self._directory, ADOPT_S)
 
     def _know(self, remains: Remains | None) -> None:
         if remains is not None:

@@ -151,9 +151,8 @@ async def launch(
         raise SuperviseError(text, permanent=False) from None
     try:
         reply = await _start_shim(directory)
-    finally:  # a shim that has not taken it by now finds nothing to launch, and no secret stays
-        with contextlib.suppress(OSError):
-            bundle.remove(str(directory), bundle.LAUNCH)
+    finally:
+        _remove(directory, bundle.LAUNCH)
     if not reply.get("ok"):
         permanent = not reply.get("passing")
         raise SuperviseError(sanitise(str(reply.get("error", "the shim said nothing"))), permanent=permanent)
@@ -206,9 +205,22 @@ def rehearse(
     except OSError as error:
         raise SuperviseError(f"{directory}: cannot be written: {error.strerror}", permanent=False) from error
     finally:
-        for name in (REHEARSAL, f"{REHEARSAL}.new"):
-            with contextlib.suppress(OSError):
-                bundle.remove(str(directory), name)
+        _remove(directory, REHEARSAL)
+
+
+def call_off(directory: Path) -> None:
+    """Remove what a daemon that was killed had written down to start, or to rehearse: there are secrets in it."""
+    _remove(directory, bundle.LAUNCH)
+    _remove(directory, REHEARSAL)
+
+
+def _remove(directory: Path, name: str) -> None:
+    """Remove a launch record: a shim that has not taken it by now starts nothing."""
+    for one in (name, f"{name}.new"):
+        try:
+            bundle.remove(str(directory), one)
+        except OSError as error:
+            log.warning("%s/%s stays there: %s", directory, one, error.strerror)
 
 
 def _check_program(spec: LaunchSpec, record: Mapping[str, Any]) -> None:

@@ -118,3 +118,18 @@ def test_a_damaged_record_keeps_nobody_else_waiting(
     asyncio.run(story())
     bundle.remove(str(herd.bundle("old")), bundle.IDENTITY)
     assert [event.subject for event in herd.events if event.kind == "not_configured"] == ["engine/old"]
+
+
+def test_what_a_killed_daemon_was_about_to_start_leaves_no_secret(herd: Herd) -> None:
+    herd.bundle("a").mkdir(parents=True)
+    left = [herd.bundle("a") / f"{name}.json{new}" for name in ("launch", "rehearsal") for new in ("", ".new")]
+    for file in left:
+        file.write_text('{"env": {"TOKEN": "hush"}}')
+
+    async def story() -> None:
+        supervisor = herd.supervisor(herd.spec("a", "idle"))
+        await supervisor.adopt_all()
+        await supervisor.close()
+
+    asyncio.run(story())
+    assert [file for file in left if file.exists()] == []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opsboard.core.model import EngineState
-from opsboard.supervise import begun, errands, keeper, life, startup, world
+from opsboard.supervise import errands, keeper, life, looks, startup, world
 from tests.support.herd import free_port
 from tests.support.waiting import wait_until_async
 
@@ -41,7 +41,7 @@ def test_it_goes_on(herd: Herd, monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in (
         (world, "AGAIN_S"),
         (keeper, "END_AGAIN_S"),
-        (begun, "AGAIN_S"),
+        (looks, "AGAIN_S"),
         (life, "PROBE_S"),
         (life, "LOOK_S"),
     ):
@@ -51,7 +51,7 @@ def test_it_goes_on(herd: Herd, monkeypatch: pytest.MonkeyPatch) -> None:
         supervisor = herd.supervisor(herd.spec("a", "serve", free_port()))
         await supervisor.adopt_all()
         faults = [
-            Breaks(monkeypatch, begun, "examine_within", ever=False),
+            Breaks(monkeypatch, keeper, "examine_within", ever=False),
             Breaks(monkeypatch, startup.StartUp, "look", ever=True),
             Breaks(monkeypatch, errands, "prove", ever=True),
             Breaks(monkeypatch, life, "ended", ever=False),

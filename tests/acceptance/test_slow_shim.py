@@ -11,7 +11,7 @@ import pytest
 
 from opsboard.core.errors import SuperviseError
 from opsboard.core.model import EngineState
-from opsboard.supervise import begun, keeper, launch
+from opsboard.supervise import keeper, launch, looks
 from opsboard.supervise.processes import look
 from tests.support.page_engine import ROOT
 from tests.support.waiting import wait_until_async
@@ -64,7 +64,7 @@ class SlowShim:
 
 @pytest.fixture(autouse=True)
 def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((launch, "START_S"), (begun, "LOOK_S"), (begun, "AGAIN_S")):
+    for module, name in ((launch, "START_S"), (keeper, "ADOPT_S"), (looks, "AGAIN_S")):
         monkeypatch.setattr(module, name, 0.3)
 
 
@@ -137,13 +137,13 @@ def test_what_is_removed_while_it_begins_is_written_down_again(herd: Herd, monke
 
 
 def test_what_is_removed_again_and_again_is_told(herd: Herd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(begun, "AGAIN_S", 0.02)
+    monkeypatch.setattr(looks, "AGAIN_S", 0.02)
 
     async def nothing(*_arguments: object) -> None:
         """Launch, and see nothing of it."""
 
     async def story() -> None:
-        for module, name in ((keeper, "launch"), (begun, "examine_within")):
+        for module, name in ((keeper, "launch"), (keeper, "examine_within")):
             monkeypatch.setattr(module, name, lambda *_arguments, **_options: nothing())
         supervisor = herd.supervisor(herd.spec("a", "idle", restart="always"))
         await supervisor.adopt_all()

@@ -84,3 +84,11 @@ def test_without_a_member_the_group_is_not_touched(sent: Sent) -> None:
     end.step([LOOSE], 0.0)
     end.step([LOOSE], 1.0)
     assert {kind for kind, _, _ in sent} == {"pid"}
+
+
+def test_an_unknown_group_is_not_that_of_whoever_ends(sent: Sent) -> None:
+    """killpg(0) means the caller's own; processes of another PID namespace show group 0."""
+    end = Ending(0, 1.0, 0.0)
+    for now in (0.0, 1.0):
+        end.step([LOOSE._replace(group=0)], now)
+    assert sent == [("pid", 102, "SIGTERM"), ("pid", 102, "SIGKILL")]
