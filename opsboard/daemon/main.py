@@ -24,7 +24,7 @@ from opsboard.daemon.wiring import Daemon, Options
 log = logging.getLogger("opsboard.daemon")
 
 THREADS = 64
-"""What looks at disks and at /proc. A few that hang must not keep starts and stops waiting; unused ones cost nothing."""
+"""What looks at disks and at /proc. A few that hang must not keep starts and stops waiting; unused ones are free."""
 
 
 def run(
