@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import msgspec
 
+from opsboard.core.aside import Aside
 from opsboard.core.clock import Clock
 from opsboard.core.model import GpuProcess, GpuReading, Record
 from opsboard.daemon.collecting import Gpus
@@ -16,7 +17,7 @@ from opsboard.supervise.who import Who, who
 
 AGAIN_S = 30.0
 """How often those that stay are looked up anew: a pid may be another's by then."""
-ANSWER_S = 0.5
+ANSWER_S = 1.0
 """An account may come from a directory server: the reading does not wait longer for its name."""
 
 
@@ -41,7 +42,7 @@ class Holders:
         self._found: dict[int, Found] = {}
         self._looked = float("-inf")
         self._asked: frozenset[int] = frozenset()
-        self._look: asyncio.Task[dict[int, Found]] | None = None
+        self._aside = Aside("holders")
 
     async def read(self) -> GpuReading:
         """Return what the driver says; never raises."""
@@ -65,16 +66,11 @@ class Holders:
     async def _look_up(self, strange: frozenset[int]) -> None:
         mono = self._clock.now().mono
         self._found = {pid: found for pid, found in self._found.items() if pid in strange}
-        if self._look is None:
-            if not strange or (strange == self._asked and mono - self._looked < AGAIN_S):
-                return
-            self._asked, self._looked = strange, mono
-            self._look = asyncio.create_task(asyncio.to_thread(_found, strange, self._engines))
-        await asyncio.wait({self._look}, timeout=ANSWER_S)
-        if self._look.done():
-            look, self._look = self._look, None
-            if look.exception() is None:
-                self._found = look.result()
+        if not strange or (strange == self._asked and mono - self._looked < AGAIN_S):
+            return
+        self._asked, self._looked = strange, mono
+        with contextlib.suppress(TimeoutError, OSError):  # who they are is not known, then
+            self._found = await self._aside.do(lambda: _found(strange, self._engines), ANSWER_S)
 
     def _named(self, process: GpuProcess) -> GpuProcess:
         found = self._found.get(process.pid) if process.memory_bytes is not None else None
