@@ -26,8 +26,7 @@ def waits_for(engine: Engine, now: float) -> str | None:
 
 def told(engine: Engine, now: float) -> str:
     """Return all there is to say of an engine that does not simply serve: what comes next, why, what to do."""
-    text = waiting(engine, now)
-    return f"{text} ({engine.hint})" if text and engine.hint else text or engine.hint or ""
+    return "; ".join(part for part in (waiting(engine, now), engine.hint) if part)
 
 
 def waiting(engine: Engine, now: float) -> str:

@@ -225,8 +225,8 @@ def _transition(track: EngineTrack, now: Now) -> Iterable[Event]:
     old, new = moved
     if old is None and new not in _SEVERITIES:
         return  # what a daemon finds in order when it starts is no news
-    why = f": {track.message}" if track.message else ""
-    why += f" ({track.hint})" if track.hint else ""
+    said = "; ".join(part for part in (track.message, track.hint) if part)
+    why = f": {said}" if said else ""
     text = f"found {new.word}{why}" if old is None else f"{old.word} → {new.word}{why}"
     yield _event(now, f"engine/{track.name}", new.value, text, _SEVERITIES.get(new, Severity.INFO))
 

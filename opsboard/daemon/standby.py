@@ -93,7 +93,10 @@ class Standby:
         life, before = self._engines.life(name), self._rest(name)
         if life.state not in SERVES:
             raise Conflict(f"{name} is {life.state.word}: only an engine that serves can be put to sleep")
-        await self._asked.check_sleep(name)
+        try:
+            await self._asked.check_sleep(name)
+        except CannotSleep as error:
+            raise CannotSleep(f"{name} cannot be put to sleep: {error.message}", hint=error.hint) from error
         if not now:
             self._engines.check_last(name, f"opsboard engine sleep {name} --now")
         begins()

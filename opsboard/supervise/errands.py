@@ -49,8 +49,8 @@ async def quiet(inflight: Callable[[], Inflight | None], draining: Callable[[], 
         if known is not None and known.read > last_read:
             last_read = known.read
             readings = readings + 1 if known.requests == 0 else 0
-            some = "request" if known.requests == 1 else "requests"
-            tell(f"{known.requests:g} {some} under way", CUT if known.requests else OK)
+            many = {0.0: "nothing", 1.0: "1 request"}.get(known.requests, f"{known.requests:g} requests")
+            tell(f"{many} under way", CUT if known.requests else OK)
             if readings == QUIET_READINGS:
                 return True
         elif known is None:

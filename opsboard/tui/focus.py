@@ -93,8 +93,8 @@ def notice(engine: Engine, view: View, width: int, most: int) -> list[Line]:
         return []
     if not engine.hint:
         return warning(said, width, most)
-    if most == 1 or width_of(f" {said} ({engine.hint})") < width:
-        return warning(f"{said} ({engine.hint})", width, most)
+    if most == 1 or width_of(f" {said}; {engine.hint}") < width:
+        return warning(f"{said}; {engine.hint}", width, most)
     return [*warning(said, width, most - 1), *warning(engine.hint, width, 1)]
 
 

@@ -215,7 +215,7 @@ def test_what_lasts_has_lasted_since_an_earlier_daemon_wrote_it_down(state: Engi
 def test_what_a_person_can_do_follows_what_is_said() -> None:
     line = Line(SUPERVISED)
     parked = msgspec.structs.replace(life(EngineState.PARKED, 1.0, message="bad flag"), hint="start it")
-    assert said(line.feed(life(EngineState.READY, 0.0), parked))[-1][2] == "ready → parked: bad flag (start it)"
+    assert said(line.feed(life(EngineState.READY, 0.0), parked))[-1][2] == "ready → parked: bad flag; start it"
     assert line.state.engines["a"].hint == "start it"
 
 
