@@ -16,9 +16,7 @@ from opsboard.core.model import EngineState, Event, LifeView, Severity
 Wish = Literal["up", "down"]
 
 OVER = frozenset({EngineState.STOPPED, EngineState.FAILED, EngineState.BACKING_OFF, EngineState.PARKED})
-"""States in which the life has ended, normally."""
-_PERHAPS_OVER = frozenset({EngineState.BACKING_OFF, EngineState.PARKED})
-"""It may run on until it is restarted: one that hangs does."""
+"""States in which nothing has to run. What failed, hangs or is parked may run on: then the view tells its start."""
 KEYS_KEPT = 1000
 
 
@@ -111,8 +109,8 @@ class LifeLog:
         return True
 
 
-def write_life(connection: sqlite3.Connection, life: LifeView) -> None:
-    """Write the transition, the life it belongs to, and what its phases took."""
+def write_life(connection: sqlite3.Connection, life: LifeView, now: float) -> None:
+    """Write the transition, the life it belongs to, and what its phases took. ``now`` in Unix seconds."""
     last = connection.execute(
         "SELECT state FROM transitions WHERE engine = ? ORDER BY id DESC LIMIT 1", (life.engine,)
     ).fetchone()
@@ -121,14 +119,14 @@ def write_life(connection: sqlite3.Connection, life: LifeView) -> None:
             "INSERT INTO transitions (engine, t, state, message, reason) VALUES (?, ?, ?, ?, ?)",
             (life.engine, life.since, life.state.value, life.message, life.cause),
         )
-    over = life.state in OVER and not (life.state in _PERHAPS_OVER and life.pid is not None)
     if life.started is not None:
         _write_running(connection, life)
-    if over:
+    elif life.state in OVER:
+        # It ended when it came into this state, or just now when it was in it before.
         connection.execute(
-            "UPDATE lives SET ended = :since, state = :state, exit_code = :exit_code, message = :message "
-            "WHERE engine = :engine AND ended IS NULL AND state <> 'lost'",
-            _values(life),
+            "UPDATE lives SET ended = CASE state WHEN :state THEN :now ELSE :since END, state = :state, "
+            "exit_code = :exit_code, message = :message WHERE engine = :engine AND ended IS NULL AND state <> 'lost'",
+            {**_values(life), "now": now},
         )
 
 

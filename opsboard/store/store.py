@@ -140,7 +140,8 @@ class Store:
     def life(self, life: LifeView) -> None:
         """Record what supervision says of an engine; views that change nothing durable cost nothing."""
         if self._lives.changed(life):
-            self._change(lambda connection: state.write_life(connection, life))
+            now = self._clock.now().wall
+            self._change(lambda connection: state.write_life(connection, life, now))
 
     async def phase_seconds(self, engine: str) -> dict[str, float]:
         """Return the seconds each phase took in the last start that became ready. Raises StoreError."""

@@ -148,7 +148,12 @@ async def test_lives_phases_and_transitions(tmp_path: Path) -> None:
         store.life(life(EngineState.FAILED, 200.0, started=None, pid=None, exit_code=-9, message="killed"))
         # A start that fails does not take the place of the one that became ready.
         store.life(life(EngineState.STARTING, 300.0, started=300.0, pid=8, phases=(Phase(name="load", started=300.0),)))
-        store.life(life(EngineState.FAILED, 301.0, started=300.0, pid=8, exit_code=1))
+        # It is called failed while it runs, and ends later.
+        store.life(life(EngineState.FAILED, 301.0, started=300.0, pid=8))
+        assert await store.phase_seconds("a") == {"load": 8.0, "graph": 2.5}
+        still = "SELECT state, ended FROM lives WHERE started = 300.0"
+        assert sql(tmp_path / "state/state.db", still) == [("failed", None)]
+        store.life(life(EngineState.FAILED, 301.0, started=None, pid=None, exit_code=1))
         # A life that was not seen to end.
         store.life(life(EngineState.STARTING, 400.0, started=400.0, pid=9))
         store.life(life(EngineState.STARTING, 500.0, started=500.0, pid=10))
@@ -156,7 +161,7 @@ async def test_lives_phases_and_transitions(tmp_path: Path) -> None:
     path = tmp_path / "state/state.db"
     assert sql(path, "SELECT started, ready, ended, state, pid, exit_code FROM lives ORDER BY started") == [
         (100.0, 110.5, 200.0, "failed", 7, -9),
-        (300.0, None, 301.0, "failed", 8, 1),
+        (300.0, None, WALL, "failed", 8, 1),
         (400.0, None, None, "lost", 9, None),
         (500.0, None, None, "starting", 10, None),
     ]
