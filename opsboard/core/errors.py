@@ -124,6 +124,10 @@ class NoRoom(SuperviseError):
         self.verdict = verdict
 
 
+class StillThere(NoRoom):
+    """Something of an earlier life runs: it is to be ended before another one begins."""
+
+
 class ControlError(OpsboardError):
     """The control socket refused a request."""
 

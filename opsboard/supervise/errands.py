@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
-from opsboard.core.errors import Conflict, NoRoom, OpsboardError, SuperviseError
+from opsboard.core.errors import Conflict, NoRoom, OpsboardError, StillThere, SuperviseError
 from opsboard.core.model import FatalVerdict, Restart, Severity
 from opsboard.core.text import sanitise
 from opsboard.supervise import golden
@@ -130,7 +130,8 @@ async def prepare(
             await room(world, spec)
         return await count(world, spec, situation)
     except NoRoom as error:
-        return Unprepared(FOR_ROOM + said(error) if error.verdict is FatalVerdict.WAIT else said(error), error.verdict)
+        text = FOR_ROOM + said(error) if error.verdict is FatalVerdict.WAIT else said(error)
+        return Unprepared(text, error.verdict, left=isinstance(error, StillThere))
     except SuperviseError as error:
         return Unprepared(said(error), verdict_of(error, FatalVerdict.WAIT))
     except Exception as error:  # noqa: BLE001  the machine waits for an answer, whatever happened

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from opsboard.core.clock import Now
-from opsboard.core.errors import SuperviseError
+from opsboard.core.errors import StillThere, SuperviseError
 from opsboard.core.model import EngineState, FatalVerdict, LifeView, Severity
 from opsboard.core.text import sanitise
 from opsboard.supervise import bundle, errands, golden, machine, transaction
@@ -361,7 +361,8 @@ class Keeper:
 
     def _not_launched(self, error: SuperviseError) -> None:
         self.error = error
-        self.apply(LaunchFailed(errands.said(error), errands.verdict_of(error, FatalVerdict.RETRY)))
+        verdict, left = errands.verdict_of(error, FatalVerdict.RETRY), isinstance(error, StillThere)
+        self.apply(LaunchFailed(errands.said(error), verdict, left))
 
     def _begin_life(self, spec: LaunchSpec, remains: Remains, last_seconds: Mapping[str, float]) -> None:
         self.error = None

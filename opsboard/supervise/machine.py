@@ -17,6 +17,7 @@ from opsboard.supervise.budget import Spent
 from opsboard.supervise.moves import (
     ROOM_AGAIN_S,
     Move,
+    all_gone,
     because,
     describe,
     drain,
@@ -78,7 +79,7 @@ def step(situation: Situation, event: Event, now: Now, terms: Terms = BY_HAND) -
         case Launched(ready_timeout_s=seconds):
             return _launched(situation, seconds, now)
         case LaunchFailed():
-            return _launch_failed(situation, event, now, terms), []
+            return _launch_failed(situation, event, now, terms)
         case Answers() | Ready() | Unproven():
             return _began(situation, event, now, terms)
         case Exited():
@@ -166,9 +167,10 @@ def _prepared(situation: Situation, event: Prepared | Unprepared, now: Now, term
         return situation, []
     if isinstance(event, Prepared):
         return renew(situation, now, AGAIN)
+    body = Body.LEFT if event.left else situation.body
     if event.verdict is FatalVerdict.PARK:
-        return park(situation, now, situation.body, event.message), []
-    return wait(situation, now, terms, situation.body, event.message, seconds=ROOM_AGAIN_S), []
+        return park(situation, now, body, event.message), []
+    return wait(situation, now, terms, body, event.message, seconds=ROOM_AGAIN_S), []
 
 
 # --- what happens
@@ -183,12 +185,13 @@ def _launched(situation: Situation, ready_timeout_s: float, now: Now) -> Move:
     return msgspec.structs.replace(alive, ready_by=now.mono + ready_timeout_s, ready_timeout_s=ready_timeout_s), []
 
 
-def _launch_failed(situation: Situation, event: LaunchFailed, now: Now, terms: Terms) -> Situation:
+def _launch_failed(situation: Situation, event: LaunchFailed, now: Now, terms: Terms) -> Move:
     if situation.body is not Body.LAUNCHING:
-        return situation
-    if not situation.wanted:
-        return to(situation, now, EngineState.STOPPED, Body.NOTHING)
-    return fail(situation, now, terms, Body.NOTHING, event.message, verdict=event.verdict)
+        return situation, []
+    if situation.wanted:
+        body = Body.LEFT if event.left else Body.NOTHING
+        return fail(situation, now, terms, body, event.message, verdict=event.verdict), []
+    return end(situation, now) if event.left else (to(situation, now, EngineState.STOPPED, Body.NOTHING), [])
 
 
 def _began(situation: Situation, event: Answers | Ready | Unproven, now: Now, terms: Terms) -> Move:
@@ -242,7 +245,7 @@ def ended(situation: Situation, event: Exited, now: Now, terms: Terms) -> Situat
 
 def _gone(situation: Situation, now: Now) -> Move:
     if situation.body is Body.LEFT:
-        return msgspec.structs.replace(situation, body=Body.NOTHING), []
+        return all_gone(situation), []
     if situation.body is not Body.ENDING:
         return situation, []
     if situation.state is EngineState.PARKED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 import msgspec
@@ -11,6 +12,9 @@ from opsboard.core.model import EngineState, FatalVerdict
 from opsboard.supervise.budget import Spent
 from opsboard.supervise.situation import SERVING, Body, Command, Exited, Situation, Terms
 
+_NAMED = 8
+_LEFT = re.compile(r"; still running: pid \d+(, pid \d+)*")
+"""What :func:`describe` says of processes that are left."""
 ROOM_AGAIN_S = 15.0
 """How often it is looked whether what is in the way of a start has gone."""
 
@@ -117,6 +121,12 @@ def park(situation: Situation, now: Now, body: Body, why: str) -> Situation:
     return msgspec.structs.replace(parked, automatic=True)
 
 
+def all_gone(situation: Situation) -> Situation:
+    """Be the same without what was left of a life."""
+    message = None if situation.message is None else _LEFT.sub("", situation.message)
+    return msgspec.structs.replace(situation, body=Body.NOTHING, message=message)
+
+
 def hint(engine: str, situation: Situation) -> str | None:
     """Say what a person can do about an engine that stays as it is by itself; None where nothing is to be done."""
     match situation.state, situation.body:
@@ -142,7 +152,7 @@ def describe(event: Exited) -> str:
         text = f"exited by itself with code {event.code}"
         text += " (vLLM exits with 0 also when its engine has died)" if event.code == 0 else ""
     if event.left:
-        text += f"; still running: {', '.join(f'pid {pid}' for pid in event.left[:8])}"
+        text += f"; still running: {', '.join(f'pid {pid}' for pid in event.left[:_NAMED])}"
     return f"{text}: {event.last_words}" if event.last_words else text
 
 

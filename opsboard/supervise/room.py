@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from opsboard.core.errors import NoRoom
+from opsboard.core.errors import NoRoom, StillThere
 from opsboard.core.model import FatalVerdict, GpuReading, GpuView, Outcome
 from opsboard.core.secret import Secret
 from opsboard.supervise import ports
@@ -44,14 +44,16 @@ async def room(
     names processes that others saw of engines, such as observed ones; ``version`` is the engine's, when known.
 
     Raises:
+        StillThere: something of its own last life runs.
         NoRoom: with ``verdict`` WAIT (taken by somebody who may go) or PARK (it can never fit, or the card is gone).
     """
     known = await asyncio.to_thread(ours, engines)
-    own = [orphan for orphan in known.left if orphan.engine == spec.name]
+    own = [str(orphan) for orphan in known.left if orphan.engine == spec.name]
+    own += [f"pid {pid}" for pid in known.serving.get(spec.name, ())]
     if own:
-        names = ", ".join(map(str, own[:_SHOWN]))
         hint = f"opsboard engine stop {spec.name} ends it"
-        raise NoRoom(f"still there of its last life: {names}", verdict=FatalVerdict.WAIT, hint=hint)
+        names = ", ".join(own[:_SHOWN])
+        raise StillThere(f"still there of its last life: {names}", verdict=FatalVerdict.WAIT, hint=hint)
     seen = pids_by_engine()
     both = {name: {*seen.get(name, ()), *known.serving.get(name, ())} for name in {*seen, *known.serving}}
     known = msgspec.structs.replace(known, serving=both)

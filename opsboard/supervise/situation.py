@@ -163,10 +163,11 @@ class Launched(Record, frozen=True):
 
 
 class LaunchFailed(Record, frozen=True):
-    """A LAUNCH is done and nothing runs, for the reason in ``message``."""
+    """A LAUNCH is done and nothing runs, for the reason in ``message``; or what is ``left`` of the last life does."""
 
     message: str
     verdict: FatalVerdict = FatalVerdict.RETRY
+    left: bool = False
 
 
 class Answers(Record, frozen=True):
@@ -228,10 +229,11 @@ class Prepared(Record, frozen=True):
 
 
 class Unprepared(Record, frozen=True):
-    """A PREPARE is done: there is no room, or nothing can be written down."""
+    """A PREPARE is done: there is no room, nothing can be written down, or something of the last life is ``left``."""
 
     message: str
     verdict: FatalVerdict = FatalVerdict.WAIT
+    left: bool = False
 
 
 class Tick(Record, frozen=True):

@@ -304,6 +304,24 @@ async def test_memory_that_does_not_come_back_parks(herd: Herd) -> None:
 
 
 @in_loop
+async def test_a_life_that_nobody_knows_of_is_ended_before_another_one_begins(herd: Herd) -> None:
+    """Whatever brought it about: the room that is waited for is made."""
+    around = Around()
+    around.engines = herd.state_dir / "engines"
+    engine = spec(herd, mode="serve")
+    async with supervised(herd, around, engine) as supervisor:
+        unknown = await herd.launch(engine)
+        await supervisor.start("a", "up")
+        life = supervisor.life("a")
+        assert life.state is EngineState.BACKING_OFF
+        assert f"still there of its last life: pid {unknown.pid}" in (life.message or "")
+        await until(supervisor, EngineState.READY)
+        assert herd.births("a")[0] == unknown.pid
+        assert (len(herd.births("a")), herd.doubles("a")) == (2, False)
+        await supervisor.stop("a", "done")
+
+
+@in_loop
 async def test_a_start_waits_for_room(herd: Herd) -> None:
     around = Around()
     around.no_room = NoRoom("GPU 0 has 2 GiB free, 70 GiB are needed", verdict=FatalVerdict.WAIT)

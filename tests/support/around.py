@@ -15,16 +15,20 @@ from opsboard.core.model import (
     EngineState,
     Finding,
     FindingChange,
+    GpuReading,
+    Outcome,
     Restart,
     Transaction,
 )
 from opsboard.supervise.budget import Budget
+from opsboard.supervise.room import room
 from opsboard.supervise.world import Inflight, Surroundings
 from tests.support.herd import free_port
 from tests.support.waiting import wait_until_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
+    from pathlib import Path
 
     from opsboard.core.model import LifeView
     from opsboard.supervise.launch import LaunchSpec
@@ -43,6 +47,8 @@ class Around:
         self.others: str | None = None
         self.holds: str | None = None
         self.no_room: SuperviseError | None = None
+        self.engines: Path | None = None
+        """Where bundles lie that are really looked at."""
         self.unwritable: StoreError | None = None
         self.outcome = CanaryOutcome.UNABLE
         self.output = "violets"
@@ -63,9 +69,11 @@ class Around:
             on_transaction=self.transactions.append,
         )
 
-    async def _room(self, _spec: LaunchSpec) -> None:
+    async def _room(self, spec: LaunchSpec) -> None:
         if self.no_room is not None:
             raise self.no_room
+        if self.engines is not None:
+            await room(spec, _no_gpus, engines=self.engines)
 
     async def _cleared(self, pids: Collection[int], _gpus: Sequence[str] | None, _deadline_s: float) -> str | None:
         self.cleared.append(tuple(pids))
@@ -85,6 +93,10 @@ class Around:
         if self.unwritable is not None:
             raise self.unwritable
         self.restarts.append(restart)
+
+
+async def _no_gpus() -> GpuReading:
+    return GpuReading(outcome=Outcome.NO_DATA)
 
 
 @asynccontextmanager

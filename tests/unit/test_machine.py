@@ -103,6 +103,7 @@ def test_a_deadline_passes_once_and_late_is_not_never() -> None:
 
 
 def test_an_orphan_is_ended_before_the_next_start() -> None:
+    assert after(Exited(code=-9, left=(7, 8)), Gone(), situation=READY).message == "killed by SIGKILL"
     left = after(Exited(code=-9, left=(7,)), situation=READY)
     ending, commands = machine.step(left, Start(), NOW)
     assert (ending.state, commands) == (EngineState.STOPPING, [Command.END])

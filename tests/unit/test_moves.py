@@ -202,6 +202,22 @@ def test_a_planned_restart_drains() -> None:
     assert machine.step(draining, Accused(cause="stall"), NOW, TERMS)[1] == [Command.END], "what hangs ends no request"
 
 
+def test_what_is_found_of_a_life_that_was_thought_over_is_ended() -> None:
+    found = LaunchFailed("still there: pid 7", FatalVerdict.WAIT, left=True)
+    by_hand = Terms(restart="never")
+    failed = after(Start(), found, terms=by_hand)
+    assert (failed.state, failed.body) == (EngineState.FAILED, Body.LEFT)
+    assert machine.step(failed, Stop(), NOW, by_hand)[1] == [Command.END]
+    assert machine.step(after(Start(), Stop()), found, NOW, TERMS)[1] == [Command.END], "it was stopped meanwhile"
+    waiting = after(CRASH, situation=READY)
+    for event in (found, Unprepared("still there: pid 7", left=True)):
+        begun = after(Start()) if event is found else machine.step(waiting, Tick(), LATER, TERMS)[0]
+        there = after(event, situation=begun)
+        assert (there.state, there.body) == (EngineState.BACKING_OFF, Body.LEFT)
+        due, _ = machine.step(there, Tick(), LATER, TERMS)
+        assert machine.step(due, Prepared(), LATER, TERMS)[1] == [Command.END], "then it begins anew"
+
+
 def test_what_does_not_work_is_not_waited_for() -> None:
     """Whoever restarts it, and whether or not it is restarted by itself."""
     by_hand = Terms(restart="never", drain_timeout_s=60.0)
