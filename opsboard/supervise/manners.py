@@ -6,6 +6,7 @@ uses it too.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from typing import Any, NamedTuple
@@ -89,25 +90,41 @@ def parse(record: object) -> Manners:
     )
 
 
-def take_on(wanted: Manners) -> list[str]:
-    """Give the limits to our own process, whose children inherit them; return what could not be had, in words.
+def make_room(wanted: Manners) -> list[str]:
+    """Raise our own limits so far that a child can keep to its own; return what could not be had, in words.
 
-    Limits must be there before a program starts (the size of its threads' stacks is read once), and cost us nothing.
+    A child cannot raise them itself once it has changed its user. Higher ones cost us nothing, lower ones would: a
+    limit of CPU time or of files would end the parent some day.
     """
     import resource  # noqa: PLC0415  only a copy of another process needs it
 
     failed: list[str] = []
-    for name, (soft, hard) in wanted.limits.items():
-        number = getattr(resource, name, None)
-        if number is None or resource.getrlimit(number) == (soft, hard):
-            continue
+    for number, name, (soft, hard) in _known(wanted):
+        ours_soft, ours = resource.getrlimit(number)
         try:
-            resource.setrlimit(number, (soft, hard))
+            resource.setrlimit(number, (_higher(soft, ours_soft), _higher(hard, ours)))
         except (OSError, ValueError):
-            ours = resource.getrlimit(number)[1]
-            resource.setrlimit(number, (_lower(soft, ours), _lower(hard, ours)))
+            resource.setrlimit(number, (_higher(_lower(soft, ours), ours_soft), ours))
             failed.append(f"{name} stays at {ours}, {hard} was wanted")
     return failed
+
+
+def keep_to(wanted: Manners) -> None:
+    """Take on the limits, as far as we may: for a child, before its program starts and reads them."""
+    import resource  # noqa: PLC0415  see make_room, which has imported it
+
+    for number, _, (soft, hard) in _known(wanted):
+        ours = resource.getrlimit(number)[1]
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(number, (_lower(soft, ours), _lower(hard, ours)))
+
+
+def _known(wanted: Manners) -> list[tuple[int, str, tuple[int, int]]]:
+    """Return the limits that this kernel has: number, name, (soft, hard)."""
+    import resource  # noqa: PLC0415  see make_room
+
+    numbers = {name: getattr(resource, name, None) for name in wanted.limits}
+    return [(number, name, wanted.limits[name]) for name, number in numbers.items() if number is not None]
 
 
 def give(pid: int, wanted: Manners) -> list[str]:
@@ -133,6 +150,10 @@ def give(pid: int, wanted: Manners) -> list[str]:
         except OSError as error:
             failed.append(f"nice {wanted.nice}: {error.strerror}")
     return failed
+
+
+def _higher(wanted: int, least: int) -> int:
+    return UNLIMITED if UNLIMITED in {wanted, least} else max(wanted, least)
 
 
 def _lower(wanted: int, most: int) -> int:

@@ -161,7 +161,7 @@ class Shim:
     def _spawn(self) -> int:
         launch = self._launch
         wanted = manners.parse(launch.get("manners"))
-        failed = manners.take_on(wanted)
+        failed = manners.make_room(wanted)
         try:
             log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -179,6 +179,7 @@ class Shim:
                 extra_groups=launch["groups"],
                 start_new_session=True,
                 umask=-1 if wanted.umask is None else wanted.umask,
+                preexec_fn=(lambda: manners.keep_to(wanted)) if wanted.limits else None,  # noqa: PLW1509  one thread
             )
         except OSError as error:
             raise Refused(_why(launch, error), error) from error

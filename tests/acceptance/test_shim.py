@@ -19,6 +19,7 @@ import pytest
 
 from opsboard.core.errors import SuperviseError
 from opsboard.supervise.launch import SHIM, LaunchSpec
+from opsboard.supervise.manners import Manners, read
 from opsboard.supervise.processes import look
 from tests.support.herd import NOWHERE, kill
 from tests.support.waiting import wait_until
@@ -116,6 +117,18 @@ def test_it_changes_the_user(herd: Herd) -> None:
     assert f"Uid:\t{account.pw_uid}\t{account.pw_uid}" in status
     groups = os.getgrouplist("nobody", account.pw_gid)
     assert f"Groups:\t{' '.join(map(str, sorted(groups)))} \n" in status
+
+
+def test_limits_are_those_of_the_engine_alone(herd: Herd) -> None:
+    """A limit of CPU time or of the size of files would end the shim some day."""
+    limits = {"RLIMIT_CPU": (3600, 7200), "RLIMIT_FSIZE": (1 << 30, 1 << 31), "RLIMIT_STACK": (1 << 22, 1 << 23)}
+    run(herd, herd.spec("a", "idle", manners=Manners(limits=limits)))
+    here = herd.remains("a")
+    assert here.main is not None
+    assert here.shim is not None
+    assert {name: read(here.main.pid).limits[name] for name in limits} == limits
+    ours = read("self").limits
+    assert {name: read(here.shim.pid).limits[name] for name in limits} == {name: ours[name] for name in limits}
 
 
 def test_an_unknown_user_is_said(herd: Herd) -> None:

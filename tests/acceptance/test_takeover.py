@@ -245,13 +245,14 @@ def test_from_somebodys_process_to_a_supervised_one(herd: Herd, tmp_path: Path) 
 # As nobody: only root may raise what was lowered. Imports come before, for nobody may not read them.
 WANTS_TOO_MUCH = """
 import json, os, resource
-from opsboard.supervise.manners import Manners, give, read, take_on
+from opsboard.supervise.manners import Manners, give, keep_to, make_room, read
 least = read("self").oom_score_adj
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 200))
 if os.geteuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 wanted = Manners(umask=0, nice=-5, affinity=(1023,), oom_score_adj=least - 1, limits={"RLIMIT_NOFILE": (150, 400)})
-failed = take_on(wanted) + give(os.getpid(), wanted)
+failed = make_room(wanted) + give(os.getpid(), wanted)
+keep_to(wanted)
 print(json.dumps([failed, resource.getrlimit(resource.RLIMIT_NOFILE), give(os.getpid(), Manners(nice=19)), os.nice(0)]))
 """
 
