@@ -28,21 +28,21 @@ def roll(source: Client, names: Sequence[str], reason: str | None, *, wait: bool
         NotReachable: the daemon is not there, or went away for long; it goes on without us when it is back.
         ControlError: one failed, or it was called off; those after it were not touched.
     """
-    asked = [Asked("restart", source.engine(name)) for name in names]
+    asked = [Asked("restart", source.engine(name), turn_comes=True) for name in names]
     first, *others = names
     mine = source.action(first, "restart", reason, now=now, then=others).id
 
     def over() -> ControlError | None:
         last = source.rolling()
         if last is None or last.id != mine:
-            return ControlError("nothing is known of this rolling restart any more", hint="see `opsboard engine list`")
-        return ControlError(f"the rolling restart {last.error}") if last.error is not None else None
+            return _Over("nothing is known of this rolling restart any more", hint="see `opsboard engine list`")
+        return _Over(_and_left(f"the rolling restart {last.error}", last.untouched)) if last.error is not None else None
 
     for number, one in enumerate(asked if wait else asked[:1], start=1):
         for _, failure in _follow(source, [one], wait=wait, over=over if wait else _goes_on):
             if failure is not None:
-                left = ", ".join(names[number:])
-                raise ControlError(f"{failure.message}; not touched: {left}" if left else failure.message)
+                ended = isinstance(failure, _Over)
+                raise failure if ended else ControlError(_and_left(failure.message, names[number:]), hint=failure.hint)
     if not wait:
         click.echo(f"{first}: restart accepted; then, one at a time: {', '.join(others)}")
 
@@ -90,6 +90,14 @@ def cancel(source: Client) -> None:
     click.echo(f"called off: {roll.done} of {len(roll.engines)} engines were restarted")
     if roll.begun:
         click.echo(f"{roll.at} finishes its restart; `opsboard engine undrain {roll.at}` calls it off while it drains")
+
+
+class _Over(ControlError):
+    """What was followed is over, and its engine had no word of its own about that."""
+
+
+def _and_left(message: str, names: Sequence[str]) -> str:
+    return f"{message}; not touched: {', '.join(names)}" if names else message
 
 
 def _goes_on() -> ControlError | None:

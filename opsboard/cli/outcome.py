@@ -33,10 +33,10 @@ _BLIND_HINT = "it is out of service; its page does not tell, or cannot be read: 
 class Asked:
     """An action that the daemon took on, and the engine as it was ``before``."""
 
-    def __init__(self, kind: str, before: EngineDetail) -> None:
-        """``kind`` is the action's."""
+    def __init__(self, kind: str, before: EngineDetail, *, turn_comes: bool = False) -> None:
+        """``kind`` is the action's; ``turn_comes``: it begins later, and until then there is nothing to say."""
         self.name = before.engine.name
-        self.said = ""
+        self.said = state_word(before.engine.state) if turn_comes else ""
         self._kind = kind
         self._before = before
         self._told: set[float] = set()

@@ -356,9 +356,9 @@ class Rolling(Record, frozen=True, kw_only=True):
         return self.engines[self.done] if self.done < len(self.engines) else None
 
     @property
-    def left(self) -> tuple[str, ...]:
-        """Those after the one at hand."""
-        return self.engines[self.done + 1 :]
+    def untouched(self) -> tuple[str, ...]:
+        """Those whose restart has not begun."""
+        return self.engines[self.done + self.begun :]
 
 
 class Transition(Record, frozen=True, kw_only=True):

@@ -44,6 +44,8 @@ def rolling_told(rolling: Rolling) -> str:
     parts = [f"rolling restart: {rolling.done} of {len(rolling.engines)} done"]
     if rolling.outcome is not None:
         parts += [rolling.error or rolling.outcome]
-    else:
-        parts += [f"now {rolling.at}", *(f"next: {name}" for name in rolling.left[:1])]
+        return ", ".join(parts)
+    if rolling.begun:
+        parts += [f"now {rolling.at}"]
+    parts += [f"next: {name}" for name in rolling.untouched[:1]]
     return ", ".join(parts)

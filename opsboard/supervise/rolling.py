@@ -114,18 +114,15 @@ class RollingRestarts:
             return
         away_s = self._clock.now().wall - kept.changed
         if away_s > FORGET_S:
-            self._stop(f"was given up: nothing was heard of it for {away_s / 3600:.1f} h", _untouched(kept))
+            self._stop(f"was given up: nothing was heard of it for {away_s / 3600:.1f} h")
         else:
             self._task = asyncio.get_running_loop().create_task(self._resume(kept))
 
     def cancel(self, who: str) -> Rolling:
         """Call it off; the engine at hand finishes its restart. Returns how far it was; raises Conflict."""
-        roll = self.under_way
-        if roll is None:
+        if self.under_way is None:
             raise Conflict("no rolling restart is under way", hint="`opsboard engine undrain` calls off a single one")
-        self._stop(f"was called off by {who}", _untouched(roll), CANCELLED)
-        assert self.last is not None  # noqa: S101  it has just been kept
-        return self.last
+        return self._stop(f"was called off by {who}", CANCELLED)
 
     async def close(self) -> None:
         """Let go; the next daemon goes on."""
@@ -143,7 +140,7 @@ class RollingRestarts:
             await self._go(nobody, patient=True)
         except Exception as error:  # noqa: BLE001  whatever happens, people are told
             log.exception("the rolling restart failed")
-            self._stop(f"failed: {sanitise(repr(error))}", _untouched(kept))
+            self._stop(f"failed: {sanitise(repr(error))}")
 
     async def _go(self, first: Begins, *, patient: bool) -> None:
         """Do all that is left; raises only what refuses a first one before anything was done."""
@@ -161,13 +158,12 @@ class RollingRestarts:
         roll = self.under_way
         if roll is None:  # called off meanwhile
             return
-        self._change(done=roll.done + 1, begun=False, old=None)
-        if roll.left:
-            self._say(rolling_told(msgspec.structs.replace(roll, done=roll.done + 1)))
-        else:
-            self._over(OK, None)
-            took = self._clock.now().wall - roll.began
-            self._say(f"rolling restart: all {len(roll.engines)} serve again, in {took:.0f} s")
+        roll = self._change(done=roll.done + 1, begun=False, old=None)
+        if roll.at is not None:
+            self._say(rolling_told(roll))
+            return
+        self._over(OK, None)
+        self._say(f"rolling restart: all {len(roll.engines)} serve again, in {roll.changed - roll.began:.0f} s")
 
     def _failed(self, name: str, error: OpsboardError) -> None:
         roll = self.under_way
@@ -175,7 +171,7 @@ class RollingRestarts:
             return
         said = f"{error.message} ({error.hint})" if error.hint else error.message
         self._tell("action_failed", f"restart failed: {said}", Severity.ERROR, f"engine/{name}")
-        self._stop(f"stopped at {name}: {error.message}", roll.left)
+        self._stop(f"stopped at {name}: {error.message}", but=name)
 
     async def _renew(self, roll: Rolling, name: str, first: Begins, *, patient: bool) -> None:
         """Give an engine a new life, unless the last daemon has; raises why it does not serve."""
@@ -235,24 +231,24 @@ class RollingRestarts:
 
     # --- what is kept and told
 
-    def _change(self, **changes: Any) -> None:
-        assert self.last is not None  # noqa: S101  only what is under way changes
+    def _change(self, **changes: Any) -> Rolling:
+        assert self.last is not None  # noqa: S101  only what is there changes
         self.last = msgspec.structs.replace(self.last, changed=self._clock.now().wall, **changes)
         self._keep(self.last)
+        return self.last
 
-    def _over(self, outcome: str, error: str | None) -> None:
-        self._change(outcome=outcome, error=error, ended=self._clock.now().wall)
+    def _over(self, outcome: str, error: str | None) -> Rolling:
+        return self._change(outcome=outcome, error=error, ended=self._clock.now().wall)
 
-    def _stop(self, why: str, untouched: Iterable[str], outcome: str = FAILED) -> None:
-        self._over(outcome, why)
-        for name in untouched:
-            text = f"not restarted: the rolling restart {why}"
-            self._tell("rolling_stopped", text, Severity.WARNING, f"engine/{name}")
+    def _stop(self, why: str, outcome: str = FAILED, *, but: str | None = None) -> Rolling:
+        """End it, and tell those whose turn does not come, ``but`` one that knows."""
+        roll = self._over(outcome, why)
+        for name in roll.untouched:
+            if name != but:
+                text = f"not restarted: the rolling restart {why}"
+                self._tell("rolling_stopped", text, Severity.WARNING, f"engine/{name}")
         self._say(f"the rolling restart {why}", Severity.INFO if outcome == CANCELLED else Severity.WARNING)
+        return roll
 
     def _say(self, text: str, severity: Severity = Severity.INFO) -> None:
         self._tell("rolling", text, severity, "host")
-
-
-def _untouched(roll: Rolling) -> tuple[str, ...]:
-    return roll.left if roll.begun else roll.engines[roll.done :]

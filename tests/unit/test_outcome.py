@@ -290,7 +290,10 @@ def test_a_daemon_that_stays_away_is_not_waited_for_for_ever() -> None:
 
 def test_a_rolling_restart_that_ends_without_a_word_of_its_engine_ends_the_wait() -> None:
     called_off = msgspec.structs.replace(ROLL, outcome="cancelled", error="was called off by uid 7")
-    for last, words in ((called_off, "the rolling restart was called off by uid 7; not touched: b"), (None, "nothing")):
+    for last, words in (
+        (called_off, "the rolling restart was called off by uid 7; not touched: a, b"),
+        (None, "nothing"),
+    ):
         source = FakeSource(a=looks("a", "ready"), b=looks("b", "ready"))
         source.rolls = [ROLL, last]
         with pytest.raises(ControlError, match=words):
