@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 
 from collectors.base import Dialect
 from collectors.engine_scrape import EngineScraper
 from collectors.fetch import Fetcher
 from collectors.process import RoleOf
 from collectors.procfs import argv, stat
+from opsboard.core.aside import Aside
 from opsboard.core.clock import Clock
 from opsboard.core.errors import FetchError
 from opsboard.core.model import EngineReading, LifeView
@@ -20,29 +22,31 @@ from opsboard.daemon.pipeline import EngineSpec
 from opsboard.supervise.supervisor import Supervisor
 
 HEALTH_PATH = "/health"
+LOOKS = 4
+"""Looks into bundles at once: each that hangs on a sick disk keeps a thread."""
+WITHIN_S = 2.0
 
 
 def engine_targets(
     specs: Iterable[EngineSpec], fetcher: Fetcher, supervisor: Supervisor | None, clock: Clock
 ) -> list[EngineTarget]:
     """Return what is read of each engine that has an address."""
-    listening = Listening(_is_engine, clock)
-    return [_target(spec, spec.url, fetcher, supervisor, listening) for spec in specs if spec.url]
+    listening, looking = Listening(_is_engine, clock), Aside("processes", LOOKS)
+    found = []
+    for spec in specs:
+        if not spec.url:
+            continue
+        life: Callable[[], LifeView | None] = _no_life
+        pids = _owner_pid(spec.url, listening)
+        if spec.supervised and supervisor is not None:
+            life, pids = _life(spec.name, supervisor), _supervised_pids(spec.name, supervisor, looking)
+        scraper = _scraper(spec, spec.url, fetcher, life)
+        found.append(EngineTarget(spec.name, scraper, pids=pids, role_of=_role_of(scraper), life=life))
+    return found
 
 
-def _target(
-    spec: EngineSpec, url: str, fetcher: Fetcher, supervisor: Supervisor | None, listening: Listening
-) -> EngineTarget:
-    supervised = supervisor if spec.supervised else None
-    life = _no_life if supervised is None else _life(spec.name, supervised)
-    scraper = LifeScraper(lambda place: EngineScraper(spec.name, place, spec.kind, fetcher), url, life)
-    return EngineTarget(
-        spec.name,
-        scraper,
-        pids=_owner_pid(url, listening) if supervised is None else _supervised_pids(spec.name, supervised),
-        role_of=_role_of(scraper),
-        life=life,
-    )
+def _scraper(spec: EngineSpec, url: str, fetcher: Fetcher, life: Callable[[], LifeView | None]) -> LifeScraper:
+    return LifeScraper(lambda place: EngineScraper(spec.name, place, spec.kind, fetcher), url, life)
 
 
 class LifeScraper:
@@ -69,9 +73,12 @@ class LifeScraper:
         return await self._scraper.scrape(keep_page=keep_page)
 
 
-def _supervised_pids(name: str, supervisor: Supervisor) -> Callable[[], Awaitable[int | Sequence[int]]]:
+def _supervised_pids(name: str, supervisor: Supervisor, looking: Aside) -> Callable[[], Awaitable[int | Sequence[int]]]:
     async def pids() -> Sequence[int]:
-        return supervisor.processes(name)
+        try:
+            return await looking.do(partial(supervisor.processes, name), WITHIN_S)
+        except TimeoutError:
+            raise TimeoutError(f"its bundle was not read within {WITHIN_S:g} s") from None
 
     return pids
 

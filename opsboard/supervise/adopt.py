@@ -168,7 +168,7 @@ async def examine_within(directory: Path, budget_s: float) -> Remains | None:
 class Roster:
     """The processes of a life as its shim records them, for those who ask every second: read only when it changes.
 
-    A record that is not there or is no record leaves the last one: it is looked at who of it lives.
+    A record that is not there or is no record leaves the last one: it is looked at who of it lives. For any thread.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -191,7 +191,7 @@ class Roster:
 
     def forget(self) -> None:
         """Begin anew: another life has begun."""
-        self._ever.clear()
+        self._ever = {}
 
     def _refresh(self) -> None:
         try:
@@ -207,13 +207,13 @@ class Roster:
             self._remember()
 
     def _remember(self) -> None:
+        ever = self._ever.copy()  # others read it meanwhile
         for record in self._recorded:
             match record:
                 case {"pid": int(pid), "start_ticks": int(start_ticks)}:
-                    self._ever.pop((pid, start_ticks), None)  # the last one seen comes last
-                    self._ever[pid, start_ticks] = None
-        for old in list(self._ever)[:-EVER]:
-            del self._ever[old]
+                    ever.pop((pid, start_ticks), None)  # the last one seen comes last
+                    ever[pid, start_ticks] = None
+        self._ever = dict.fromkeys(list(ever)[-EVER:])
 
 
 def survivors(known: Iterable[Process]) -> list[Process]:

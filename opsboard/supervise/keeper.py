@@ -135,10 +135,11 @@ class Keeper:
         )
 
     def processes(self) -> list[int]:
-        """Return the pids of the engine's processes, the main one first; a new one takes a second. Raises OSError."""
-        if self.body is Body.NOTHING or self._life is None:
+        """Return the pids of the engine's processes, the main one first; for any thread. Raises OSError."""
+        life = self._life
+        if self.body is Body.NOTHING or life is None:
             return []
-        main = self._life.remains.main
+        main = life.remains.main
         first = [] if main is None or gone(main) else [main.pid]
         return first + sorted({process.pid for process in self._roster.living()}.difference(first))
 

@@ -237,7 +237,10 @@ class Supervisor:
         return self._of(name).view
 
     def processes(self, name: str) -> list[int]:
-        """Return the pids of an engine's processes now, the main one first; without its shim. Raises NotFound."""
+        """Return the pids of an engine's processes now, the main one first; without its shim.
+
+        Reads its bundle and /proc, from any thread. Raises NotFound, and OSError when they cannot be looked at.
+        """
         return self._of(name).processes()
 
     def log_path(self, name: str) -> Path:

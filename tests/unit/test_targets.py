@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import cast
 
+import pytest
+
 from collectors.engine_scrape import EngineScraper
+from collectors.fetch import Fetcher, Limits
+from opsboard.core.clock import SystemClock
 from opsboard.core.model import EngineReading, EngineState, LifeView, Outcome
-from opsboard.daemon.targets import LifeScraper
+from opsboard.daemon import targets
+from opsboard.daemon.pipeline import EngineSpec
+from opsboard.daemon.targets import LifeScraper, engine_targets
+from opsboard.supervise.supervisor import Supervisor
 
 CONFIGURED = "http://127.0.0.1:2"
 
@@ -41,3 +49,28 @@ def test_a_page_is_read_where_the_life_listens() -> None:
     assert [first, read(old), read(old), read(None), read(CONFIGURED)] == [f"{url} True" for url in expected]
     assert scraper.kind == CONFIGURED
     assert made == [CONFIGURED, old, CONFIGURED], "what was learnt of a page is kept as long as it is that one"
+
+
+def test_a_state_directory_that_hangs_hides_the_processes_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "WITHIN_S", 0.02)
+    answer = threading.Event()
+
+    class Hangs:
+        def processes(self, _name: str) -> list[int]:
+            answer.wait(10)
+            return [7]
+
+        def life(self, name: str) -> LifeView:
+            return LifeView(engine=name, state=EngineState.READY, since=0.0, supervised=True)
+
+    async def story() -> None:
+        specs = [EngineSpec(name=name, url=CONFIGURED, supervised=True) for name in "abcdef"]
+        read = engine_targets(specs, Fetcher(Limits()), cast("Supervisor", Hangs()), SystemClock())
+        for target in read:
+            with pytest.raises(OSError, match="not read within"):  # collecting takes it for: not known
+                await target.pids()
+        answer.set()
+        monkeypatch.setattr(targets, "WITHIN_S", 10.0)
+        assert [await target.pids() for target in read] == [[7]] * 6
+
+    asyncio.run(story())
