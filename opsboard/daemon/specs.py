@@ -91,7 +91,7 @@ def _by_number(wanted: tuple[int, ...], gpus: GpuReading | None, known: list[int
     visible = ",".join(map(str, wanted))
     return (
         f"gpus = {list(wanted)}: {why}, so CUDA_VISIBLE_DEVICES={visible} is passed as it is: "
-        "the engine may find no GPU, or another; `opsboard config reload` asks the driver again"
+        "the engine may find no GPU, or another; once the driver answers, a restart passes it by uuid"
     )
 
 

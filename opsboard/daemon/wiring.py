@@ -31,6 +31,7 @@ from opsboard.daemon.access import Access, open_access
 from opsboard.daemon.actions import Actions, Crew
 from opsboard.daemon.adopting import Adopting, Around
 from opsboard.daemon.canaries import Canaries
+from opsboard.daemon.cards import CARDS_S, Cards
 from opsboard.daemon.collecting import Collecting
 from opsboard.daemon.control import Control
 from opsboard.daemon.engine_set import EngineSet, Joining
@@ -275,6 +276,15 @@ class Daemon:
             tell=self._flow.tell,
         )
         self._tasks.add("planned", lambda: on_grid(LOOK_S, planned.look))
+        supervisor = self._supervisor
+        cards = Cards(
+            reading=lambda: self.state.gpus,
+            now=lambda: supervisor.specs,
+            anew=lambda known: self._engines.launches(self._loaded.config, known),
+            apply=supervisor.apply,
+            lock=self._reloading,
+        )
+        self._tasks.add("cards", lambda: on_grid(CARDS_S, cards.look))
         self._standby = standby = Standby(
             self._clock,
             self.state,

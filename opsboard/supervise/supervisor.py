@@ -194,6 +194,11 @@ class Supervisor:
         if why_not is not None:
             raise Conflict(why_not, hint=hint)
 
+    @property
+    def specs(self) -> list[LaunchSpec]:
+        """What would be started of each engine now."""
+        return [keeper.spec for keeper in self._keepers.values()]
+
     def apply(self, specs: Iterable[LaunchSpec]) -> None:
         """Take a new configuration, whole or not at all.
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from opsboard.client.sync import Client
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(150)
@@ -50,6 +51,11 @@ def belonging_to(tmp_path: Path) -> list[psutil.Process]:
     return found
 
 
+def restarted(client: Client) -> bool:
+    first = client.status().engines[0]
+    return first.state == "ready" and first.restarts == 1
+
+
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A place for temporary files with a short name: sockets lie in it."""
@@ -76,9 +82,13 @@ def test_the_last_line_is_a_status_of_three_ready_engines_with_traffic(place: Pa
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_a_demo_that_is_ended_leaves_no_process(number: signal.Signals, place: Path) -> None:
-    with demo(place, "--seconds", "100") as process:
+    broken = number == signal.SIGTERM
+    with demo(place, "--seconds", "100", *(("--fault", "engine_death") if broken else ())) as process:
         assert process.stderr is not None
         assert "3 engines ready" in process.stderr.readline()
+        if broken:  # one that served before its fault began serves again after it
+            client = Client(list(place.glob("*/opsboard.sock")))
+            wait_until(lambda: restarted(client), what="it was restarted by itself", deadline=60)
         process.send_signal(number)
         process.wait(60)
         wait_until(lambda: not belonging_to(place), what="every process is gone", deadline=45)
