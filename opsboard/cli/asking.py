@@ -61,7 +61,8 @@ def act(source: Client, names: Sequence[str], kind: str, reason: str | None, *, 
     def fail(name: str, error: ControlError) -> None:
         failed[name] = error
         if not alone:
-            click.echo(error.message if error.message.startswith(name) else f"{name}: {error.message}", err=True)
+            said = "; ".join(part for part in (error.message, error.hint) if part)
+            click.echo(said if said.startswith(name) else f"{name}: {said}", err=True)
 
     asked: list[Asked] = []
     for name, detail in before.items():

@@ -102,9 +102,11 @@ class RollingRestarts:
 
         try:
             await self._go(first, patient=False)
-        except BaseException:
+        except BaseException as error:
             if self.last is mine:  # nothing was done
                 self.last = before
+            elif isinstance(error, Exception) and self.under_way is not None:
+                self._stop(f"failed: {sanitise(repr(error))}")
             raise
 
     def resume(self, kept: Rolling | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from opsboard.core.waiting import rolling_told
 from opsboard.core.wire import DaemonInfo, Incident, Status
 from opsboard.tui import format as fmt
 from opsboard.tui.spans import Line, Span, Style, clip, fit, line_width, split_ends
@@ -129,6 +130,8 @@ def banners(view: View, width: int) -> list[Line]:
         )
     elif status is not None and status.daemon.message:
         lines.append(_banner(status.daemon.message, width, "notice"))
+    if status is not None and status.rolling is not None:
+        lines.append(_banner(rolling_told(status.rolling), width, "notice"))
     if view.paused_s is not None:
         lines.append(
             _banner(

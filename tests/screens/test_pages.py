@@ -12,6 +12,7 @@ import pytest
 
 from opsboard.client.stream import Disconnected
 from opsboard.core.errors import Conflict
+from opsboard.core.model import Rolling
 from opsboard.core.text import sanitise
 from opsboard.core.wire import EventInfo, Status
 from opsboard.tui.session import MESSAGE_S
@@ -365,11 +366,12 @@ async def test_the_mouse_points_opens_and_scrolls() -> None:
 
 
 @played
-async def test_events_have_a_page() -> None:
+async def test_a_rolling_restart_says_how_far_it_is() -> None:
+    roll = Rolling(id="r1", engines=("llama-a", "llama-b"), reason="weekly", began=0.0, changed=0.0, begun=True)
     async with staged(boards.busy()) as stage:
-        await stage.press("e")
-        await stage.shows("events, newest last")
-        await stage.shows("configuration reloaded")
+        assert "rolling restart" not in stage.text
+        stage.feed.say(msgspec.structs.replace(boards.busy(), rolling=roll))
+        await stage.shows("rolling restart: 0 of 2 done, now llama-a, next: llama-b")
 
 
 def happened(number: int) -> tuple[EventInfo, ...]:
@@ -383,6 +385,7 @@ async def test_events_open_at_the_newest_follow_and_are_held_while_old_ones_are_
 
     async with staged(told(40)) as stage:
         await stage.press("e")
+        await stage.shows("events, newest last")
         await stage.shows("event-39")
         assert stage.text.index("event-38") < stage.text.index("event-39")
         assert "event-05" not in stage.text

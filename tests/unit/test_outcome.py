@@ -97,7 +97,9 @@ def test_one_failure_stops_no_other_and_is_named_at_the_end(capsys: pytest.Captu
         do(source, "start")
     said = capsys.readouterr()
     assert said.out == "b: ready\n"
-    assert {"a: start failed: no room", "c is observed", "d: failed: no reason known"} <= set(said.err.splitlines())
+    assert {"a: start failed: no room", "c is observed", "d: failed: no reason known; opsboard engine logs d"} <= set(
+        said.err.splitlines()
+    )
 
 
 def test_a_start_that_has_to_wait_is_no_failure_and_says_what_is_in_the_way(capsys: pytest.CaptureFixture[str]) -> None:

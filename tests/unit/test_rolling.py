@@ -230,6 +230,18 @@ def test_an_engine_that_left_the_configuration_and_a_surprise_are_told() -> None
     on_host(story)
 
 
+def test_a_surprise_ends_it_and_the_next_may_be_asked_for() -> None:
+    async def story(host: Host) -> None:
+        host.engines.refusals["b"] = [RuntimeError("boom")]
+        with pytest.raises(RuntimeError):
+            await host.rolls.run("abc", "weekly", id="r1")
+        assert host.kept.error == "failed: RuntimeError('boom')"
+        await host.rolls.run("bc", "weekly", id="r2")
+        assert host.kept.outcome == "ok"
+
+    assert on_host(story).texts("rolling_stopped", "engine/c")
+
+
 def test_what_is_over_is_only_remembered() -> None:
     async def story(host: Host) -> None:
         host.engines.refusals["b"] = [SuperviseError("vllm cannot be found")]
