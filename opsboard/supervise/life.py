@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from opsboard.core.aside import Aside
 from opsboard.core.model import Severity
 from opsboard.supervise import bundle, ports
 from opsboard.supervise.adopt import Remains, survivors
@@ -22,6 +24,7 @@ from opsboard.supervise.watching import all_gone, ended, how_it_ended, record_fo
 from opsboard.supervise.world import Crew, World, insist, log
 
 LOOK_S = 0.25
+READ_S = 2.0
 PROBE_S = 0.5
 PROBE_DEADLINE_S = 5.0
 WITHOUT_SHIM_S = 5.0
@@ -71,6 +74,7 @@ class Life:
         self._log = directory / bundle.LOG
         self._world = world
         self._crew = Crew(spec.name, world)
+        self._reading = Aside(f"log of {spec.name}")
         if last_seconds is not None:
             self.start_up = StartUp(self._log, remains.log_offset, last_seconds, remains.started)
 
@@ -111,7 +115,7 @@ class Life:
         clock, probed, shown = self._world.clock, float("-inf"), (start_up.phase, 0.0, self.thief)
         while self._owner.body is Body.ALIVE:
             now = clock.now()
-            self._read(start_up)
+            await self._read(start_up)
             if now.mono - probed >= PROBE_S:
                 probed = now.mono
                 if await self._serves():
@@ -123,9 +127,11 @@ class Life:
                 self._owner.publish()
             await asyncio.sleep(LOOK_S)
 
-    def _read(self, start_up: StartUp) -> None:
+    async def _read(self, start_up: StartUp) -> None:
         try:
-            start_up.look(self._world.clock.now().wall)
+            await self._reading.do(partial(start_up.look, self._world.clock.now().wall), READ_S)
+        except TimeoutError:
+            log.debug("engine %s: its log was not read within %g s", self.spec.name, READ_S)
         except Exception:  # noqa: BLE001  the log only tells, the probe decides
             log.exception("engine %s: its log is not understood", self.spec.name)
 
