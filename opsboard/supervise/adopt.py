@@ -19,7 +19,7 @@ import msgspec
 
 from opsboard.core.model import Record
 from opsboard.supervise import bundle
-from opsboard.supervise.processes import Identity, Process, below, boot_id, everybody, look, tagged
+from opsboard.supervise.processes import Identity, Process, below, boot_id, everybody, inside, look, tagged
 
 EVER = 4096
 """An engine that forks for each request must not fill our memory; those that hold a GPU live as long as it."""
@@ -35,6 +35,8 @@ class Exit(Record, frozen=True, kw_only=True):
     message: str | None
     passing: bool = False
     """Time may cure what kept it from beginning."""
+    result: str | None = None
+    """What systemd makes of it, where it says more than the code."""
 
 
 class Remains(Record, frozen=True, kw_only=True):
@@ -71,11 +73,24 @@ class Remains(Record, frozen=True, kw_only=True):
     by_hand: bool = False
     """Somebody started it and it was taken over where it ran; ``output`` is the file it writes to, if it is one."""
     output: str | None = None
+    running: bool = False
+    """Those who run it say that it runs, and name no process."""
+
+    @property
+    def alive(self) -> bool:
+        """True when it runs as it should: with its main process, or without any that we could know."""
+        return self.main is not None or self.running
 
     @property
     def lives(self) -> bool:
-        """True when any process of the life runs."""
-        return self.main is not None or bool(self.others)
+        """True when anything of the life runs."""
+        return self.alive or bool(self.others)
+
+    @property
+    def who(self) -> str:
+        """What runs, in words."""
+        main = self.main or next(iter(self.others), None)
+        return "by its status_command" if main is None else f"as pid {main.pid}"
 
 
 def examine(directory: Path, boot: str | None = None) -> Remains | None:
@@ -134,7 +149,7 @@ def _living(remains: Remains, identity: Mapping[str, Any], status: Mapping[str, 
     if shim is None:  # nobody keeps the record up to date any more
         table = everybody()
         roots = {process.pid for process in known} | ({main.pid} if main else set())
-        known += below(roots, table) + tagged(remains.instance)
+        known += below(roots, table) + tagged(remains.instance) + inside(identity.get("cgroup"))
     elif main is None and remains.group is not None:  # the record may be a second old, or the disk full
         known += below({shim.pid}, everybody())
     others = {process.pid: process for process in known}
@@ -258,6 +273,7 @@ def _exit(record: dict[str, Any] | None, instance: str) -> Exit | None:
         asked_by=str(asked_by) if asked_by else None,
         message=str(message) if message else None,
         passing=bool(record.get("passing")),
+        result=record.get("result"),
     )
 
 

@@ -5,6 +5,7 @@ file               written by  holds
 =================  ==========  =====================================================================================
 ``launch.json``    daemon      what to start, with its environment (secrets); the shim removes it before it starts
                                that, the daemon to call it off: who removes it decides
+``environment``    daemon      what systemd gives the engine (secrets); the daemon removes it once the engine runs
 ``identity.json``  shim        who runs: pids with start times, boot id, unique id of the life
 ``status.json``    shim        the processes of the life as they come and go
 ``exit.json``      shim        how the main process ended and by whose wish, or why it could not start
@@ -32,6 +33,7 @@ from typing import Any
 
 PROTOCOL = 1
 LAUNCH = "launch.json"
+ENVIRONMENT = "environment"
 IDENTITY = "identity.json"
 STATUS = "status.json"
 EXIT = "exit.json"

@@ -30,11 +30,11 @@ def found(remains: Remains | None, notes: Notes, wall: float, last_words: Callab
     known = remains.exit
     over = remains.same_boot and not remains.lives
     crashed = over and (known is None or known.message is None)
-    since = known.ended if known is not None else remains.ready_since if remains.main is not None else None
+    since = known.ended if known is not None else remains.ready_since if remains.alive else None
     return _with(
         noted,
-        alive=remains.main is not None,
-        left=tuple(process.pid for process in remains.others) if remains.main is None else (),
+        alive=remains.alive,
+        left=tuple(process.pid for process in remains.others) if not remains.alive else (),
         ending=remains.ending,
         was_ready=remains.was_ready,
         age_s=max(0.0, wall - remains.started),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from opsboard.core.clock import Now
@@ -15,15 +16,17 @@ from opsboard.core.errors import StillThere, SuperviseError
 from opsboard.core.model import EngineState, FatalVerdict, LifeView, Severity
 from opsboard.core.text import sanitise
 from opsboard.supervise import bundle, errands, golden, machine, transaction
-from opsboard.supervise.adopt import Remains, Roster, examine, examine_within
+from opsboard.supervise.adopt import Remains, Roster
 from opsboard.supervise.adopting import adopt
 from opsboard.supervise.budget import Spent
 from opsboard.supervise.chronicle import Chronicle
-from opsboard.supervise.launch import LaunchSpec, launch, rehearse
+from opsboard.supervise.launch import LaunchSpec
 from opsboard.supervise.life import Life
-from opsboard.supervise.looks import take_stock, what_began
+from opsboard.supervise.looks import already, take_stock, what_began
 from opsboard.supervise.moves import because, hint
 from opsboard.supervise.processes import Identity, gone, not_used_again
+from opsboard.supervise.runners.base import Place
+from opsboard.supervise.runners.registry import RUNNERS, begin, end, find, rehearse
 from opsboard.supervise.situation import (
     Accused,
     Body,
@@ -33,6 +36,7 @@ from opsboard.supervise.situation import (
     Launched,
     LaunchFailed,
     Ready,
+    Reborn,
     Restart,
     Situation,
     Start,
@@ -43,14 +47,12 @@ from opsboard.supervise.situation import (
     Undrain,
 )
 from opsboard.supervise.situation import Wish as Wished
-from opsboard.supervise.stopping import end_life, in_haste
+from opsboard.supervise.stopping import in_haste
 from opsboard.supervise.watching import exited
 from opsboard.supervise.world import Begins, Crew, Wish, World, log
 
 ADOPT_S = 2.0
 ADOPT_AGAIN_S = 5.0
-END_AGAIN_S = 1.0
-REHEARSE_S = 30.0
 CLOSE_S = 3.0
 
 
@@ -66,6 +68,7 @@ class Keeper:
         self.looked = asyncio.Event()
         """Set when it has been looked for: no wish may come before."""
         self._directory = directory
+        self._place = Place(directory, world.runtime_dir)
         self._world = world
         self._situation = Situation(since=world.clock.now().wall)
         self._life: Life | None = None
@@ -120,8 +123,8 @@ class Keeper:
             supervised=True,
             pid=main.pid if main else None,
             pgid=main.group if main else None,
-            started=life.remains.started if life is not None and main else None,
-            url=life.remains.url if life is not None and main else None,
+            started=life.remains.started if life is not None and (main or life.remains.running) else None,
+            url=life.remains.url if life is not None and (main or life.remains.running) else None,
             restarts=self._restarts,
             phase=transaction.CANARY if starting and situation.proving else starting.phase if starting else None,
             progress=starting.progress(now.wall) if starting else None,
@@ -172,13 +175,12 @@ class Keeper:
             there, wanted=wanted, ready_timeout_s=self.spec.ready_timeout_s, now=now, terms=self._terms(now)
         )
         if remains is not None and (there.alive or there.left):
-            self._life = Life(self, self.spec, self._directory, self._world, remains=remains, last_seconds=last_seconds)
+            self._life = Life(self, self.spec, self._place, self._world, remains=remains, last_seconds=last_seconds)
         self._know(remains)
         self._chronicle.resume(notes.transaction)
         self._take(situation, commands, sure=there.unsure is None)
         if self._life is not None:
-            pid = (remains.main or remains.others[0]).pid if remains else None
-            self._world.tell(self.spec.name, "adopted", f"found running as pid {pid}")
+            self._world.tell(self.spec.name, "adopted", f"found running {self._life.remains.who}")
             self._life.watch()
         if there.unsure is not None:
             self._crew.do(self._adopt_later(wish))
@@ -227,12 +229,8 @@ class Keeper:
             raise SuperviseError(message, hint=error.hint, permanent=error.permanent) from error
 
     async def _rehearse(self) -> None:
-        try:
-            async with self._rehearsing, asyncio.timeout(REHEARSE_S):
-                await asyncio.to_thread(rehearse, self.spec, self._directory, self._world.runtime_dir)
-        except TimeoutError:
-            text = f"it could not be found out within {REHEARSE_S:g} s whether it would start"
-            raise SuperviseError(text, permanent=False) from None
+        async with self._rehearsing:
+            await rehearse(self.spec, self._place)
 
     async def settled(self) -> None:
         """Return when no launch, no end and no drain is out."""
@@ -319,6 +317,10 @@ class Keeper:
 
     async def _launch(self, spec: LaunchSpec, instance: str) -> None:
         self._leave_life()
+        runner = RUNNERS[spec.runner]
+        if runner.restarts_itself and (found := await already(spec.name, self._look)) and found.alive:
+            await self._take_what_others_began(spec, found)
+            return
         try:
             await self._make_room(spec)
         except SuperviseError as error:
@@ -331,17 +333,7 @@ class Keeper:
         if spec.warning is not None:
             self._world.tell(spec.name, "start_warning", spec.warning, Severity.WARNING)
         last_seconds = await self._world.last_phases(spec.name)
-        try:
-            before = await asyncio.to_thread(examine, self._directory)
-            number = before.life + 1 if before else 1
-            await launch(spec, self._directory, self._world.runtime_dir, instance=instance, life=number)
-        except SuperviseError as error:
-            self.error = error
-        except OSError as error:
-            self.error = SuperviseError(f"{self._directory}: cannot be looked at: {error}", permanent=False)
-        except Exception as error:  # noqa: BLE001  as above
-            log.exception("engine %s: start failed", spec.name)
-            self.error = SuperviseError(f"{type(error).__name__}: {sanitise(str(error))}", permanent=False)
+        self.error = await begin(spec, self._place, instance)
         remains = await what_began(spec.name, self._look, failed=self.error is not None)
         self._know(remains)
         if remains is not None and (remains.lives or self.error is None):
@@ -365,26 +357,31 @@ class Keeper:
         verdict, left = errands.verdict_of(error, FatalVerdict.RETRY), isinstance(error, StillThere)
         self.apply(LaunchFailed(errands.said(error), verdict, left))
 
-    def _begin_life(self, spec: LaunchSpec, remains: Remains, last_seconds: Mapping[str, float]) -> None:
+    def reborn(self, remains: Remains) -> None:
+        """Take the life that others began when the last one had ended."""
+        spec = self._life.spec if self._life is not None else self.spec
+        self._crew.do(self._take_what_others_began(spec, remains))
+
+    async def _take_what_others_began(self, spec: LaunchSpec, remains: Remains) -> None:
+        self._leave_life()
+        self._world.tell(spec.name, "began_elsewhere", f"runs {remains.who}: somebody else began this life")
+        self._know(remains)
+        self._begin_life(spec, remains, {}, Reborn(spec.ready_timeout_s))
+
+    def _begin_life(
+        self, spec: LaunchSpec, remains: Remains, last_seconds: Mapping[str, float], event: Event | None = None
+    ) -> None:
         self.error = None
         self._roster.forget()
-        self._life = Life(self, spec, self._directory, self._world, remains=remains, last_seconds=last_seconds)
-        self.apply(Launched(spec.ready_timeout_s))
+        self._life = Life(self, spec, self._place, self._world, remains=remains, last_seconds=last_seconds)
+        self.apply(event or Launched(spec.ready_timeout_s))
         self._life.watch()
 
     async def _end(self, spec: LaunchSpec) -> None:
-        remains = None
         self._note_pids()
         by = f"{'opsboard' if self._situation.automatic else 'operator'}: {self._reason}"
-        while True:
-            try:
-                await end_life(self._directory, spec.stop_timeout_s, by, self._survived)
-                remains = await asyncio.to_thread(examine, self._directory)
-                break
-            except Exception as error:  # noqa: BLE001  nothing may be started before this has worked
-                log.warning("engine %s: cannot be stopped", spec.name, exc_info=not isinstance(error, OSError))
-                self._survived(f"cannot be stopped: {error}")
-                await asyncio.sleep(END_AGAIN_S)
+        tell = partial(self._world.tell, self.spec.name)
+        remains = await end(spec, self._place, by, tell, self._survived)
         self._leave_life()
         self.apply(exited(remains))
         self.apply(Gone())
@@ -458,7 +455,7 @@ class Keeper:
     # --- what is remembered ---
 
     async def _look(self) -> Remains | None:
-        return await examine_within(self._directory, ADOPT_S)
+        return await find(self.spec, self._place, ADOPT_S)
 
     def _know(self, remains: Remains | None) -> None:
         if remains is not None:

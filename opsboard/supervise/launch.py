@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from opsboard.core.errors import SuperviseError
 from opsboard.core.model import Record
@@ -42,11 +42,20 @@ _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ROOT = 0
 
 
+class RunsAs(NamedTuple):
+    """Whom a program runs as, all None for the daemon's own user."""
+
+    uid: int | None
+    gid: int | None
+    groups: list[int] | None
+
+
 class LaunchSpec(Record, frozen=True, kw_only=True):
     """One supervised engine as configured. Seconds, bytes; ``gpus`` are uuids or numbers, None leaves all visible."""
 
     name: str
     command: tuple[str, ...]
+    """What runs; with ``runner`` "command" what makes it run."""
     url: str
     env: Mapping[str, str | Secret] = {}
     inherits: bool = True
@@ -56,6 +65,11 @@ class LaunchSpec(Record, frozen=True, kw_only=True):
     cwd: str | None = None
     """Working directory; None is the daemon's."""
     user: str | None = None
+    runner: Literal["shim", "systemd", "command"] = "shim"
+    """Its next life begins so."""
+    stop_command: tuple[str, ...] = ()
+    status_command: tuple[str, ...] = ()
+    logs_command: tuple[str, ...] = ()
     gpus: tuple[str, ...] | None = None
     warning: str | None = None
     """What its timeline is to tell at every start."""
@@ -199,7 +213,28 @@ def rehearse(
         SuperviseError: it could not, and why.
     """
     record = _record(spec, directory, runtime_dir, instance="", life=0, inherited=inherited)
-    _check_program(spec, record)
+    program_of(spec, record["env"])
+    rehearse_writing(directory, record)
+
+
+def program_of(spec: LaunchSpec, env: Mapping[str, str]) -> str:
+    """Return the path of what ``spec`` runs in the environment ``env``. Raises SuperviseError: it cannot, and why."""
+    if spec.cwd is not None and not os.access(spec.cwd, os.X_OK):
+        raise SuperviseError(f"its directory {spec.cwd} is not there or cannot be entered", hint="correct its `cwd`")
+    files = as_user.found(spec.command[0], spec.cwd, env.get("PATH", os.defpath))
+    if not files:
+        raise SuperviseError(f"{spec.command[0]} cannot be found or executed", hint="correct its `command`")
+    uid, gid, groups = runs_as(spec)
+    if spec.user is not None and uid is not None and gid is not None:
+        account = as_user.Account(spec.user, uid, gid, groups or ())
+        if (why := as_user.refused(files, account)) is not None:
+            hint = "correct `command` or `user`, or the rights of the file and of the directories above it"
+            raise SuperviseError(why, hint=hint)
+    return str(files[0])
+
+
+def rehearse_writing(directory: Path, record: object) -> None:
+    """Raise SuperviseError when the bundle cannot take what a launch writes into it."""
     try:
         bundle.write(str(directory), REHEARSAL, record)
     except OSError as error:
@@ -210,8 +245,8 @@ def rehearse(
 
 def call_off(directory: Path) -> None:
     """Remove what a daemon that was killed had written down to start, or to rehearse: there are secrets in it."""
-    _remove(directory, bundle.LAUNCH)
-    _remove(directory, REHEARSAL)
+    for name in (bundle.LAUNCH, bundle.ENVIRONMENT, REHEARSAL):
+        _remove(directory, name)
 
 
 def _remove(directory: Path, name: str) -> None:
@@ -221,19 +256,6 @@ def _remove(directory: Path, name: str) -> None:
             bundle.remove(str(directory), one)
         except OSError as error:
             log.warning("%s/%s stays there: %s", directory, one, error.strerror)
-
-
-def _check_program(spec: LaunchSpec, record: Mapping[str, Any]) -> None:
-    if spec.cwd is not None and not os.access(spec.cwd, os.X_OK):
-        raise SuperviseError(f"its directory {spec.cwd} is not there or cannot be entered", hint="correct its `cwd`")
-    files = as_user.found(spec.command[0], spec.cwd, record["env"].get("PATH", os.defpath))
-    if not files:
-        raise SuperviseError(f"{spec.command[0]} cannot be found or executed", hint="correct its `command`")
-    if spec.user is not None and record["uid"] is not None:
-        account = as_user.Account(spec.user, record["uid"], record["gid"], record["groups"])
-        if (why := as_user.refused(files, account)) is not None:
-            hint = "correct `command` or `user`, or the rights of the file and of the directories above it"
-            raise SuperviseError(why, hint=hint)
 
 
 def _record(
@@ -249,7 +271,7 @@ def _record(
         "env": environment(spec, instance, inherited),
         "cwd": spec.cwd,
         "manners": spec.manners and spec.manners.record(),
-        **_identity_of(spec),
+        **runs_as(spec)._asdict(),
         "url": spec.url,
         "socket": str(socket_path(directory, runtime_dir)),
         "stop_timeout_s": spec.stop_timeout_s,
@@ -258,9 +280,9 @@ def _record(
     }
 
 
-def _identity_of(spec: LaunchSpec) -> dict[str, Any]:
-    """Return uid, gid and groups to change to, all None where the daemon's own are kept."""
-    own: dict[str, Any] = {"uid": None, "gid": None, "groups": None}
+def runs_as(spec: LaunchSpec) -> RunsAs:
+    """Return whom to change to. Raises SuperviseError: no such user, or the daemon may not become that one."""
+    own = RunsAs(None, None, None)
     if spec.user is None:
         return own
     account = _account(spec.user)
@@ -272,7 +294,7 @@ def _identity_of(spec: LaunchSpec) -> dict[str, Any]:
             hint="run the daemon as root, or drop `user`",
         )
     groups = os.getgrouplist(account.pw_name, account.pw_gid)
-    return {"uid": account.pw_uid, "gid": account.pw_gid, "groups": groups}
+    return RunsAs(account.pw_uid, account.pw_gid, groups)
 
 
 def _account(user: str) -> pwd.struct_passwd:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 from opsboard.core.aside import Aside
@@ -18,9 +17,11 @@ from opsboard.supervise.adopt import Remains, survivors
 from opsboard.supervise.launch import LaunchSpec, fingerprint
 from opsboard.supervise.processes import Process, gone
 from opsboard.supervise.rotate import rotate
+from opsboard.supervise.runners.base import Place
+from opsboard.supervise.runners.registry import began
 from opsboard.supervise.situation import Answers, Body, Event, Gone
 from opsboard.supervise.startup import StartUp, last_words
-from opsboard.supervise.watching import all_gone, ended, how_it_ended, record_for_the_shim
+from opsboard.supervise.watching import all_gone, ended, record_for_the_shim
 from opsboard.supervise.world import Crew, World, insist, log
 
 LOOK_S = 0.25
@@ -44,6 +45,10 @@ class Owner(Protocol):
         """Take in what was seen."""
         ...
 
+    def reborn(self, remains: Remains) -> None:
+        """Take the life that others began when this one had ended."""
+        ...
+
     def publish(self) -> None:
         """Tell people if what they see has changed."""
         ...
@@ -56,7 +61,7 @@ class Life:
         self,
         owner: Owner,
         spec: LaunchSpec,
-        directory: Path,
+        place: Place,
         world: World,
         *,
         remains: Remains,
@@ -70,7 +75,10 @@ class Life:
         self._note: str | None = None
         self.start_up: StartUp | None = None
         self._owner = owner
-        self._directory = directory
+        self._place = place
+        self._runner = began(place.bundle, spec.runner)
+        self._attending: asyncio.Task[None] | None = None
+        self._directory = directory = place.bundle
         self._log = directory / bundle.LOG
         self._world = world
         self._crew = Crew(spec.name, world)
@@ -86,7 +94,11 @@ class Life:
     def differs_from(self, spec: LaunchSpec) -> str | None:
         """Say so when the next life will be another one, as ``spec`` says; None when it will be like this one."""
         remains = self.remains
-        same = remains.argv_sha256 == fingerprint(spec.command) and remains.url in {None, spec.url}
+        same = (
+            remains.argv_sha256 == fingerprint(spec.command)
+            and remains.url in {None, spec.url}
+            and self._runner.name == spec.runner
+        )
         return None if same and self.spec == spec else "its configuration has changed: applies at the next start"
 
     def watch(self) -> None:
@@ -99,6 +111,9 @@ class Life:
         self._crew.do(self._see_it_end())
         if self.remains.shim is not None:
             self._crew.do(self._see_shim_end(self.remains.shim))
+        elif self._runner.name != "shim":
+            tell = partial(self._world.tell, self.spec.name)
+            self._attending = self._crew.do(self._runner.attend(self.spec, self._place, self.remains, tell))
         elif self.remains.main is not None:
             self._go_on_without_shim()
 
@@ -168,18 +183,27 @@ class Life:
     # --- the end ---
 
     async def _see_it_end(self) -> None:
-        main = self.remains.main
-        if main is not None:
-            await insist(self.spec.name, lambda: ended(main))
-        words = await asyncio.to_thread(self._last_words)
-        self._owner.apply(await insist(self.spec.name, lambda: how_it_ended(self._directory, words)))
+        await insist(self.spec.name, lambda: self._runner.over(self.spec, self._place, self.remains))
+        if self._owner.body is Body.ENDING and self._runner.restarts_itself:
+            return  # who ends it looks for himself what there is
+        event = await insist(
+            self.spec.name, lambda: self._runner.how_it_ended(self.spec, self._place, self._last_words)
+        )
+        if isinstance(event, Remains):
+            self._owner.reborn(event)
+            return
+        self._owner.apply(event)
         if self._owner.body is Body.LEFT:
             await self._wait_for_the_left()
+        elif self._attending is not None and self._owner.body is Body.NOTHING:
+            self._attending.cancel()
 
     async def _wait_for_the_left(self) -> None:
         await insist(self.spec.name, lambda: all_gone(self._directory))
         if self._owner.body is Body.LEFT:
             self._owner.apply(Gone())
+        if self._attending is not None:
+            self._attending.cancel()
 
     def _last_words(self) -> str | None:
         try:

@@ -65,3 +65,12 @@ async def what_began(engine: str, look: Look, *, failed: bool) -> Remains | None
             if remains is not None or failed or empty == NOTHING_LOOKS:
                 return remains
         await asyncio.sleep(AGAIN_S)
+
+
+async def already(engine: str, look: Look) -> Remains | None:
+    """Return what runs though none of ours began it, None when nothing does or nobody can tell."""
+    try:
+        return await look()
+    except Exception as error:  # noqa: BLE001  then it is begun, and what is in the way tells
+        log.warning("engine %s: cannot see whether it runs already: %s", engine, str(error) or "no answer")
+        return None

@@ -49,6 +49,7 @@ from opsboard.supervise.situation import (
     LaunchFailed,
     Prepared,
     Ready,
+    Reborn,
     Restart,
     Situation,
     Start,
@@ -78,6 +79,8 @@ def step(situation: Situation, event: Event, now: Now, terms: Terms = BY_HAND) -
             return msgspec.structs.replace(situation, broken=False) if situation.broken else situation, []
         case Launched(ready_timeout_s=seconds):
             return _launched(situation, seconds, now)
+        case Reborn(ready_timeout_s=seconds):
+            return _reborn(situation, seconds, now)
         case LaunchFailed():
             return _launch_failed(situation, event, now, terms)
         case Answers() | Ready() | Unproven():
@@ -181,8 +184,20 @@ def _launched(situation: Situation, ready_timeout_s: float, now: Now) -> Move:
         return situation, []
     if not situation.wanted:
         return end(situation, now)
+    return _alive(situation, ready_timeout_s, now), []
+
+
+def _reborn(situation: Situation, ready_timeout_s: float, now: Now) -> Move:
+    """Go on with a life that is not ours, as if it were; without a wish to run it is left alone, too."""
+    if situation.body is Body.ALIVE:
+        situation = because(situation, "somebody else began this life")
+        return _alive(situation, ready_timeout_s, now), []
+    return _launched(situation, ready_timeout_s, now)
+
+
+def _alive(situation: Situation, ready_timeout_s: float, now: Now) -> Situation:
     alive = to(situation, now, EngineState.STARTING, Body.ALIVE)
-    return msgspec.structs.replace(alive, ready_by=now.mono + ready_timeout_s, ready_timeout_s=ready_timeout_s), []
+    return msgspec.structs.replace(alive, ready_by=now.mono + ready_timeout_s, ready_timeout_s=ready_timeout_s)
 
 
 def _launch_failed(situation: Situation, event: LaunchFailed, now: Now, terms: Terms) -> Move:

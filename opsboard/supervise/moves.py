@@ -145,12 +145,14 @@ def hint(engine: str, situation: Situation) -> str | None:
 def describe(event: Exited) -> str:
     """Say in one line how a life ended."""
     if event.code is None:
-        text = "ended while nobody watched, exit status unknown"
+        text = "ended, exit status unknown" if event.result else "ended while nobody watched, exit status unknown"
     elif event.code < 0:
         text = f"killed by {_signal_name(-event.code)}"
     else:
         text = f"exited by itself with code {event.code}"
         text += " (vLLM exits with 0 also when its engine has died)" if event.code == 0 else ""
+    if event.result:
+        text += f" ({event.result})"
     if event.left:
         text += f"; still running: {', '.join(f'pid {pid}' for pid in event.left[:_NAMED])}"
     return f"{text}: {event.last_words}" if event.last_words else text

@@ -141,6 +141,19 @@ def tagged(instance: str) -> list[Process]:
     return found
 
 
+def inside(cgroup: object) -> list[Process]:
+    """Return the living processes of a control group and of those below it; ``cgroup`` is its directory."""
+    found: list[Process] = []
+    for folder, _, _ in os.walk(cgroup) if isinstance(cgroup, str) and cgroup else ():
+        try:
+            with open(f"{folder}/cgroup.procs", encoding="ascii") as file:  # noqa: PTH123  see look
+                pids = [int(line) for line in file]
+        except OSError:
+            continue
+        found += [process for pid in pids if (process := look(pid)) is not None]
+    return found
+
+
 def send(process: Process, number: signal.Signals) -> bool:
     """Signal exactly this process; False when it is gone. Raises OSError: it is another user's, or cannot be looked at.
 

@@ -170,6 +170,12 @@ class LaunchFailed(Record, frozen=True):
     left: bool = False
 
 
+class Reborn(Record, frozen=True):
+    """Others have begun a new life where the last one ended, or where we were about to; it has as long to serve."""
+
+    ready_timeout_s: float
+
+
 class Answers(Record, frozen=True):
     """The engine says that it serves; it has not proven it."""
 
@@ -193,6 +199,8 @@ class Exited(Record, frozen=True, kw_only=True):
     left: Sequence[int] = ()
     asked_by: str | None = None
     last_words: str | None = None
+    result: str | None = None
+    """What its runner makes of it, where it says more than the code."""
     verdict: FatalVerdict = FatalVerdict.RETRY
     """What its last words ask for."""
 
@@ -244,6 +252,7 @@ Event = (
     Wish
     | Launched
     | LaunchFailed
+    | Reborn
     | Answers
     | Ready
     | Unproven

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -14,7 +14,7 @@ from opsboard.core.errors import SuperviseError
 from opsboard.supervise.adopt import Remains, examine, survivors
 from opsboard.supervise.ending import Ending
 from opsboard.supervise.launch import LaunchSpec
-from opsboard.supervise.processes import Process, send
+from opsboard.supervise.processes import Process, inside, send
 from opsboard.supervise.shim_client import ask
 from opsboard.supervise.watching import ended
 
@@ -57,7 +57,7 @@ async def end_life(directory: Path, grace_s: float, by: str, tell: Callable[[str
                 send(remains.shim, signal.SIGCONT)
         await _wait_for(remains.shim, _ASK_S)
         if late and not refusals:
-            tell(_stuck([process for process in (remains.main, *remains.others) if process] or [remains.shim]))
+            tell(stuck([process for process in (remains.main, *remains.others) if process] or [remains.shim]))
 
 
 def _runs(remains: Remains) -> bool:
@@ -79,29 +79,42 @@ async def _end_without_shim(remains: Remains, grace_s: float, tell: Callable[[st
     if shim is not None and remains.lives:
         tell(f"its shim (pid {shim.pid}, state {shim.state}) does not answer: it is ended without it")
     if remains.lives:
-        await _end_by_hand(remains, grace_s, tell)
+        await wait_for_end(remains, grace_s, tell)
     elif shim is not None:
         send(shim, signal.SIGKILL)
         if not await _wait_for(shim, _ASK_S):
-            tell(_stuck([shim]))
+            tell(stuck([shim]))
 
 
-async def _end_by_hand(remains: Remains, grace_s: float, tell: Callable[[str], None]) -> None:
-    """Signal everybody of a life without a shim until nobody is left."""
+async def wait_for_end(
+    remains: Remains, grace_s: float, tell: Callable[[str], None], *, asked: bool = False, cgroup: str | None = None
+) -> None:
+    """Wait until nobody of a life without a shim is left: TERM unless they were ``asked`` otherwise, KILL at last.
+
+    ``cgroup`` is the directory of a control group that is theirs alone.
+    """
     loop = asyncio.get_running_loop()
-    ending = Ending(remains.group or 0, grace_s, loop.time())
+    began = loop.time()
+    ending = Ending(remains.group or 0, grace_s, began)
     known = {process.pid: process for process in (remains.main, *remains.others) if process is not None}
     while True:
-        left = await asyncio.to_thread(survivors, list(known.values()))
+        left = await asyncio.to_thread(_left, tuple(known.values()), cgroup)
         if not left:
             return
         known |= {process.pid: process for process in left}
-        ending.step(left, loop.time())
+        if not asked or loop.time() >= began + grace_s:
+            ending.step(left, loop.time())
         if ending.killed_at is not None and loop.time() - ending.killed_at > _PATIENCE_S:
-            tell(_stuck(left))
+            tell(stuck(left))
         await asyncio.sleep(_STEP_S)
 
 
-def _stuck(left: list[Process]) -> str:
+def _left(known: Iterable[Process], cgroup: str | None) -> list[Process]:
+    found = {process.pid: process for process in (*survivors(known), *inside(cgroup))}
+    return list(found.values())
+
+
+def stuck(left: list[Process]) -> str:
+    """Say whom KILL does not end."""
     names = ", ".join(f"pid {process.pid} ({process.name}, state {process.state})" for process in left[:4])
     return f"KILL does not end {names}: a process in state D waits in the kernel, often for the GPU driver"

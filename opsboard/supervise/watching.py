@@ -100,6 +100,7 @@ def exited(remains: Remains | None, last_words: str | None = None) -> Exited:
         left=tuple(process.pid for process in remains.others),
         asked_by=remains.exit.asked_by if remains.exit else None,
         last_words=last_words,
+        result=remains.exit.result if remains.exit else None,
         verdict=(verdict(last_words) if last_words else None) or FatalVerdict.RETRY,
     )
 
