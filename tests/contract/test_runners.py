@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,7 @@ from opsboard.core.errors import SuperviseError
 from opsboard.core.model import EngineState
 from opsboard.core.secret import Secret
 from opsboard.supervise.processes import look
+from opsboard.supervise.runners import command
 from opsboard.supervise.runners.registry import RUNNERS
 from tests.support.herd import Herd, free_port, kill
 from tests.support.waiting import wait_until, wait_until_async
@@ -29,16 +33,44 @@ if TYPE_CHECKING:
 
 SECRET = 'hush: $HOME `x` "q" \\ \n and more'
 REAL = Path("/run/systemd/system").is_dir() and os.geteuid() == 0
+OWN_SYSTEMD = Path(__file__).parents[1] / "support" / "own_systemd.sh"
 
 
-@pytest.fixture(params=[*WAYS, "real systemd"])
+@pytest.fixture(params=[*WAYS, *(["real systemd"] if REAL else [])])
 def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Way:
     if request.param == "real systemd":
-        if not REAL:
-            pytest.skip("systemd does not run here (or we are not root): see tests/support/own_systemd.sh")
-        return Way("systemd", real=True)
+        return Way("systemd")
     stand_in(tmp_path, monkeypatch)
+    monkeypatch.setattr(command, "UP_S", 0.3)
+    monkeypatch.setattr(command, "SETTLE_S", 0.3)
     return WAYS[request.param]
+
+
+@pytest.mark.skipif(REAL, reason="systemd runs here: all of this is tested with it")
+def test_a_life_beside_a_systemd_of_our_own() -> None:
+    """The others too: ``tests/support/own_systemd.sh python -m pytest tests/contract/test_runners.py -k real``."""
+    missing = [name for name in ("unshare", "nsenter", "systemd-run") if shutil.which(name) is None]
+    if os.geteuid() != 0 or missing or not Path("/usr/lib/systemd/systemd").exists():
+        pytest.skip(f"no systemd can be run here: {'not root' if os.geteuid() else f'missing: {missing}'}")
+    can = subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], capture_output=True, check=False)
+    if can.returncode != 0:
+        pytest.skip(f"no namespaces here: {can.stderr.decode().strip()}")
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        __file__,
+        "-k",
+        "over_an_adoption and real",
+    ]
+    ran = subprocess.run(
+        ["sh", OWN_SYSTEMD, *words], capture_output=True, text=True, check=False, cwd=OWN_SYSTEMD.parents[2], timeout=60
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "1 passed" in ran.stdout
 
 
 def under(herd: Herd, spec: LaunchSpec, story: Callable[[Supervisor], Awaitable[None]]) -> None:
@@ -100,7 +132,7 @@ def test_a_life_from_its_start_over_an_adoption_to_its_stop(herd: Herd, way: Way
 
 
 def everybody() -> list[str]:
-    return [name for name in os.listdir("/proc") if name.isdigit()]
+    return [path.name for path in Path("/proc").iterdir() if path.name.isdigit()]
 
 
 def argv_of(pid: str) -> bytes:

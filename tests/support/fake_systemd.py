@@ -70,7 +70,7 @@ def run(words: list[str]) -> int:
         return say(f"Failed to start transient service unit: Unit {name} was already loaded or has a fragment file.", 1)
     settings = dict(word.partition("=")[2].partition("=")[::2] for word in options if word.startswith("--property="))
     env = {"PATH": os.environ["PATH"], **env_file(Path(settings["EnvironmentFile"]).read_text())}
-    more = {
+    more: dict[str, Any] = {
         "description": settings["Description"],
         "invocation": uuid.uuid4().hex,
         "grace": settings["TimeoutStopSec"].rstrip("s"),

@@ -53,11 +53,11 @@ def keep(folder: Path, argv: list[str], env: dict[str, str], cwd: str | None, **
             os._exit(0)
         for fd in (0, 1, 2):
             os.dup2(os.open(os.devnull, os.O_RDWR), fd)
-        _be_parent(folder, argv, env, cwd, tell, more)
+        _be_parent(folder, argv, {"env": env, "cwd": cwd}, tell, more)
         os._exit(0)
     os.close(tell)
-    with open(said) as pipe:
-        number = pipe.read()
+    number = os.read(said, 16)
+    os.close(said)
     if number:
         raise OSError(int(number), os.strerror(int(number)))
 
@@ -82,13 +82,11 @@ def follow(folder: Path, since: float, *, ends: bool) -> None:
         time.sleep(POLL_S)
 
 
-def _be_parent(
-    folder: Path, argv: list[str], env: dict[str, str], cwd: str | None, tell: int, more: dict[str, Any]
-) -> None:
+def _be_parent(folder: Path, argv: list[str], world: dict[str, Any], tell: int, more: dict[str, Any]) -> None:
     ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
     try:
         child = subprocess.Popen(
-            argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            argv, **world, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
     except OSError as error:

@@ -23,7 +23,6 @@ class Way(NamedTuple):
 
     runner: str
     tells_codes: bool = True
-    real: bool = False
 
     def of(self, spec: LaunchSpec) -> LaunchSpec:
         """Return an engine that is begun in this way."""
