@@ -13,6 +13,7 @@ from opsboard.supervise import bundle, keeper
 from opsboard.supervise.adopt import examine_within
 from opsboard.supervise.orphans import ours
 from opsboard.supervise.processes import boot_id
+from opsboard.supervise.runners import shim
 from tests.support.waiting import wait_until_async
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Looks:
         self.waiting = 0
         self.go_on = asyncio.Event()
         self._blind = blind
-        monkeypatch.setattr(keeper, "examine_within", self._late)
+        monkeypatch.setattr(shim, "examine_within", self._late)
         monkeypatch.setattr(keeper, "ADOPT_AGAIN_S", 0.05)
 
     async def _late(self, directory: Path, budget_s: float) -> Remains | None:

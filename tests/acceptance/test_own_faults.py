@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opsboard.core.model import EngineState
-from opsboard.supervise import errands, keeper, life, looks, startup, world
+from opsboard.supervise import errands, life, looks, startup, world
+from opsboard.supervise.runners import registry, shim
 from tests.support.herd import free_port
 from tests.support.waiting import wait_until_async
 
@@ -40,7 +41,7 @@ def test_it_goes_on(herd: Herd, monkeypatch: pytest.MonkeyPatch) -> None:
     """In all that the machine waits for: a launch, a start, the proof, an exit, an end."""
     for module, name in (
         (world, "AGAIN_S"),
-        (keeper, "END_AGAIN_S"),
+        (registry, "AGAIN_S"),
         (looks, "AGAIN_S"),
         (life, "PROBE_S"),
         (life, "LOOK_S"),
@@ -51,12 +52,12 @@ def test_it_goes_on(herd: Herd, monkeypatch: pytest.MonkeyPatch) -> None:
         supervisor = herd.supervisor(herd.spec("a", "serve", free_port()))
         await supervisor.adopt_all()
         faults = [
-            Breaks(monkeypatch, keeper, "examine_within", ever=False),
+            Breaks(monkeypatch, shim, "examine_within", ever=False),
             Breaks(monkeypatch, startup.StartUp, "look", ever=True),
             Breaks(monkeypatch, errands, "prove", ever=True),
-            Breaks(monkeypatch, life, "ended", ever=False),
-            Breaks(monkeypatch, life, "how_it_ended", ever=False),
-            Breaks(monkeypatch, keeper, "end_life", ever=False),
+            Breaks(monkeypatch, shim, "ended", ever=False),
+            Breaks(monkeypatch, shim, "how_it_ended", ever=False),
+            Breaks(monkeypatch, shim, "end_life", ever=False),
         ]
 
         async def until(state: EngineState) -> int | None:

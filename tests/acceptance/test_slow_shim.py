@@ -12,6 +12,7 @@ import pytest
 from opsboard.core.errors import SuperviseError
 from opsboard.core.model import EngineState
 from opsboard.supervise import keeper, launch, looks
+from opsboard.supervise.runners import shim
 from opsboard.supervise.processes import look
 from tests.support.page_engine import ROOT
 from tests.support.waiting import wait_until_async
@@ -143,7 +144,7 @@ def test_what_is_removed_again_and_again_is_told(herd: Herd, monkeypatch: pytest
         """Launch, and see nothing of it."""
 
     async def story() -> None:
-        for module, name in ((keeper, "launch"), (keeper, "examine_within")):
+        for module, name in ((shim, "launch"), (shim, "examine_within")):
             monkeypatch.setattr(module, name, lambda *_arguments, **_options: nothing())
         supervisor = herd.supervisor(herd.spec("a", "idle", restart="always"))
         await supervisor.adopt_all()

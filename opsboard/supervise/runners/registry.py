@@ -20,7 +20,7 @@ from opsboard.supervise.runners.systemd import SystemdRunner
 log = logging.getLogger("opsboard.supervise")
 
 REHEARSE_S = 30.0
-_AGAIN_S = 1.0
+AGAIN_S = 1.0
 _ALL: tuple[Runner, ...] = (ShimRunner(), SystemdRunner(), CommandRunner())
 RUNNERS = {runner.name: runner for runner in _ALL}
 
@@ -86,4 +86,4 @@ async def end(spec: LaunchSpec, place: Place, by: str, tell: Tell, stuck: Callab
         except Exception as error:
             log.warning("engine %s: cannot be stopped", spec.name, exc_info=not isinstance(error, OSError))
             stuck(f"cannot be stopped: {error}")
-            await asyncio.sleep(_AGAIN_S)
+            await asyncio.sleep(AGAIN_S)
