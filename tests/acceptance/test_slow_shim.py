@@ -12,8 +12,8 @@ import pytest
 from opsboard.core.errors import SuperviseError
 from opsboard.core.model import EngineState
 from opsboard.supervise import keeper, launch, looks
-from opsboard.supervise.runners import shim
 from opsboard.supervise.processes import look
+from opsboard.supervise.runners import shim
 from tests.support.page_engine import ROOT
 from tests.support.waiting import wait_until_async
 
