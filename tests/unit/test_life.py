@@ -17,6 +17,7 @@ from opsboard.supervise.launch import LaunchSpec
 from opsboard.supervise.ledger import Ledger
 from opsboard.supervise.life import Life
 from opsboard.supervise.processes import look
+from opsboard.supervise.runners.base import Place
 from opsboard.supervise.situation import Answers, Body, Event
 from opsboard.supervise.world import Surroundings, World
 from tests.support.in_loop import in_loop
@@ -33,6 +34,9 @@ class Owner:
 
     def apply(self, event: Event) -> None:
         self.heard.append(event)
+
+    def reborn(self, remains: Remains) -> None:
+        raise AssertionError(remains)
 
     def publish(self) -> None:
         """Nobody watches."""
@@ -77,7 +81,7 @@ async def test_a_log_that_cannot_be_read_hides_the_phases_and_not_that_it_serves
     )
     spec = LaunchSpec(name="a", command=("serve",), url="http://127.0.0.1:1")
     owner = Owner()
-    life = Life(owner, spec, tmp_path, world, remains=remains, last_seconds={})
+    life = Life(owner, spec, Place(tmp_path, tmp_path), world, remains=remains, last_seconds={})
     assert life.start_up is not None
     monkeypatch.setattr(life.start_up, "look", lambda _now: hang.wait(10))
     life.watch()
