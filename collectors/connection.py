@@ -123,7 +123,7 @@ class Connection:
                 chunks.append(event.data)
                 size += len(event.data)
                 if size > limit and good:
-                    raise self._too_large(size)
+                    raise self._too_large()
                 if size > limit:
                     break  # enough of a refusal; the rest is not worth keeping the connection
             elif event is h11.NEED_DATA:
@@ -136,13 +136,15 @@ class Connection:
         data = await self._reader.read(_READ)
         self.received += len(data)
         if self.received > 2 * self._limits.body_bytes + self._limits.header_bytes + _READ:  # mostly framing
-            raise self._too_large(self.received)
+            raise self._too_large()
         if data or self.received:
             self._http.receive_data(data)
         return bool(data)
 
-    def _too_large(self, size: int) -> FetchError:
-        message = f"{self.place} answers with {size} bytes or more, {self._limits.body_bytes} are allowed"
+    def _too_large(self, announced: int | None = None) -> FetchError:
+        """Say so without what came so far: that differs each time, and nobody can do more with it."""
+        size = "more" if announced is None else f"{announced} bytes, more"
+        message = f"{self.place} answers with {size} than the {self._limits.body_bytes} bytes that are allowed"
         return FetchError(message, reason="too_large")
 
     def _broken(self, error: h11.RemoteProtocolError) -> FetchError:

@@ -80,7 +80,7 @@ def test_the_last_line_is_a_status_of_three_ready_engines_with_traffic(place: Pa
         assert list(place.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_demo_that_is_ended_leaves_no_process(number: signal.Signals, place: Path) -> None:
     broken = number == signal.SIGTERM
     with demo(place, "--seconds", "100", *(("--fault", "engine_death") if broken else ())) as process:

@@ -167,7 +167,7 @@ async def never(head: bytes, writer: asyncio.StreamWriter) -> None:
     ("script", "reason", "says_"),
     [
         (says(answer(PAGE, length=100_000_000)), "too_large", "100000000 bytes"),
-        (endless, "too_large", "10000 are allowed"),
+        (endless, "too_large", "10000 bytes that are allowed"),
         (endless_headers, "too_large", "headers beyond 4096 bytes"),
         (endless_hints, "too_large", "allowed"),
         (says(answer(PAGE, length=len(PAGE) + 1), then_close=True), "truncated", "cut"),
