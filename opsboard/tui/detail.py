@@ -17,7 +17,7 @@ from opsboard.tui.history import RECENT, Range
 from opsboard.tui.latency import latencies, rows
 from opsboard.tui.logview import LogWindow, log
 from opsboard.tui.spans import Line, Span, clip, dimmed, fit, split_ends
-from opsboard.tui.steps import course, story, under_way
+from opsboard.tui.steps import course, story, timely
 from opsboard.tui.timeline import event_line
 from opsboard.tui.view import Size, View, reading_is_old
 
@@ -178,8 +178,8 @@ def moved_top(view: View, own: EngineView, room: Size, by: int) -> int | None:
 
 
 def _overview(engine: Engine, detail: EngineDetail, view: View, own: EngineView, room: Size) -> list[Line]:
-    """Return the steps of what is under way, latencies, and charts where there is room for them."""
-    steps = course(detail, view, room.width) if under_way(detail.transaction) else []
+    """Return the steps of what is under way or just over, latencies, and charts where there is room for them."""
+    steps = course(detail, view, room.width) if timely(detail.transaction, view) else []
     room = Size(room.width, room.height - len(steps))
     return steps + _numbers(engine, detail, view, own, room)
 

@@ -25,9 +25,20 @@ _LOOKS: dict[str | None, tuple[str, Style]] = {
 """Of each outcome: the state whose shape it gets, and its style."""
 
 
+JUST_S = 20.0
+"""So long after its end one still wants to see how it went."""
+
+
 def under_way(steps: Sequence[Step]) -> bool:
     """Return True while one of the steps goes on."""
     return any(step.outcome is None for step in steps)
+
+
+def timely(steps: Sequence[Step], view: View) -> bool:
+    """Return True while one of the steps goes on, and for a moment after the last."""
+    if not steps or under_way(steps) or view.status is None:
+        return under_way(steps)
+    return view.status.time - (steps[-1].started + (steps[-1].seconds or 0.0)) < JUST_S
 
 
 def course(detail: EngineDetail, view: View, width: int) -> list[Line]:

@@ -148,6 +148,10 @@ CASES: Mapping[str, tuple[Callable[[Size], list[Line]], tuple[Size, ...]]] = {
         on_engine("llama-a", status=RESTARTING, detail=supervised.told(RESTARTING.engines[0])),
         (SMALL, LARGE),
     ),
+    "engine-restarted": (
+        on_engine("llama-a", status=RESTARTED, detail=supervised.told(RESTARTED.engines[0], supervised.OVER)),
+        (SMALL,),
+    ),
     "engine-timeline": (
         on_engine(
             "llama-a",

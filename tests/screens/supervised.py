@@ -46,9 +46,16 @@ STEPS = (
     Step(name="start", started=T0 - 45.0, text="loading weights"),
 )
 OVER = (
-    *STEPS[:4],
+    Step(name="drain", started=T0 - 61.2, seconds=12.4, outcome="cut", text="3 requests under way"),
+    *STEPS[1:4],
     Step(name="start", started=T0 - 45.0, seconds=31.0, outcome="ok", text="ready"),
-    Step(name="canary", started=T0 - 14.0, seconds=5.0, outcome="failed", text="no answer within 5 s"),
+    Step(
+        name="canary",
+        started=T0 - 14.0,
+        seconds=5.0,
+        outcome="differs",
+        text="its output differs: “no” instead of “yes”",
+    ),
     Step(name="serving", started=T0 - 9.0, seconds=0.0, outcome="skipped", text="not back in its routes"),
 )
 
