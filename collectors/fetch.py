@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import re
+import socket
 import ssl
 import zlib
 from collections.abc import Mapping
@@ -24,6 +25,14 @@ from opsboard.core.secret import Secret
 from opsboard.core.text import sanitise
 
 __all__ = ["Body", "Fetcher", "Limits", "bearer"]
+
+_OUR_OWN = frozenset(
+    {
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL, errno.EAGAIN),
+        *(socket.EAI_AGAIN, socket.EAI_MEMORY, socket.EAI_SYSTEM),
+    }
+)
+"""Why a connection is not even tried: we lack descriptors, memory, ports, or an answer of the name service."""
 
 
 class Body(Record, frozen=True, kw_only=True):
@@ -53,7 +62,7 @@ class Fetcher:
     async def get(self, url: str, *, headers: Mapping[str, str] | None = None, deadline_s: float | None = None) -> Body:
         """Return the answer of ``url``; any status but 2xx is a FetchError with reason ``status``.
 
-        ``deadline_s`` replaces the limit for the whole. Raises FetchError: refused, unreachable, connect_timeout,
+        ``deadline_s`` replaces the limit for the whole. Raises FetchError: refused, unreachable, here, connect_timeout,
         timeout, protocol, too_large, truncated, encoding or status. Its message names host and port but no query, and
         what the server said is made harmless.
         """
@@ -138,9 +147,14 @@ class Fetcher:
         except ssl.SSLError as error:
             raise FetchError(f"{place}: TLS: {sanitise(str(error), 200)}", reason="protocol") from None
         except (OSError, UnicodeError) as error:
-            refused = errno.ECONNREFUSED in _errnos(error)
-            what = "nothing listens there" if refused else sanitise(str(error), 200)
-            raise FetchError(f"{place}: {what}", reason="refused" if refused else "unreachable") from None
+            numbers = _errnos(error)
+            if errno.ECONNREFUSED in numbers:
+                raise FetchError(f"{place}: nothing listens there", reason="refused") from None
+            if numbers & _OUR_OWN:
+                raise FetchError(
+                    f"{place} cannot be asked from here: {sanitise(str(error), 200)}", reason="here"
+                ) from None
+            raise FetchError(f"{place}: {sanitise(str(error), 200)}", reason="unreachable") from None
         return Connection(place, reader, writer, self._limits)
 
     async def close(self) -> None:

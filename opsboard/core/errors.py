@@ -64,7 +64,8 @@ class FetchError(OpsboardError):
     def __init__(self, message: str, *, reason: str, status: int | None = None, hint: str | None = None) -> None:
         """``reason`` is one short word.
 
-        One of refused, unreachable, connect_timeout, timeout, too_large, truncated, status, encoding, protocol.
+        One of refused, unreachable, connect_timeout, timeout, too_large, truncated, status, encoding, protocol; here:
+        nothing could be asked, for want of file descriptors, ports or names, which says nothing of the other side.
         """
         super().__init__(message, hint=hint, permanent=False)
         self.reason = reason

@@ -57,7 +57,7 @@ def test_a_page_without_an_answer_may_be_a_busy_server() -> None:
     assert predicate(engine.read(late)) == ("silent", True)
 
 
-@pytest.mark.parametrize("reason", ["status", "truncated", "too_large", "encoding", "protocol", "page"])
+@pytest.mark.parametrize("reason", ["status", "truncated", "too_large", "encoding", "protocol", "page", "here"])
 def test_whoever_answers_is_not_down(reason: str) -> None:
     engine = serving()
     assert engine.read_for(600, failed(reason)) is None

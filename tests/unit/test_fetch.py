@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import re
+import socket
 import ssl
 import subprocess
 import zlib
@@ -13,10 +15,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from collectors.canary import outcome_of
 from collectors.connection import Limits
 from collectors.exposition import Parser
 from collectors.fetch import Body, Fetcher
 from opsboard.core.errors import FetchError
+from opsboard.core.model import CanaryOutcome
 from tests.support.loopback import Loopback, Script, answer, full_queue, says, serving
 
 if TYPE_CHECKING:
@@ -281,6 +285,18 @@ def test_nobody_there_is_refused(host: str) -> None:
     with pytest.raises(FetchError, match="nothing listens there") as caught:
         asyncio.run(main())
     assert caught.value.reason == "refused"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EADDRNOTAVAIL, socket.EAI_AGAIN])
+def test_what_we_lack_ourselves_says_nothing_of_the_other_side(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lacking(*_args: object, **_named: object) -> None:
+        raise OSError(number, "not enough")
+
+    monkeypatch.setattr(asyncio, "open_connection", lacking)
+    with pytest.raises(FetchError, match="127.0.0.1:1 cannot be asked from here: .*not enough") as caught:
+        asyncio.run(Fetcher(SMALL).get("http://127.0.0.1:1/"))
+    assert caught.value.reason == "here"
+    assert outcome_of(caught.value) is CanaryOutcome.UNABLE
 
 
 def test_a_name_that_does_not_exist_is_unreachable() -> None:
