@@ -293,7 +293,7 @@ def test_what_we_lack_ourselves_says_nothing_of_the_other_side(number: int, monk
         raise OSError(number, "not enough")
 
     monkeypatch.setattr(asyncio, "open_connection", lacking)
-    with pytest.raises(FetchError, match="127.0.0.1:1 cannot be asked from here: .*not enough") as caught:
+    with pytest.raises(FetchError, match="1:1 cannot be asked from here: ") as caught:
         asyncio.run(Fetcher(SMALL).get("http://127.0.0.1:1/"))
     assert caught.value.reason == "here"
     assert outcome_of(caught.value) is CanaryOutcome.UNABLE
