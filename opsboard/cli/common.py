@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from opsboard.config import places
+from opsboard.core.waiting import told
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from opsboard.client.sync import Client
     from opsboard.config.load import Loaded
     from opsboard.config.schema import Config
+    from opsboard.core.wire import Engine
 
 
 def client(options: Options, timeout: float = 10.0) -> Client:
@@ -74,6 +76,13 @@ def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     for row in (header, *rows):
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def echo_notes(engines: Sequence[Engine], now: float) -> None:
+    """Write below a table of engines what its columns have no room for; ``now`` is Unix seconds."""
+    for engine in engines:
+        if note := told(engine, now) or engine.reading.error:
+            click.echo(f"  {engine.name}: {note}")
 
 
 def shown(value: float | None, unit: str = "", scale: float = 1.0, digits: int = 0) -> str:

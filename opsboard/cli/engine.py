@@ -10,11 +10,11 @@ import msgspec
 
 from opsboard.cli.adopt import adopt, forget
 from opsboard.cli.asking import act, cancel, roll
-from opsboard.cli.common import client, echo_json, echo_table, shown, shown_age
+from opsboard.cli.common import client, echo_json, echo_notes, echo_table, shown, shown_age
 from opsboard.core.clock import SystemClock
 from opsboard.core.errors import NotFound, UsageError
 from opsboard.core.model import state_word
-from opsboard.core.waiting import rolling_told, told
+from opsboard.core.waiting import rolling_told
 from opsboard.core.wire import EngineDetail
 
 if TYPE_CHECKING:
@@ -53,11 +53,12 @@ def list_engines(options: Options, as_json: bool) -> None:
             shown(item.pid),
             shown_age(None if item.state_since is None else now - item.state_since),
             item.url or "--",
-            told(item, now) or _phase(item),
+            _phase(item),
         ]
         for item in engines
     ]
     echo_table(["NAME", "KIND", "BY", "STATE", "PID", "SINCE", "URL", ""], rows)
+    echo_notes(engines, now)
     if board.rolling is not None:
         click.echo(f"{rolling_told(board.rolling)} ({board.rolling.reason}; `opsboard engine restart --cancel`)")
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from opsboard.cli.common import client, echo_json, echo_table, shown, shown_age, shown_bytes
+from opsboard.cli.common import client, echo_json, echo_notes, echo_table, shown, shown_age, shown_bytes
 from opsboard.core.clock import SystemClock
 from opsboard.core.holders import strangers
 from opsboard.core.model import state_word
-from opsboard.core.waiting import rolling_told, told
+from opsboard.core.waiting import rolling_told
 
 if TYPE_CHECKING:
     from opsboard.cli.main import Options
@@ -74,10 +74,7 @@ def _write(now: Status) -> None:
             "UPTIME",
         ]
         echo_table(header, [_engine(engine) for engine in now.engines])
-        for engine in now.engines:
-            note = told(engine, now.time) or engine.reading.error
-            if note:
-                click.echo(f"  {engine.name}: {note}")
+        echo_notes(now.engines, now.time)
         for route in now.routes:
             targets = ", ".join(f"{target.name} {state_word(target.state)}" for target in route.targets)
             click.echo(f"route {route.model}{'' if route.serving else ': nobody serves it'}: {targets}")

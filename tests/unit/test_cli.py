@@ -221,7 +221,7 @@ def test_what_an_engine_waits_for_and_its_routes_are_told(
     assert "  a: tries again in 8 s; restart 2 of 5: exit 1" in said
     assert "route chat: nobody serves it: a backing off" in said
     assert run("engine", "list") == 0
-    assert "tries again in 8 s; restart 2 of 5: exit 1" in capsys.readouterr().out
+    assert "\n  a: tries again in 8 s; restart 2 of 5: exit 1\n" in capsys.readouterr().out
     assert run("engine", "list", "--json") == 0
     (told,) = json.loads(capsys.readouterr().out)
     assert (told["state"], told["until"]) == ("backing_off", 107.5)
