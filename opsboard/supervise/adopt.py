@@ -46,6 +46,8 @@ class Remains(Record, frozen=True, kw_only=True):
     """
 
     directory: str
+    identity: Mapping[str, Any] = {}
+    """Its record, as it was written."""
     instance: str
     life: int
     started: float
@@ -87,10 +89,20 @@ class Remains(Record, frozen=True, kw_only=True):
         return self.alive or bool(self.others)
 
     @property
+    def runner(self) -> str:
+        """What began it."""
+        return runner_in(self.identity)
+
+    @property
     def who(self) -> str:
         """What runs, in words."""
         main = self.main or next(iter(self.others), None)
         return "by its status_command" if main is None else f"as pid {main.pid}"
+
+
+def runner_in(identity: Mapping[str, Any]) -> str:
+    """Return what began a life; one of which nothing is said was begun by a shim, or taken over."""
+    return str(identity.get("runner", "shim"))
 
 
 def examine(directory: Path, boot: str | None = None) -> Remains | None:
@@ -118,6 +130,7 @@ def _examine(place: str, boot: str | None) -> Remains | None:
     process = identity.get("process") or {}
     remains = Remains(
         directory=place,
+        identity=identity,
         instance=instance,
         life=int(identity.get("life", 1)),
         started=float(identity.get("started", 0.0)),
@@ -178,6 +191,13 @@ async def examine_within(directory: Path, budget_s: float) -> Remains | None:
             if not unknown:
                 return remains
             await asyncio.sleep(_AGAIN_S)
+
+
+def write_again(remains: Remains) -> None:
+    """Write down who runs, where somebody has removed that: who is not written down is not ended. Raises OSError."""
+    if remains.identity and bundle.read(remains.directory, bundle.IDENTITY) is None:
+        Path(remains.directory).mkdir(mode=0o700, parents=True, exist_ok=True)
+        bundle.write(remains.directory, bundle.IDENTITY, remains.identity, sync=True)
 
 
 class Roster:

@@ -381,7 +381,8 @@ class Keeper:
         self._note_pids()
         by = f"{'opsboard' if self._situation.automatic else 'operator'}: {self._reason}"
         tell = partial(self._world.tell, self.spec.name)
-        remains = await end(spec, self._place, by, tell, self._survived)
+        known = None if self._life is None else self._life.remains
+        remains = await end(spec, self._place, by, tell, self._survived, known=known)
         self._leave_life()
         self.apply(exited(remains))
         self.apply(Gone())

@@ -236,6 +236,7 @@ def program_of(spec: LaunchSpec, env: Mapping[str, str]) -> str:
 def rehearse_writing(directory: Path, record: object) -> None:
     """Raise SuperviseError when the bundle cannot take what a launch writes into it."""
     try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         bundle.write(str(directory), REHEARSAL, record)
     except OSError as error:
         raise SuperviseError(f"{directory}: cannot be written: {error.strerror}", permanent=False) from error

@@ -18,7 +18,7 @@ from opsboard.supervise.launch import LaunchSpec, fingerprint
 from opsboard.supervise.processes import Process, gone
 from opsboard.supervise.rotate import rotate
 from opsboard.supervise.runners.base import Place
-from opsboard.supervise.runners.registry import began
+from opsboard.supervise.runners.registry import named
 from opsboard.supervise.situation import Answers, Body, Event, Gone
 from opsboard.supervise.startup import StartUp, last_words
 from opsboard.supervise.watching import all_gone, ended, record_for_the_shim
@@ -76,7 +76,7 @@ class Life:
         self.start_up: StartUp | None = None
         self._owner = owner
         self._place = place
-        self._runner = began(place.bundle, spec.runner)
+        self._runner = named(remains.runner)
         self._attending: asyncio.Task[None] | None = None
         self._directory = directory = place.bundle
         self._log = directory / bundle.LOG

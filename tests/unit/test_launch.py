@@ -59,8 +59,9 @@ def test_a_rehearsal_leaves_nothing(tmp_path: Path) -> None:
     assert list(bundle.iterdir()) == []
     with pytest.raises(SuperviseError, match="no-such-engine cannot be found or executed"):
         rehearse(msgspec.structs.replace(spec(), command=("no-such-engine",)), bundle, tmp_path)
-    with pytest.raises(SuperviseError, match="cannot be written: No such file"):
-        rehearse(msgspec.structs.replace(spec(), command=("true",)), tmp_path / "gone", tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(SuperviseError, match="cannot be written: Not a directory"):
+        rehearse(msgspec.structs.replace(spec(), command=("true",)), tmp_path / "file" / "a", tmp_path)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 from opsboard.core.errors import SuperviseError
 from opsboard.core.text import sanitise
 from opsboard.supervise import bundle
-from opsboard.supervise.adopt import Remains, examine
+from opsboard.supervise.adopt import Remains, examine, runner_in, write_again
 from opsboard.supervise.launch import LaunchSpec
 from opsboard.supervise.runners.base import Place, Runner, Tell
 from opsboard.supervise.runners.command import CommandRunner
@@ -26,12 +26,13 @@ RUNNERS = {runner.name: runner for runner in _ALL}
 
 
 def began(directory: Path, otherwise: str) -> Runner:
-    """Return the runner of the life that the bundle ``directory`` holds; ``otherwise`` names it where it holds none.
-
-    A life of which nothing is said was begun by a shim, or taken over.
-    """
+    """Return the runner of the life that the bundle ``directory`` holds; ``otherwise`` names it where it holds none."""
     identity = bundle.read(str(directory), bundle.IDENTITY)
-    name = otherwise if identity is None else str(identity.get("runner", "shim"))
+    return named(otherwise if identity is None else runner_in(identity))
+
+
+def named(name: str) -> Runner:
+    """Return a runner; one that this version does not know left processes as the shim does."""
     return RUNNERS.get(name, RUNNERS["shim"])
 
 
@@ -73,13 +74,18 @@ async def rehearse(spec: LaunchSpec, place: Place) -> None:
         raise SuperviseError(text, permanent=False) from None
 
 
-async def end(spec: LaunchSpec, place: Place, by: str, tell: Tell, stuck: Callable[[str], None]) -> Remains | None:
+async def end(
+    spec: LaunchSpec, place: Place, by: str, tell: Tell, stuck: Callable[[str], None], *, known: Remains | None
+) -> Remains | None:
     """End what there is of an engine by the runner that began it; return what was known of it.
 
-    Nothing may be started before this has worked, so it is tried for ever; ``stuck`` hears of it.
+    ``known`` is the life as it was found, in case that somebody has removed what was written down of it. Nothing may be
+    started before this has worked, so it is tried for ever; ``stuck`` hears of it.
     """
     while True:
         try:
+            if known is not None:
+                await asyncio.to_thread(write_again, known)
             runner = await asyncio.to_thread(began, place.bundle, spec.runner)
             await runner.end(spec, place, by, tell, stuck)
             return await asyncio.to_thread(examine, place.bundle)
