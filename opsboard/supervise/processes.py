@@ -6,6 +6,7 @@ its start time (clock ticks since boot) names one process of this boot.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -142,16 +143,26 @@ def tagged(instance: str) -> list[Process]:
 
 
 def inside(cgroup: object) -> list[Process]:
-    """Return the living processes of a control group and of those below it; ``cgroup`` is its directory."""
+    """Return the living processes of a control group and of those below it; ``cgroup`` is its directory.
+
+    Raises OSError when that cannot be found out.
+    """
     found: list[Process] = []
-    for folder, _, _ in os.walk(cgroup) if isinstance(cgroup, str) and cgroup else ():
+    for folder, _, _ in os.walk(cgroup, onerror=_unless_gone) if isinstance(cgroup, str) and cgroup else ():
         try:
             with open(f"{folder}/cgroup.procs", encoding="ascii") as file:  # noqa: PTH123  see look
                 pids = [int(line) for line in file]
-        except OSError:
+        except OSError as error:
+            _unless_gone(error)
             continue
         found += [process for pid in pids if (process := look(pid)) is not None]
     return found
+
+
+def _unless_gone(error: OSError) -> None:
+    """Raise what says more of a control group than that it is removed, or has only threads of another one."""
+    if error.errno not in {errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP}:
+        raise error
 
 
 def send(process: Process, number: signal.Signals) -> bool:

@@ -18,7 +18,7 @@ from opsboard.daemon.recording import Recorders
 from opsboard.supervise import bundle, processes, watching
 from opsboard.supervise.adopt import Roster, examine
 from opsboard.supervise.orphans import ours
-from opsboard.supervise.processes import Family, boot_id, gone, look
+from opsboard.supervise.processes import Family, boot_id, gone, inside, look
 from opsboard.supervise.stopping import end_life
 from opsboard.supervise.watching import how_it_ended
 from tests.support.in_loop import in_loop
@@ -68,6 +68,19 @@ def test_who_may_not_be_seen_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(processes, "open", forbidden, raising=False)
     assert look(os.getpid()) is None
+
+
+def test_a_control_group_that_cannot_be_read_is_not_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    assert [one.pid for one in inside(str(tmp_path))] == [os.getpid()]
+    assert inside(str(tmp_path / "removed")) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "open", full, raising=False)
+        with pytest.raises(OSError, match="Too many"):
+            inside(str(tmp_path))
+    monkeypatch.setattr(os, "scandir", full)
+    with pytest.raises(OSError, match="Too many"):
+        inside(str(tmp_path))
 
 
 def test_a_family_that_cannot_be_looked_at_stays(monkeypatch: pytest.MonkeyPatch) -> None:
