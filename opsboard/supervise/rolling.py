@@ -101,11 +101,11 @@ class RollingRestarts:
             self._say(f"rolling restart of {len(names)} engines, one at a time: {', '.join(names)}: {reason}")
 
         try:
-            await self._go(first, patient=False)
+            await self._go(id, first, patient=False)
         except BaseException as error:
             if self.last is mine:  # nothing was done
                 self.last = before
-            elif isinstance(error, Exception) and self.under_way is not None:
+            elif isinstance(error, Exception) and self._now(id) is not None:
                 self._stop(f"failed: {sanitise(repr(error))}")
             raise
 
@@ -139,25 +139,33 @@ class RollingRestarts:
         later = f" in {wait_s:.0f} s, as the last daemon did not end in order" if wait_s > 0 else ""
         self._say(f"goes on after a restart of the daemon{later}: {rolling_told(kept)}", Severity.WARNING)
         try:
-            await self._go(nobody, patient=True)
+            await self._go(kept.id, nobody, patient=True)
         except Exception as error:  # noqa: BLE001  whatever happens, people are told
             log.exception("the rolling restart failed")
-            self._stop(f"failed: {sanitise(repr(error))}")
+            if self._now(kept.id) is not None:
+                self._stop(f"failed: {sanitise(repr(error))}")
 
-    async def _go(self, first: Begins, *, patient: bool) -> None:
+    def _now(self, id: str) -> Rolling | None:
+        """Return how far this one is; None when it is over, or was called off, whatever has been asked for since."""
+        roll = self.under_way
+        return roll if roll is not None and roll.id == id else None
+
+    async def _go(self, id: str, first: Begins, *, patient: bool) -> None:
         """Do all that is left; raises only what refuses a first one before anything was done."""
-        while (roll := self.under_way) is not None and (name := roll.at) is not None:
+        while (roll := self._now(id)) is not None and (name := roll.at) is not None:
             try:
                 await self._renew(roll, name, first, patient=patient or roll.done > 0)
             except (SuperviseError, Conflict, NotFound) as error:
-                if not patient and self.last is not None and not (self.last.done or self.last.begun):
+                now = self._now(id)
+                if not patient and (roll if now is None else now).untouched == roll.engines:
                     raise
-                self._failed(name, error)
+                if now is not None:  # else it was called off, and the engine's own timeline tells
+                    self._failed(name, error)
             else:
-                self._came_back()
+                self._came_back(id)
 
-    def _came_back(self) -> None:
-        roll = self.under_way
+    def _came_back(self, id: str) -> None:
+        roll = self._now(id)
         if roll is None:  # called off meanwhile
             return
         roll = self._change(done=roll.done + 1, begun=False, old=None)
@@ -168,9 +176,6 @@ class RollingRestarts:
         self._say(f"rolling restart: all {len(roll.engines)} serve again, in {roll.changed - roll.began:.0f} s")
 
     def _failed(self, name: str, error: OpsboardError) -> None:
-        roll = self.under_way
-        if roll is None:  # called off meanwhile: the engine's own timeline tells
-            return
         said = f"{error.message} ({error.hint})" if error.hint else error.message
         self._tell("action_failed", f"restart failed: {said}", Severity.ERROR, f"engine/{name}")
         self._stop(f"stopped at {name}: {error.message}", but=name)
@@ -182,7 +187,7 @@ class RollingRestarts:
                 raise SuperviseError(f"{name} was stopped meanwhile")
             if patient:
                 await self._look_back(roll)
-                await self._until(self._engines.not_before)
+                await self._until(roll.id, self._engines.not_before)
             roll = await self._begin(roll, name, first, patient=patient)
         sound, life = await self._engines.begun(name), self._engines.life(name)
         if not sound:
@@ -210,7 +215,7 @@ class RollingRestarts:
         old = self._engines.life(name).started
 
         def begins() -> None:
-            if self.under_way is None:
+            if self._now(roll.id) is None:
                 raise Conflict("the rolling restart was called off")
             if not patient:
                 first()
@@ -221,14 +226,14 @@ class RollingRestarts:
             try:
                 await self._engines.restart(name, roll.reason, now=roll.now, begins=begins)
             except Conflict:
-                if not patient or self.under_way is None or self._clock.now().mono >= end:
+                if not patient or self._now(roll.id) is None or self._clock.now().mono >= end:
                     raise
                 await asyncio.sleep(LOOK_S)
             else:
                 return msgspec.structs.replace(roll, begun=True, old=old)
 
-    async def _until(self, mono: float) -> None:
-        while self.under_way is not None and (left := mono - self._clock.now().mono) > 0:  # noqa: ASYNC110  a deadline
+    async def _until(self, id: str, mono: float) -> None:
+        while self._now(id) is not None and (left := mono - self._clock.now().mono) > 0:  # noqa: ASYNC110  a deadline
             await asyncio.sleep(min(left, LOOK_S))
 
     # --- what is kept and told

@@ -113,6 +113,22 @@ def test_called_off_the_one_at_hand_finishes_and_the_others_are_left_alone() -> 
     assert (host.kept.outcome, host.kept.error) == ("cancelled", "was called off by uid 7")
 
 
+def test_one_that_was_called_off_moves_no_later_one() -> None:
+    async def story(host: Host) -> None:
+        first = asyncio.create_task(host.rolls.run("abc", "weekly", id="r1"))
+        await asyncio.sleep(TAKES_S * 0.5)
+        host.rolls.cancel("uid 7")
+        second = asyncio.create_task(host.rolls.run("bc", "weekly", id="r2"))
+        await asyncio.sleep(TAKES_S * 0.8)
+        assert first.done()
+        under_way = host.rolls.under_way
+        assert under_way is not None
+        assert (under_way.id, under_way.done, under_way.at) == ("r2", 0, "b")
+        await second
+
+    assert on_host(story).engines.restarted == ["a", "b", "c"]
+
+
 # --- the next daemon --------------------------------------------------------------------------------------------------
 
 
