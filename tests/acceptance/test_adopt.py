@@ -201,7 +201,7 @@ def test_what_is_refused_and_why(board: Board, tmp_path: Path) -> None:
     assert "is no engine that opsboard knows" in board.bad("adopt", str(daemon.pid))
     assert "nobody listens on port" in board.bad("adopt", f"http://127.0.0.1:{free_port()}")
     assert "is not on this machine" in board.bad("adopt", "http://192.0.2.1:8000")
-    assert board.verb("adopt", "llama").returncode == 1
+    assert board.verb("adopt", "llama").returncode == 2
     script = tmp_path / "for-ever.sh"
     script.write_text('while "$@"; do :; done\n')
     with by_hand("/bin/sh", str(script)) as engine:

@@ -119,7 +119,6 @@ def test_the_last_target_stays_until_it_is_said_and_a_drained_one_comes_back(boa
         assert refused.stderr.startswith("opsboard: b is the last healthy target of route chat")
     for verb, code, said in (
         ("restart aa", 1, "did you mean 'a'?"),
-        ("adopt nonsense", 2, "expected an address or a pid"),
         ("logs a -n -1", 2, "expected `lines` between"),
         ("restart --cancel", 1, "no rolling restart is under way"),
     ):
