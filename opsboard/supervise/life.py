@@ -113,7 +113,8 @@ class Life:
             self._crew.do(self._see_shim_end(self.remains.shim))
         elif self._runner.name != "shim":
             tell = partial(self._world.tell, self.spec.name)
-            self._attending = self._crew.do(self._runner.attend(self.spec, self._place, self.remains, tell))
+            attend = partial(self._runner.attend, self.spec, self._place, self.remains, tell)
+            self._attending = self._crew.do(insist(self.spec.name, attend))
         elif self.remains.main is not None:
             self._go_on_without_shim()
 

@@ -109,11 +109,13 @@ class World(Record, frozen=True, kw_only=True):
 
 async def insist(engine: str, work: Callable[[], Awaitable[T]]) -> T:
     """Return what ``work`` returns, tried again each time it raises: a machine that waits for an answer must get it."""
+    first = True
     while True:
         try:
             return await work()
-        except Exception:
-            log.exception("engine %s: tried again in %g s", engine, AGAIN_S)
+        except Exception as error:
+            log.warning("engine %s: tried again in %g s: %r", engine, AGAIN_S, error, exc_info=first)
+        first = False
         await asyncio.sleep(AGAIN_S)
 
 
