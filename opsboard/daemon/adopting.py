@@ -19,7 +19,7 @@ from opsboard.daemon.taken import TakenOver
 from opsboard.httpd import Peer
 from opsboard.store.state import AuditEntry
 from opsboard.supervise import bundle
-from opsboard.supervise.adopt import examine
+from opsboard.supervise.adopt import Remains, examine
 from opsboard.supervise.takeover import kept, life
 from opsboard.supervise.takeover.kept import Kept
 from opsboard.supervise.takeover.reproduction import Reproduction, to_launch
@@ -134,7 +134,7 @@ class Adopting:
             raise NotFound(f"no engine called {sanitise(name, 80)!r} was taken over", hint=hint)
         folder, left = around.engines / name, around.taken().without(name)
         ours = name in around.taken().beside(around.config().engine)
-        remains = await asyncio.to_thread(examine, folder)
+        remains = await asyncio.to_thread(_examined, folder)
         lives = remains is not None and remains.lives
         if ours and remains is not None and lives and not remains.by_hand:
             raise Conflict(f"{name} runs, and opsboard started it", hint=f"opsboard engine stop {name}")
@@ -161,10 +161,7 @@ class Adopting:
     def _write_down(self, name: str, known: Kept, *, ready: bool) -> None:
         """Keep it, then its life; what a daemon that dies in between has not written, the next one does."""
         folder = self._around.engines / name
-        try:
-            remains = examine(folder)
-        except OSError as error:
-            raise SuperviseError(f"{folder}: cannot be looked at: {error}", permanent=False) from error
+        remains = _examined(folder)
         if remains is not None and remains.lives:
             left = remains.main or remains.others[0]
             hint = f"end it, or give the engine another name: --name {name}-2"
@@ -203,6 +200,14 @@ def begin(name: str, known: Kept, engines: Path, runtime_dir: Path) -> str:
     before = examine(folder)
     number = 1 if before is None else before.life + 1
     return life.begin(known.reproduction, folder, runtime_dir, name=name, url=known.url, life=number)
+
+
+def _examined(folder: Path) -> Remains | None:
+    """Return what is there of an engine. Raises SuperviseError when it cannot be found out."""
+    try:
+        return examine(folder)
+    except OSError as error:
+        raise SuperviseError(f"{folder}: cannot be looked at: {error}", permanent=False) from error
 
 
 def resume(taken: TakenOver, engines: Path, runtime_dir: Path) -> Iterator[SuperviseError]:

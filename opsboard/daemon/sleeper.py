@@ -189,15 +189,15 @@ class Sleeper:
     async def _prove(self, name: str, steps: Steps) -> None:
         """Raise SuperviseError when it does not answer, or not as it did: weights come back from host memory."""
         place, track = self._directory / name, self._state.engines[name]
-        identity = await asyncio.to_thread(bundle.read, str(place), bundle.IDENTITY) or {}
         try:
+            identity = await asyncio.to_thread(bundle.read, str(place), bundle.IDENTITY) or {}
             proof = await golden.prove(
                 place,
                 lambda: self._asked.golden(name),
                 command=str(identity.get("argv_sha256")),
                 version=None if track.view is None else track.view.version,
             )
-        except OSError as error:  # it has answered; a disk that keeps no answer keeps no engine out of service
+        except OSError as error:  # a disk that keeps no answer keeps no engine out of service
             proof = Proof(text=f"its answer cannot be kept: {error.strerror or error}", asked=False)
         steps.say(proof.text, errands.outcome_of(proof))
         if proof.failed or proof.doubt:
