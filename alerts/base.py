@@ -6,7 +6,7 @@ engine can give (processes, canaries); what is missing there is None and makes i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -40,6 +40,9 @@ class Observation(Record, frozen=True, kw_only=True):
     """All of the host."""
     inflight: float | None = None
     """Requests under way to it as known elsewhere (a gateway); None: nobody knows."""
+    connections: tuple[float, ...] | None = None
+    """How long, in s, each connection of others to it has been open as far as was seen, the youngest first. What is
+    open need not wait for anything. None: nobody can look, or nobody had to because its page shows work."""
     events: tuple[Event, ...] = ()
     """New lines of its timeline."""
 
@@ -52,9 +55,25 @@ class Step(NamedTuple):
     canary: bool = False
 
 
-class Detector(Record, frozen=True, kw_only=True):
-    """One kind of claim. ``params`` is a frozen record with a default for each field.
+def check_seconds(params: msgspec.Struct, seconds: Iterable[str] = (), order: Iterable[tuple[str, str]] = ()) -> None:
+    """Raise ValueError unless each of ``seconds`` is at least 1 s, and in each pair of ``order`` the second no shorter.
 
+    Fields are named as people write them, without ``_s``.
+    """
+    for name in seconds:
+        if getattr(params, f"{name}_s") < 1:
+            raise ValueError(f"`{name}`: expected at least 1s")
+    for low, high in order:
+        least, found = getattr(params, f"{low}_s"), getattr(params, f"{high}_s")
+        if found < least:
+            raise ValueError(f"`{high}` ({found:g} s) must not be shorter than `{low}` ({least:g} s)")
+
+
+class Detector(Record, frozen=True, kw_only=True):
+    """One kind of claim. ``params`` is a frozen record with a default and a description for each field.
+
+    Its fields are what people may set: ``quiet_s: Annotated[float, Meta(description="...")] = 5.0`` is the key
+    ``quiet = "5s"`` of ``[detector.NAME]``, others keep their name. ``__post_init__`` may raise ValueError.
     ``begin(params)`` is what is remembered before the first observation; ``step(state, seen)`` takes one in. A claim
     that stands is returned at every step; None takes it back.
     """

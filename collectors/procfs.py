@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 
 from opsboard.core.model import Record
 from opsboard.core.procstat import Stat, parse
@@ -34,16 +35,30 @@ def read_bytes(path: str, limit: int = 1 << 16, *, whole: bool = False) -> bytes
     One read is enough for files about one process; lists come in pieces of a page: say ``whole`` for them.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with closing(_pieces(path, limit)) as pieces:
+            return b"".join(pieces) if whole else next(pieces, b"")
     except _GONE:
         return None
+
+
+def lines(path: str, limit: int) -> Iterator[bytes]:
+    """Yield the first ``limit`` bytes of a long list of /proc in pieces of whole lines. Raises OSError.
+
+    A piece is what the kernel hands out at once: whoever works on them one by one holds no lock for long.
+    """
+    rest = b""
+    for piece in _pieces(path, limit):
+        whole, newline, rest = (rest + piece).rpartition(b"\n")
+        yield whole + newline
+    yield rest
+
+
+def _pieces(path: str, limit: int) -> Generator[bytes, None, None]:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        data = os.read(fd, limit)
-        while whole and len(data) < limit and (more := os.read(fd, limit - len(data))):
-            data += more
-        return data
-    except ProcessLookupError:
-        return None
+        while limit > 0 and (piece := os.read(fd, limit)):
+            limit -= len(piece)
+            yield piece
     finally:
         os.close(fd)
 

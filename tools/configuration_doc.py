@@ -1,31 +1,39 @@
-"""Write the tables of docs/configuration.md from the schema: ``.venv/bin/python tools/configuration_doc.py``."""
+"""Write the tables of docs/configuration.md and docs/detectors/ from the schema: run it with the project's Python."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from opsboard.config import schema
-from opsboard.config.explain import documented_keys
+from opsboard.config.detectors import config_type
+from opsboard.config.explain import KeyDoc, documented_keys
+from opsboard.core.registry import detectors
 
-DOC = Path(__file__).parent.parent / "docs" / "configuration.md"
+DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- keys: made by tools/configuration_doc.py -->\n", "<!-- end of keys -->\n"
 
 
-def tables() -> str:
+def pages() -> Iterator[tuple[Path, str]]:
+    """Yield every page that holds tables, with its text as it has to be."""
+    keys = list(documented_keys(config_type(detectors().found)))
+    yield _page(DOCS / "configuration.md", keys)
+    for name in detectors().found:
+        yield _page(DOCS / "detectors" / f"{name}.md", [key for key in keys if key.section == f"[detector.{name}]"])
+
+
+def _page(path: Path, keys: Iterable[KeyDoc]) -> tuple[Path, str]:
+    head, _, rest = path.read_text().partition(BEGIN)
+    return path, head + BEGIN + "\n" + _tables(keys) + END + rest.partition(END)[2]
+
+
+def _tables(keys: Iterable[KeyDoc]) -> str:
     """Return one Markdown table a section."""
     out: list[str] = []
-    for section, keys in itertools.groupby(documented_keys(), key=lambda doc: doc.section):
-        about = (getattr(schema, section.strip("[]").capitalize()).__doc__ or "").strip().partition(": ")[2]
-        out += [
-            f"### `{section}`",
-            "",
-            about[:1].upper() + about[1:],
-            "",
-            "| key | default | meaning |",
-            "|---|---|---|",
-        ]
-        for doc in keys:
+    for section, docs in itertools.groupby(keys, key=lambda doc: doc.section):
+        rows = list(docs)
+        out += [f"### `{section}`", "", rows[0].about, "", "| key | default | meaning |", "|---|---|---|"]
+        for doc in rows:
             name = f"`{doc.key}`" + (f", `{doc.key}_file`, `{doc.key}_env`" if doc.secret else "")
             default = f"`{doc.default}`" if doc.default not in {"", "required"} else doc.default
             out.append(f"| {name} | {default} | {doc.help} |")
@@ -33,11 +41,6 @@ def tables() -> str:
     return "\n".join(out)
 
 
-def written(text: str) -> str:
-    """Return ``text`` with the tables between the markers made anew."""
-    head, _, rest = text.partition(BEGIN)
-    return head + BEGIN + "\n" + tables() + END + rest.partition(END)[2]
-
-
 if __name__ == "__main__":
-    DOC.write_text(written(DOC.read_text()))
+    for path, text in pages():
+        path.write_text(text)

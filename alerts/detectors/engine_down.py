@@ -6,16 +6,19 @@ Each kind of evidence alone is a claim; a second kind, or the same at a second l
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+from msgspec import Meta
 from msgspec.structs import replace
 
-from alerts.base import Detector, Observation, Step
+from alerts.base import Detector, Observation, Step, check_seconds
+from opsboard.core.lives import SERVES, other_process
 from opsboard.core.model import (
     CanaryOutcome,
     CanaryReading,
     EngineReading,
     EngineState,
+    EngineView,
     Finding,
     Outcome,
     Record,
@@ -25,23 +28,26 @@ NOBODY = frozenset({"refused", "unreachable"})
 """Reasons of a failed page that say: nobody is there."""
 NO_ANSWER = frozenset({"timeout", "connect_timeout", None})
 """Reasons that may be a busy server; a recording tells none. With any other reason somebody answers."""
-SERVES = frozenset({EngineState.READY, EngineState.DRAINING})
 UNDER_WAY = frozenset({EngineState.STARTING, EngineState.STOPPING})
 ENDED = frozenset({EngineState.FAILED, EngineState.BACKING_OFF, EngineState.PARKED})
-_START_SLACK_S = 2.0
 
 
 class Params(Record, frozen=True, kw_only=True):
     """Readings in a row, and seconds."""
 
-    refusals: int = 3
-    """So many pages refused in a row: one or two may fall into a restart by somebody else."""
-    silent_s: float = 30.0
-    """Pages that get no answer for so long: a busy server answers late, 3 s is what a page may take."""
-    silent_confirm_s: float = 60.0
-    """And with a canary that got none either, this long confirms it."""
-    again_s: float = 10.0
-    """Between two canaries."""
+    refusals: Annotated[
+        int,
+        Meta(ge=1, description="pages refused in a row; one or two may fall into a restart by somebody else"),
+    ] = 3
+    silent_s: Annotated[float, Meta(description="pages without an answer for so long; a busy server answers late")] = (
+        30.0
+    )
+    silent_confirm_s: Annotated[float, Meta(description="and, with an unanswered canary, certain")] = 60.0
+    again_s: Annotated[float, Meta(description="between two canaries, at least 1s")] = 10.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what makes no sense together."""
+        check_seconds(self, ("again",), [("silent", "silent_confirm")])
 
 
 class State(Record, frozen=True, kw_only=True):
@@ -50,8 +56,10 @@ class State(Record, frozen=True, kw_only=True):
     params: Params
     life: float | None = None
     """When the supervised life began."""
-    born: float | None = None
-    """When the serving process began, as its page tells."""
+    served: bool = False
+    """It was in service, as supervision says, before what came now."""
+    page: EngineView | None = None
+    """The last one that told when its process began."""
     failures: int = 0
     failing: float | None = None
     failing_wall: float | None = None
@@ -93,11 +101,14 @@ def step(state: State, seen: Observation) -> Step:
     if life is not None and life.state in UNDER_WAY:
         return Step(State(params=state.params, claim=state.claim), state.claim)  # down until it serves again
     if life is not None and life.state in ENDED:
-        return _ended(state, seen)
+        doubted = state.served and life.pid is not None  # it runs: a detector's claim made supervision act
+        return Step(state, state.claim) if doubted else _ended(state, seen)
     if life is not None and life.state not in SERVES:
         return Step(State(params=state.params))
     if life is not None and life.started != state.life:
         state = State(params=state.params, life=life.started, claim=state.claim)
+    if life is not None and not state.served:
+        state = replace(state, served=True)
     if seen.canary is not None:
         state = _heard(state, seen.canary, seen)
     if seen.fresh and seen.reading is not None:
@@ -119,12 +130,12 @@ def _read(state: State, reading: EngineReading, seen: Observation) -> State:
             failing=seen.now.mono if state.failing is None else state.failing,
             failing_wall=seen.now.wall if state.failing_wall is None else state.failing_wall,
         )
-    born = None if reading.view is None else reading.view.process_start
-    if born is not None and state.born is not None and abs(born - state.born) > _START_SLACK_S:
-        state = State(params=state.params, life=state.life, claim=state.claim)  # somebody restarted it
+    view = reading.view
+    if view is not None and state.page is not None and other_process(state.page, view):  # somebody restarted it
+        state = State(params=state.params, life=state.life, served=state.served, claim=state.claim)
     if state.failing is not None:
         state = replace(state, failures=0, failing=None, failing_wall=None, canary=None)
-    return state if born is None or born == state.born else replace(state, born=born)
+    return state if view is None or view.process_start is None else replace(state, page=view)
 
 
 def _looked(state: State, seen: Observation) -> State:
@@ -203,7 +214,7 @@ def _cases(state: State, seen: Observation) -> Iterator[Case]:
             yield Case("gone", "its processes are gone and its page cannot be read", lost, confirmed=True)
         elif state.empty >= 2 and reading is not None:
             known = seen.life is not None
-            if known or state.born is not None:  # else somebody may have restarted it and it cannot be told
+            if known or state.page is not None:  # else somebody may have restarted it and it cannot be told
                 yield Case("silent_death", "its processes are gone, and something still answers", lost, confirmed=known)
     if state.coreless:
         sure = state.coreless >= 2 or state.failing is not None or bad

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from math import inf
 from operator import attrgetter
+from typing import Annotated
 
+from msgspec import Meta
 from msgspec.structs import replace
 
-from alerts.base import Detector, Observation, Step
+from alerts.base import Detector, Observation, Step, check_seconds
 from opsboard.core.clock import Now
+from opsboard.core.lives import SERVES, other_process
 from opsboard.core.model import (
     CanaryOutcome,
     CanaryReading,
@@ -25,47 +28,76 @@ from opsboard.core.model import (
 
 PROGRESS = ("iterations", "generation_tokens", "prompt_tokens", "requests_finished")
 _STIR = attrgetter("kv_usage", "running", "waiting")
-_SERVES = frozenset({EngineState.READY, EngineState.DRAINING})
 _BEING_MENDED = frozenset({EngineState.BACKING_OFF, EngineState.PARKED, EngineState.STOPPING, EngineState.STARTING})
-_START_SLACK_S = 2.0
-"""``process_start`` moves a little when the wall clock is slewed; a restart moves it by more."""
+_SHOWN = frozenset({"H1", "H2", "H3"})
+"""Predicates that show work: then time alone speaks, too."""
+_GUESSED = {"H3c": 1, "H4": 2}
+"""Those that do not, and how many unanswered canaries they need."""
 
 
 class Params(Record, frozen=True, kw_only=True):
     """Seconds, unless it says steps. They count time without progress while there is work."""
 
-    suspect_s: float = 5.0
-    """From here canaries are asked for. The longest seen in 1,400 s of a healthy real vLLM was under 1 s."""
-    confirm_s: float = 10.0
-    """With a canary that got no answer, from here it is certain: above any one step, and 15 s hold with a deadline of
-    5 s. An engine that makes long pauses by itself gets twice its longest, up to ``alone_s``."""
-    unheard_s: float = 12.0
-    """Where no canary tells anything, from here it is claimed, unconfirmed."""
-    alone_s: float = 120.0
-    """And from here it is confirmed by its length alone. vLLM's own timeout is 300 s."""
-    warm_steps: float = 100.0
-    """A life with fewer steps may be compiling kernels for its first requests: that may take ``fresh_s``."""
-    fresh_s: float = 300.0
-    prefill_s: float = 300.0
-    """Longer than this KV use may not move without a token: that is no prefill, it is a loop of preemptions."""
-    gap_s: float = 20.0
-    """Two pages farther apart say nothing about the time between: the machine may have slept."""
-    again_s: float = 10.0
-    """Between two canaries, and the first rest after one that was answered; the rest doubles up to ``rest_s``."""
-    rest_s: float = 60.0
-    idle_canary_s: float = 0.0
-    """An engine without work is asked so often, 0: never. It finds a hang before the next user does."""
+    suspect_s: Annotated[
+        float,
+        # The longest seen in 1,400 s of a healthy real vLLM was under 1 s.
+        Meta(description="from here canaries are asked for; at least 1s"),
+    ] = 5.0
+    connected_s: Annotated[
+        float,
+        # uvicorn closes what is idle for 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE), so that what is left waits.
+        Meta(description="likewise, where only a connection of somebody else hints at work"),
+    ] = 6.0
+    confirm_s: Annotated[
+        float,
+        # Above any one step, and 15 s from hang to verdict hold with a canary's deadline of 5 s.
+        Meta(
+            description="with an unanswered canary, from here it is certain; an engine that made longer pauses by "
+            "itself gets twice its longest, up to `alone`"
+        ),
+    ] = 10.0
+    unheard_s: Annotated[float, Meta(description="without any canary, from here it is claimed, unconfirmed")] = 12.0
+    alone_s: Annotated[
+        float, Meta(description="and from here confirmed by its length alone; vLLM's own timeout is 300 s")
+    ] = 120.0
+    warm_steps: Annotated[
+        float, Meta(ge=0, description="a life with fewer may be compiling kernels for its first requests")
+    ] = 100.0
+    fresh_s: Annotated[float, Meta(description="and gets this long before anything is asked or claimed")] = 300.0
+    prefill_s: Annotated[
+        float, Meta(description="so long KV use may move without a token; longer is a loop of preemptions")
+    ] = 300.0
+    gap_s: Annotated[
+        float, Meta(description="pages farther apart say nothing about the time between: the machine may have slept")
+    ] = 20.0
+    again_s: Annotated[
+        float, Meta(description="between two canaries, and the first rest after an answer; at least 1s")
+    ] = 10.0
+    rest_s: Annotated[
+        float, Meta(description="the longest rest; a connection that an answer has cleared gets it at once")
+    ] = 60.0
+    idle_canary_s: Annotated[
+        float, Meta(description="an engine without work is asked so often, and nobody need be connected; 0s: never")
+    ] = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what makes no sense together."""
+        order = (("suspect", "confirm"), ("confirm", "alone"), ("again", "rest"))
+        check_seconds(self, ("suspect", "connected", "again"), order)
 
 
 class State(Record, frozen=True, kw_only=True):
-    """What is remembered of one life. Monotonic seconds, but ``moved_wall`` (Unix)."""
+    """What is remembered of one life. Instants are monotonic seconds."""
 
     params: Params
     view: EngineView | None = None
     at: float = 0.0
     moved: float = 0.0
     """When it was last seen to progress, by its page or by a canary."""
-    moved_wall: float = 0.0
+    quiet: float = 0.0
+    """Since when its pages show no work and say nothing new."""
+    answered: float = -inf
+    """When a canary was last answered, in whatever way."""
     work: str | None = None
     """The predicate that says it has something to do."""
     flat_s: float = 0.0
@@ -89,7 +121,7 @@ def begin(params: Params) -> State:
 
 def step(state: State, seen: Observation) -> Step:
     """Take in one observation."""
-    if seen.life is not None and seen.life.state not in _SERVES:
+    if seen.life is not None and seen.life.state not in SERVES:
         claim = state.claim if seen.life.state in _BEING_MENDED else None  # over when it serves again
         return Step(State(params=state.params, claim=claim), claim)
     if seen.canary is not None:
@@ -107,20 +139,21 @@ def _looked(state: State, view: EngineView | None, seen: Observation) -> State:
     params, now, old = state.params, seen.now, state.view
     if view is None or view.asleep or not _tells(view):
         return State(params=params)
-    work = _work(view, seen.inflight) or ("H4" if state.timeouts else None)
+    work = _work(view, seen.inflight)
     if old is None or _another_life(old, view):
-        return State(params=params, view=view, at=now.mono, moved=now.mono, moved_wall=now.wall, work=work)
+        return State(params=params, view=view, at=now.mono, moved=now.mono, quiet=now.mono, work=work)
     if any(view.counters.get(name) != old.counters.get(name) for name in PROGRESS):
-        return replace(_moved(state, view, now), work=_work(view, seen.inflight))
-    apart = now.mono - state.at
+        return replace(_moved(state, view, now), work=work)
+    apart, stirred = now.mono - state.at, _STIR(view) != _STIR(old)
+    state = replace(state, view=view, at=now.mono)
+    if work is None:
+        loud = stirred or state.work in _SHOWN or apart > params.gap_s
+        return _unworked(replace(state, quiet=now.mono) if loud else state, seen, apart, stirred=stirred)
     counted = apart if apart <= params.gap_s and state.work is not None and now.mono >= state.rest_until else 0.0
-    tokenless_s = state.tokenless_s + counted if work else 0.0
-    stirred = _STIR(view) != _STIR(old)
-    flat_s = 0.0 if work is None or (stirred and tokenless_s < params.prefill_s) else state.flat_s + counted
+    tokenless_s = state.tokenless_s + counted
+    flat_s = 0.0 if stirred and tokenless_s < params.prefill_s else state.flat_s + counted
     return replace(
         state,
-        view=view,
-        at=now.mono,
         work=work,
         flat_s=flat_s,
         equal=state.equal + 1 if flat_s else 0,
@@ -129,16 +162,42 @@ def _looked(state: State, view: EngineView | None, seen: Observation) -> State:
     )
 
 
+def _unworked(state: State, seen: Observation, apart: float, *, stirred: bool) -> State:
+    """Take in a page that shows no work and no progress. Somebody may wait all the same, or have waited."""
+    params, mono = state.params, seen.now.mono
+    if stirred:
+        return replace(state, work=None, flat_s=0.0, equal=0, tokenless_s=0.0, timeouts=0)
+    waited_s = _waited(state, seen)
+    asking = state.work == "H3c" and mono - state.asked < params.again_s  # who waits may give up meanwhile
+    stays = asking or (state.timeouts and state.work == "H3c")
+    ours_alone = "H4" if state.timeouts else None
+    work = "H3c" if waited_s >= params.connected_s or stays else ours_alone
+    counted = apart if apart <= params.gap_s and state.work in _GUESSED else 0.0
+    flat_s = 0.0 if work is None else max(waited_s, state.flat_s + counted)
+    return replace(state, work=work, flat_s=flat_s, equal=state.equal + 1 if flat_s else 0, tokenless_s=0.0)
+
+
+def _waited(state: State, seen: Observation) -> float:
+    """Return how long somebody has been connected while nothing moved, 0.0: nobody who could wait.
+
+    A canary that is answered clears the connections that there are, for a while: they may be kept for later.
+    """
+    mono, ages = seen.now.mono, seen.connections or ()
+    if mono - state.answered < state.params.rest_s:
+        ages = tuple(age for age in ages if mono - age > state.answered)
+    return min(mono - state.quiet, max(ages, default=0.0))
+
+
 def _moved(state: State, view: EngineView, now: Now) -> State:
     """It progresses. A pause that nobody doubted is how this engine is, but for those in which kernels are compiled."""
-    normal = state.claim is None and not state.timeouts and not _fresh(state)
+    normal = state.claim is None and not state.timeouts and state.work in _SHOWN and not _fresh(state)
     by_itself = now.mono - state.asked > 2 * state.params.again_s  # and not by the step of a canary
     return replace(
         state,
         view=view,
         at=now.mono,
         moved=now.mono,
-        moved_wall=now.wall,
+        quiet=now.mono,
         flat_s=0.0,
         equal=0,
         tokenless_s=0.0,
@@ -157,19 +216,21 @@ def _heard(state: State, canary: CanaryReading, now: Now) -> State:
     if canary.outcome is CanaryOutcome.TIMEOUT:
         counts = state.view is not None and now.mono - canary.seconds >= state.moved
         return replace(state, timeouts=state.timeouts + 1, heard=canary) if counts else state
+    shown = state.work in _SHOWN
     rest_s = min(params.again_s * 2**state.refuted, params.rest_s)
-    answered = canary.outcome is CanaryOutcome.OK
     return replace(
         state,
-        moved=now.mono if answered else state.moved,
-        moved_wall=now.wall if answered else state.moved_wall,
+        moved=now.mono if canary.outcome is CanaryOutcome.OK else state.moved,
+        quiet=now.mono,
+        answered=now.mono,
         flat_s=0.0,
         equal=0,
         tokenless_s=0.0,
         timeouts=0,
         heard=canary,
-        refuted=min(state.refuted + 1, 16),
-        rest_until=now.mono + rest_s,
+        refuted=min(state.refuted + 1, 16) if shown else state.refuted,
+        rest_until=now.mono + rest_s if shown else state.rest_until,
+        work=state.work if shown else None,
     )
 
 
@@ -187,26 +248,28 @@ def _judge(state: State, seen: Observation) -> Step:
         return Step(replace(state, claim=None) if state.claim else state)
     learnt_s = min(2 * state.longest_s, params.alone_s)
     patience_s = params.fresh_s if fresh else max(params.confirm_s, learnt_s)
-    ours_alone = state.work == "H4"  # one kind of evidence: it has to fail twice
-    unanswered = state.timeouts >= (2 if ours_alone else 1) and state.flat_s >= patience_s
+    unanswered = state.timeouts >= _GUESSED.get(state.work, 1) and state.flat_s >= patience_s
     again = state.equal >= 2  # one pair of pages may lie around a time in which the whole machine stood still
-    confirmed = unanswered or (again and not ours_alone and state.flat_s >= max(params.alone_s, patience_s))
-    if confirmed or state.claim or (again and state.flat_s >= max(params.unheard_s, patience_s)):
-        state = replace(state, claim=_finding(state, seen, patience_s, confirmed=confirmed))
-    if unanswered or mono < state.rest_until or mono - state.asked < params.again_s:
+    alone = again and state.work in _SHOWN and state.flat_s >= max(params.alone_s, patience_s)
+    heard_enough = state.work in _SHOWN or state.timeouts
+    long = again and heard_enough and state.flat_s >= max(params.unheard_s, patience_s)
+    if unanswered or alone or long or state.claim:
+        state = replace(state, claim=_finding(state, seen, patience_s, confirmed=unanswered or alone))
+    resting = state.work in _SHOWN and mono < state.rest_until
+    if unanswered or resting or mono - state.asked < params.again_s:
         return Step(state, state.claim)
     return Step(replace(state, asked=mono), state.claim, canary=True)
 
 
 def _idle(state: State, mono: float) -> Step:
-    """Ask an engine without work now and then, if that is wanted; at once again when the last one got no answer."""
+    """Ask an engine without work now and then, if that is wanted."""
     every_s = state.params.idle_canary_s
     due = every_s > 0 and mono - max(state.moved, state.asked) >= every_s
     return Step(replace(state, asked=mono), canary=True) if due else Step(state)
 
 
 def _work(view: EngineView, inflight: float | None) -> str | None:
-    """Return the predicate under which it has something to do."""
+    """Return the predicate under which it surely has something to do."""
     if view.running:
         return "H1"
     if view.waiting:
@@ -225,15 +288,17 @@ def _fresh(state: State) -> bool:
 
 
 def _another_life(old: EngineView, new: EngineView) -> bool:
-    if old.process_start is not None and new.process_start is not None:
-        return abs(new.process_start - old.process_start) > _START_SLACK_S
-    return any(new.counters.get(name, 0.0) < old.counters.get(name, 0.0) for name in PROGRESS)
+    other = other_process(old, new)
+    if other is None:
+        return any(new.counters.get(name, 0.0) < old.counters.get(name, 0.0) for name in PROGRESS)
+    return other
 
 
 _MEANS = {
     "H1": "requests run and no step ends",
     "H2": "requests wait and none is admitted",
     "H3": "requests are under way to it and no step begins",
+    "H3c": "somebody is connected and no step begins",
     "H4": "it answers no request of ours",
 }
 
@@ -242,6 +307,7 @@ def _finding(state: State, seen: Observation, patience_s: float, *, confirmed: b
     view, canary = state.view, state.heard if state.timeouts else None
     if view is None or state.work is None:
         raise AssertionError("a claim needs a page and work")
+    began = seen.now.wall - (seen.now.mono - state.at) - state.flat_s
     told = "" if canary is None else f"; a one-token request got no answer within {canary.seconds:.1f} s"
     text = f"{_MEANS[state.work]}: no progress for {state.flat_s:.0f} s with {_count(view.running)} running and "
     core = next((process for process in seen.processes if process.role == "engine_core"), None)
@@ -249,7 +315,7 @@ def _finding(state: State, seen: Observation, patience_s: float, *, confirmed: b
         detector="stall",
         engine=seen.engine,
         summary=f"{text}{_count(view.waiting)} waiting{told}",
-        since=state.moved_wall,
+        since=began if state.claim is None else state.claim.since,
         confirmed=confirmed,
         evidence={
             "predicate": state.work,
@@ -258,6 +324,7 @@ def _finding(state: State, seen: Observation, patience_s: float, *, confirmed: b
             "running": view.running,
             "waiting": view.waiting,
             "inflight": seen.inflight,
+            "connections": None if seen.connections is None else float(len(seen.connections)),
             "kv_usage": view.kv_usage,
             "iterations": view.counters.get("iterations"),
             "generation_tokens": view.counters.get("generation_tokens"),

@@ -40,9 +40,9 @@ def control_sockets(options: Options) -> list[Path]:
 def loaded(options: Options) -> Loaded:
     """Load the configuration that the options name. Raises ConfigError."""
     from opsboard.config.load import load
-    from opsboard.core.registry import dialects
+    from opsboard.core.registry import detectors, dialects
 
-    return load(places.config_path(options.config), kinds=dialects().found)
+    return load(places.config_path(options.config), kinds=dialects().found, detectors=detectors().found)
 
 
 def driver_found() -> bool:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any, Literal, get_type_hints
 
 import msgspec
 
 from opsboard.config.load import SECRET_SOURCES, Loaded, is_secret, section_of
-from opsboard.config.schema import Config, Engine, Route, Section
+from opsboard.config.schema import Config, Detectors, Engine, Route, Section
 from opsboard.config.units import Bytes, Seconds
 from opsboard.core.model import Record
 from opsboard.core.secret import Secret, without_secrets
@@ -38,6 +39,9 @@ class KeyDoc(Record, frozen=True, kw_only=True):
     """Documentation of one key of the schema."""
 
     section: str
+    """Its heading."""
+    about: str
+    """What the section is for."""
     key: str
     default: str
     """As TOML; empty: there is none; ``required``: a section must have the key."""
@@ -45,19 +49,22 @@ class KeyDoc(Record, frozen=True, kw_only=True):
     secret: bool = False
 
 
-def documented_keys(section: type[Section] = Config, name: str = "") -> Iterator[KeyDoc]:
+def documented_keys(section: type[Section] = Config, path: str = "", name: str = "") -> Iterator[KeyDoc]:
     """Yield every key that a file may hold, in the order of the schema."""
     hints = get_type_hints(section, include_extras=True)
+    about = (section.__doc__ or "").strip().partition(": ")[2]
     for field in msgspec.structs.fields(section):
         inner = section_of(get_type_hints(section)[field.name])
         if inner is not None:
-            yield from documented_keys(inner, f"[[{field.name}]]" if field.default == () else f"[{field.name}]")
+            below = f"{path}.{field.name}".lstrip(".")
+            yield from documented_keys(inner, below, f"[[{below}]]" if field.default == () else f"[{below}]")
             continue
         missing = field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT
         default = field.default if field.default is not msgspec.NODEFAULT else None
         shown = "required" if missing else ("" if default is None else to_toml(default))
         yield KeyDoc(
             section=name,
+            about=about[:1].upper() + about[1:],
             key=field.name,
             default=shown,
             help=description(hints[field.name]),
@@ -71,9 +78,10 @@ def explain(loaded: Loaded, prefix: str = "") -> Iterator[Line]:
     A key of an engine has several names: ``engine[0].url``, ``engine.NAME.url``, and ``engine.url`` for all engines;
     that of a route likewise, by its model.
     """
-    for title, group in itertools.groupby(documented_keys(), key=lambda doc: doc.section):
+    config = loaded.config
+    for title, group in itertools.groupby(documented_keys(type(config)), key=lambda doc: doc.section):
         name, docs = title.strip("[]"), tuple(group)
-        for names, section in _places(name, getattr(loaded.config, name)):
+        for names, section in _places(name, attrgetter(name)(config)):
             for doc in docs:
                 keys = [f"{doc.key}_{source}" for source in SECRET_SOURCES] if doc.secret else []
                 if any(f"{known}.{key}".startswith(prefix) for known in names for key in (doc.key, *keys)):
@@ -83,17 +91,24 @@ def explain(loaded: Loaded, prefix: str = "") -> Iterator[Line]:
 def print_toml(config: Config) -> str:
     """Return the effective configuration as TOML, secrets redacted."""
     out: list[str] = []
-    for field in msgspec.structs.fields(Config):
-        value = getattr(config, field.name)
-        if value is None:
-            continue
-        sections = value if isinstance(value, tuple) else (value,)
-        for section in sections:
-            out.append(f"[[{field.name}]]" if isinstance(value, tuple) else f"[{field.name}]")
-            items = ((key, getattr(section, key)) for key in section.__struct_fields__)
-            out.extend(f"{key} = {to_toml(_redact(key, item))}" for key, item in items if item not in (None, {}))
-            out.append("")
+    for title, section in _sections(config):
+        out.append(title)
+        items = ((key, getattr(section, key)) for key in section.__struct_fields__)
+        out.extend(f"{key} = {to_toml(_redact(key, item))}" for key, item in items if item not in (None, {}))
+        out.append("")
     return "\n".join(out).rstrip() + "\n"
+
+
+def _sections(outer: Section, path: str = "") -> Iterator[tuple[str, Section]]:
+    """Yield the sections that a configuration has, with their headings."""
+    for key in outer.__struct_fields__:
+        value, here = getattr(outer, key), f"{path}{key}"
+        if isinstance(value, Detectors):
+            yield from _sections(value, f"{here}.")
+        elif isinstance(value, Section):
+            yield f"[{here}]", value
+        elif value is not None:
+            yield from ((f"[[{here}]]", one) for one in value)
 
 
 def to_toml(value: Any) -> str:

@@ -8,11 +8,13 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from opsboard.config.check import assumptions, check, parse_listen
+from opsboard.config.detectors import Known, config_type, settings
 from opsboard.config.schema import Config, Engine, Section
 from opsboard.config.units import Bytes, Seconds, parse_bytes, parse_seconds
 from opsboard.core.errors import ConfigError
@@ -28,6 +30,7 @@ _PLAIN_TYPES = {
     "`object`": "a table",
     "`str`": "a string",
     "`int`": "a whole number",
+    "`float`": "a number",
     "`bool`": "true or false",
 }
 SECRET_SOURCES = ("file", "env")
@@ -44,13 +47,20 @@ class Loaded(Record, frozen=True, kw_only=True):
     """Dotted keys that the file sets; everything else is a default."""
 
 
-def load(path: Path | None, kinds: Iterable[str] = (), env: Mapping[str, str] = os.environ) -> Loaded:
+def load(
+    path: Path | None,
+    kinds: Iterable[str] = (),
+    env: Mapping[str, str] = os.environ,
+    *,
+    detectors: Mapping[str, Known] = MappingProxyType({}),
+) -> Loaded:
     """Load ``path`` (None: all defaults). ``kinds`` are the engine kinds that exist; empty means any.
 
-    Raises ConfigError.
+    ``detectors`` are those that may be configured. Raises ConfigError.
     """
+    schema = config_type(detectors)
     if path is None:
-        return Loaded(config=Config())
+        return Loaded(config=schema())
     try:
         data = tomllib.loads(path.read_bytes().decode())
     except OSError as error:
@@ -60,15 +70,20 @@ def load(path: Path | None, kinds: Iterable[str] = (), env: Mapping[str, str] = 
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not TOML: {error}") from error
     given: set[str] = set()
-    _check_keys(path, "", data, Config, given)
+    _check_keys(path, "", data, schema, given)
     data = _read_secrets(path, data, env)
     try:
-        config = msgspec.convert(data, Config, dec_hook=_decode)
+        config = msgspec.convert(data, schema, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise _explain_type(path, data, error) from error
+        raise _explain_type(path, data, error, schema) from error
     config = msgspec.structs.replace(config, engine=tuple(_with_url(engine) for engine in config.engine))
     check(path, config, tuple(kinds))
-    return Loaded(config=config, path=path, assumed=tuple(assumptions(path, config)), given=frozenset(given))
+    try:
+        judges = settings(config, detectors)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    off = (f"`detector.{name}` is off: nothing looks for that" for name, one in judges.items() if not one.enabled)
+    return Loaded(config=config, path=path, assumed=(*assumptions(path, config), *off), given=frozenset(given))
 
 
 def configured_socket(path: Path | None) -> str | None:
@@ -194,7 +209,7 @@ def _decode(kind: type, value: object) -> object:
     raise ValueError(f"expected a string, found {type(value).__name__}")
 
 
-def _explain_type(path: Path, data: Any, error: msgspec.ValidationError) -> ConfigError:
+def _explain_type(path: Path, data: Any, error: msgspec.ValidationError, schema: type[Section]) -> ConfigError:
     message, _, where = str(error).partition(" - at `$")
     where = where.rstrip("`").lstrip(".")
     if "required field" in message:
@@ -206,12 +221,13 @@ def _explain_type(path: Path, data: Any, error: msgspec.ValidationError) -> Conf
             found = found[name] if name else found[int(index)]
         except (KeyError, IndexError, TypeError):
             return ConfigError(f"{path}: `{where}`: {message}")
+    hint_here = _hint_at(where, schema)
     text = message[0].lower() + message[1:]
-    if (words := _words_allowed(where)) and isinstance(found, str):
-        text = f"expected one of {', '.join(words)}"
+    if get_origin(hint_here) is Literal and isinstance(found, str):
+        text = f"expected one of {', '.join(get_args(hint_here))}"
     for technical, plain in _PLAIN_TYPES.items():
         text = text.replace(technical, plain)
-    shown = "" if "found" in text or _holds_secret(where) else f", found {found!r}"
+    shown = "" if "found" in text or is_secret(hint_here) else f", found {found!r}"
     hint = None
     if "a list" in text and isinstance(found, str):
         hint = "write one word a string: [" + ", ".join(f'"{word}"' for word in found.split()) + "]"
@@ -220,11 +236,10 @@ def _explain_type(path: Path, data: Any, error: msgspec.ValidationError) -> Conf
     return ConfigError(f"{path}: `{where}`: {text.split(', got')[0]}{shown}", hint=hint)
 
 
-def _words_allowed(where: str) -> tuple[str, ...]:
-    """Return the words of which a key holds one; empty where it holds something else."""
-    hint = get_type_hints(Engine).get(where.rpartition(".")[2])
-    return get_args(hint) if get_origin(hint) is Literal else ()
-
-
-def _holds_secret(where: str) -> bool:
-    return is_secret(get_type_hints(Engine).get(where.rpartition(".")[2]))
+def _hint_at(where: str, schema: type[Section]) -> Any:
+    """Return the annotation of a dotted key, None where there is none."""
+    hint: Any = schema
+    for name in re.sub(r"\[\d+\]", "", where).split("."):
+        section = section_of(hint)
+        hint = None if section is None else get_type_hints(section).get(name)
+    return hint

@@ -111,6 +111,19 @@ class Engine(Section, frozen=True, kw_only=True):
         ),
     ] = False
 
+    canary: Annotated[
+        bool | None,
+        Meta(
+            description="whether detectors may ask it for one token when they doubt it; default: only a supervised one "
+            "is asked"
+        ),
+    ] = None
+
+    @property
+    def may_be_asked(self) -> bool:
+        """True when opsboard may send it requests of its own."""
+        return self.supervised if self.canary is None else self.canary
+
     @property
     def supervised(self) -> bool:
         """True when opsboard starts and stops this engine."""
@@ -124,6 +137,10 @@ class Route(Section, frozen=True, kw_only=True):
     targets: Annotated[tuple[str, ...], Meta(description="names of the engines that serve it")]
 
 
+class Detectors(Section, frozen=True, kw_only=True):
+    """`[detector.NAME]`: one section a detector that exists (:mod:`opsboard.config.detectors` makes them)."""
+
+
 class Config(Section, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -134,3 +151,4 @@ class Config(Section, frozen=True, kw_only=True):
     exporter: Exporter | None = None
     engine: tuple[Engine, ...] = ()
     route: tuple[Route, ...] = ()
+    detector: Detectors = Detectors()

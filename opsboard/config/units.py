@@ -44,7 +44,7 @@ def format_seconds(value: float) -> str:
     for unit in ("y", "d", "h", "m", "s"):
         if value and value % _SECONDS[unit] == 0:
             return f"{value / _SECONDS[unit]:g}{unit}"
-    return f"{value * 1000:g}ms" if value < 1 else f"{value:g}s"
+    return f"{value * 1000:g}ms" if 0 < value < 1 else f"{value:g}s"
 
 
 def format_bytes(value: int) -> str:

@@ -180,6 +180,16 @@ class ProcessReading(Record, frozen=True, kw_only=True):
     error: str | None = None
 
 
+class ConnectionReading(Record, frozen=True, kw_only=True):
+    """Who is connected to an engine's port, opsboard itself not counted: since when each was seen, the latest first.
+
+    Monotonic seconds. None: nobody here listens on its port, so that nothing is known. Of very many the latest ones.
+    """
+
+    engine: str
+    since: tuple[float, ...] | None = None
+
+
 # --- GPUs and host
 # --------------------------------------------------------------------------------------------------------
 

@@ -51,9 +51,10 @@ class Canaries:
         self._out: dict[str, asyncio.Task[None]] = {}
 
     def ask(self, names: Iterable[str]) -> None:
-        """Ask engines for one token, each unless a question is out to it already. Returns at once."""
+        """Ask engines for one token, each that may be asked and has no question out to it already. Returns at once."""
         for name in names:
-            if name not in self._out:
+            spec = self._state.specs.get(name)
+            if spec is not None and spec.canary and name not in self._out:
                 self._out[name] = asyncio.get_running_loop().create_task(self._one_token(name))
 
     async def golden(self, name: str) -> CanaryReading:

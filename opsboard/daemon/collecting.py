@@ -12,6 +12,7 @@ from opsboard.core.clock import Clock
 from opsboard.core.model import EngineReading, GpuReading, HostReading, LifeView, Outcome, ProcessReading
 from opsboard.core.wire import Gpu
 from opsboard.daemon.board import gpu_line
+from opsboard.daemon.connected import Connected
 from opsboard.daemon.engine_track import LIVING, SERVING
 from opsboard.daemon.health import Health
 from opsboard.daemon.parts import Parts
@@ -128,6 +129,7 @@ class Collecting:
         self._targets: dict[str, EngineTarget] = {}
         self._parts = Parts(self._part_has_ended)
         self._looks: set[asyncio.Task[None]] = set()
+        self._connected = Connected(state, clock, feed)
 
     async def close(self) -> None:
         """Wait for no process any more."""
@@ -144,6 +146,7 @@ class Collecting:
             "collect:host": lambda: self._host(host),
             "collect:gpus": lambda: self._gpus(gpus),
             **{f"collect:engine/{target.name}": self._engine(target) for target in engines},
+            "collect:connections": self._connected.look,
         }
         spacing = min(SPACING_S / self._interval_s, 1 / len(named))
         return {name: self._grid(tick, index * spacing) for index, (name, tick) in enumerate(named.items())}
@@ -190,13 +193,14 @@ class Collecting:
                 await self._look(target)
 
     def _record(self, reading: EngineReading) -> None:
-        track = self._state.engines.get(reading.engine)
+        track, now = self._state.engines.get(reading.engine), self._clock.now()
         gpus: tuple[Gpu, ...] = () if self._state.gpus is None else tuple(map(gpu_line, self._state.gpus.gpus))
         self._recorders.offer(
             recording_line(
                 reading,
-                self._clock.now(),
+                now,
                 processes=() if track is None else track.processes,
+                connections=None if track is None else track.connections(now),
                 gpus=gpus,
                 host=self._state.system,
                 kind=None if reading.view is None else reading.view.kind,

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from opsboard.core.clock import Now
 from opsboard.core.histogram import at_an_edge, quantile
+from opsboard.core.lives import SERVES, other_process
 from opsboard.core.model import (
+    ConnectionReading,
     EngineReading,
     EngineState,
     EngineView,
@@ -28,10 +30,10 @@ SHORT_S, WINDOW_S, HORIZON_S = WINDOWS["10s"], WINDOWS["1m"], WINDOWS["5m"]
 KEEP_S = 300.0
 """Values of an engine that cannot be read stay on the board, with their age, this long; after that they are unknown."""
 
-PROCESS_START_SLACK_S = 2.0
-"""``process_start_time_seconds`` moves a little when the wall clock is slewed; a restart moves it by more."""
+CONNECTED_S = 10.0
+"""A look at who is connected says nothing any more after so long."""
 
-SERVING = frozenset({EngineState.READY, EngineState.DRAINING, EngineState.STOPPING})
+SERVING = SERVES | {EngineState.STOPPING}
 """Life states in which an engine has a page worth reading."""
 
 LASTING = frozenset({EngineState.STOPPED, EngineState.FAILED, EngineState.PARKED, EngineState.DRAINING})
@@ -67,7 +69,7 @@ _LATENCIES = (("ttft", (0.5, 0.95)), ("itl", (0.5, 0.95)), ("e2e", (0.95,)), ("q
 
 
 class EngineTrack:
-    """The memory of one engine. Changed only by ``read``, ``look`` and ``live``; everything else asks."""
+    """The memory of one engine. Changed only by ``read``, ``look``, ``connect`` and ``live``; everything else asks."""
 
     def __init__(self, name: str, *, kind: str | None = None, url: str | None = None, supervised: bool = False) -> None:
         """``kind`` is the configured one; None means it is recognised from the page."""
@@ -84,6 +86,8 @@ class EngineTrack:
         self.zombies: tuple[int, ...] = ()
         self.looked: float | None = None
         """When (monotonic s) the processes were looked at; None: nobody could look in this life."""
+        self.idle_since: float | None = None
+        """Since when (monotonic s) its pages show no request; None: they show some, or do not tell."""
         self.gpu_memory_bytes: int | None = None
         self.restarts = 0
         self.restarted = False
@@ -104,6 +108,7 @@ class EngineTrack:
         self._counters: dict[str, CounterTrack] = {}
         self._histograms: dict[str, HistogramTrack] = {}
         self._unread = False
+        self._connected: ConnectionReading | None = None
         self._tells = False
         """The last reading came in the life's present state."""
 
@@ -120,7 +125,9 @@ class EngineTrack:
         if reading.outcome is not Outcome.OK or reading.view is None:
             return False
         old, self.view, self.good_mono = self.view, reading.view, now.mono
-        began_anew = old is not None and _other_process(old, reading.view)
+        idle = reading.view.running == 0 and not reading.view.waiting and not reading.view.asleep
+        self.idle_since = (now.mono if self.idle_since is None else self.idle_since) if idle else None
+        began_anew = old is not None and other_process(old, reading.view) is True
         self.newborn, self._unread = began_anew or self._unread, False
         if began_anew or self._add(reading.view, now.mono):
             began_anew = began_anew or old is not None
@@ -139,6 +146,16 @@ class EngineTrack:
         self.processes = reading.processes if reading.outcome is Outcome.OK else ()
         self.zombies = reading.zombies
         self.looked = None if reading.outcome is Outcome.FAILED else now.mono
+
+    def connect(self, reading: ConnectionReading, now: Now) -> None:
+        """Take in who is connected to it."""
+        self._connected = None if reading.since is None else (now.mono, reading.since)
+
+    def connections(self, now: Now) -> tuple[float, ...] | None:
+        """Return for how long (s) others have been connected to it; None when that was not looked at lately."""
+        if self._connected is None or now.mono - self._connected[0] > CONNECTED_S:
+            return None
+        return tuple(now.mono - since for since in self._connected[1])
 
     def live(self, life: LifeView) -> None:
         """Take in what supervision knows; a new or ended life makes the old one's numbers unknown.
@@ -181,7 +198,7 @@ class EngineTrack:
     def _forget(self) -> None:
         self.last = self.view = self.good_mono = None
         self.figures, self.processes, self.gpu_memory_bytes, self.restarted = NO_FIGURES, (), None, False
-        self.zombies, self.looked = (), None
+        self.zombies, self.looked, self.idle_since, self._connected = (), None, None, None
         self._counters, self._histograms = {}, {}
 
     def _add(self, view: EngineView, mono: float) -> bool:
@@ -306,12 +323,6 @@ class EngineTrack:
         """What a person can do about that, as supervision knows it."""
         spoken_for = self.state is EngineState.ASLEEP or self.doing is not None
         return None if self.life is None or spoken_for or self.state is not self.life.state else self.life.hint
-
-
-def _other_process(old: EngineView, new: EngineView) -> bool:
-    if old.process_start is None or new.process_start is None:
-        return False
-    return abs(new.process_start - old.process_start) > PROCESS_START_SLACK_S
 
 
 def _ratio(part: float | None, whole: float | None) -> float | None:

@@ -5,10 +5,10 @@ A detector may come from another package. One that breaks is told once, forgets 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
-from alerts.base import Detector, Observation
+from alerts.base import Detector, Observation, Urgency
 from opsboard.core.clock import Now
 from opsboard.core.model import CanaryReading, Event, Finding, FindingChange, GpuView, Severity
 from opsboard.core.registry import detectors
@@ -26,6 +26,22 @@ class Judged(NamedTuple):
     canary: bool = False
 
 
+class Setting(Protocol):
+    """What is configured of a detector."""
+
+    @property
+    def enabled(self) -> bool:
+        """Whether it judges at all."""
+
+    @property
+    def severity(self) -> Urgency:
+        """How loud its findings are."""
+
+    @property
+    def params(self) -> Any:
+        """Its parameters."""
+
+
 class Judging:
     """Every detector, for every engine."""
 
@@ -33,10 +49,26 @@ class Judging:
         """Begin with nothing seen. ``known`` is for tests; else all that are found."""
         plugins = detectors()
         self._detectors: tuple[Detector, ...] = tuple(plugins.found.values() if known is None else known)
+        self._params: dict[str, Any] = {}
+        """Of those that are configured; others have their defaults."""
+        self._urgency: dict[str, Urgency] = {detector.name: detector.severity for detector in self._detectors}
+        self._off: frozenset[str] = frozenset()
         self._unloaded = dict(plugins.broken) if known is None else {}
         self._broken: set[str] = set()
         self._states: dict[str, dict[str, Any]] = {}
         self._claims: dict[tuple[str, str], Finding] = {}
+
+    def configure(self, settings: Mapping[str, Setting]) -> None:
+        """Take what is configured of detectors, by name. One with other parameters begins anew on every engine.
+
+        What one claims that is off now closes when its engine is next judged.
+        """
+        for name, setting in settings.items():
+            if not setting.enabled or setting.params != self._params.get(name, setting.params):
+                for states in self._states.values():
+                    states.pop(name, None)
+            self._params[name], self._urgency[name] = setting.params, setting.severity
+        self._off = frozenset(name for name, setting in settings.items() if not setting.enabled)
 
     def claims(self, engine: str) -> list[Finding]:
         """Return what is claimed of an engine now."""
@@ -72,6 +104,7 @@ class Judging:
             processes=track.processes,
             looked=track.looked,
             zombies=track.zombies,
+            connections=track.connections(now),
             gpus=gpus,
             events=tuple(events),
         )
@@ -84,21 +117,21 @@ class Judging:
         for detector in self._detectors:
             name = detector.name
             claim: Finding | None = None
+            wants = False
             try:
-                if name not in states:
-                    states[name] = detector.begin(detector.params())
-                states[name], claim, wants = detector.step(states[name], seen)
+                if name not in self._off:
+                    if name not in states:
+                        states[name] = detector.begin(self._params.get(name) or detector.params())
+                    states[name], claim, wants = detector.step(states[name], seen)
             except Exception as error:  # noqa: BLE001  foreign code must not stop the line
                 states.pop(name, None)
                 told += self._told_broken(name, track.name, error, now)
-                wants = False
             ask = ask or wants
             before = self._claims.get((track.name, name))
             if claim is not None or before is not None:
                 changes += self._change((track.name, name), before, claim, now)
-        for change in changes:
-            if not any(change.open and change.finding.summary in event.text for event in events):  # said already
-                told.append(self._line(change))
+        lines = ((change, self._line(change)) for change in changes)
+        told += [line for change, line in lines if not (change.open and _said(change.finding.summary, line, events))]
         return Judged(changes, told, ask)
 
     def _change(
@@ -114,14 +147,14 @@ class Judging:
 
     def _line(self, change: FindingChange) -> Event:
         finding = change.finding
-        urgency = next((known.severity for known in self._detectors if known.name == finding.detector), "note")
+        loud = _SEVERITY[self._urgency[finding.detector]]
         if not change.open:
             seconds = f"{change.t - finding.since:.0f} s"
             text, severity = f"{finding.detector} is over after {seconds}: {finding.summary}", Severity.INFO
         elif finding.confirmed:
-            text, severity = finding.summary, _SEVERITY[urgency]
+            text, severity = finding.summary, loud
         else:
-            text, severity = f"suspected: {finding.summary}", min(_SEVERITY[urgency], Severity.WARNING, key=_loudness)
+            text, severity = f"suspected: {finding.summary}", min(loud, Severity.WARNING, key=_loudness)
         subject = f"engine/{finding.engine}"
         return Event(t=change.t, subject=subject, kind=finding.detector, text=text, severity=severity)
 
@@ -139,6 +172,15 @@ class Judging:
             Event(t=now.wall, subject="host", kind="detector_broken", text=text, severity=Severity.ERROR)
             for text in texts
         ]
+
+
+def _said(summary: str, line: Event, events: Sequence[Event]) -> bool:
+    """Tell whether ``events`` say it already, and as loudly as ``line`` would."""
+    loudness = _loudness(line.severity)
+    return bool(summary) and any(
+        summary in event.text and event.subject == line.subject and _loudness(event.severity) >= loudness
+        for event in events
+    )
 
 
 def _loudness(severity: Severity) -> int:

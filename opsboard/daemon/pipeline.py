@@ -12,6 +12,7 @@ from collectors.nvml import join
 from opsboard.core.clock import Now
 from opsboard.core.model import (
     CanaryReading,
+    ConnectionReading,
     EngineReading,
     EngineState,
     Event,
@@ -60,13 +61,24 @@ class EngineSpec(Record, frozen=True, kw_only=True):
     kind: str | None = None
     url: str | None = None
     supervised: bool = False
+    canary: bool = False
+    """Whether it may be asked for a token when a detector wants to know."""
     command: tuple[str, ...] | None = None
     """To be shown: without secrets."""
     drain_timeout_s: float | None = None
     """What requests under way may take before a restart ends the process all the same; None: nobody drains it."""
 
 
-Reading = EngineReading | ProcessReading | GpuReading | HostReading | LifeView | SelfReading | CanaryReading
+Reading = (
+    EngineReading
+    | ProcessReading
+    | ConnectionReading
+    | GpuReading
+    | HostReading
+    | LifeView
+    | SelfReading
+    | CanaryReading
+)
 
 
 class Effects(Record, frozen=True):
@@ -137,6 +149,8 @@ def feed(state: PipelineState, reading: Reading, now: Now) -> Effects:
             effects = _engine(state, reading, now)
         case ProcessReading():
             effects = _processes(state, reading, now)
+        case ConnectionReading():
+            effects = _connections(state, reading, now)
         case LifeView():
             effects = _life(state, reading, now)
         case CanaryReading():
@@ -208,6 +222,14 @@ def _processes(state: PipelineState, reading: ProcessReading, now: Now) -> Effec
         return Effects()
     track.look(reading, now)
     return msgspec.structs.replace(_judged(state, track, now), samples=process_samples(track))
+
+
+def _connections(state: PipelineState, reading: ConnectionReading, now: Now) -> Effects:
+    """Take it in; it is judged with the next page, because alone it says nothing."""
+    track = state.engines.get(reading.engine)
+    if track is not None:
+        track.connect(reading, now)
+    return Effects()
 
 
 def _life(state: PipelineState, life: LifeView, now: Now) -> Effects:

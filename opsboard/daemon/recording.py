@@ -40,6 +40,7 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     processes: tuple[_Process, ...] | None = None
     gpus: tuple[Gpu, ...] | None = None
     host: _Host | None = None
+    connections: tuple[float, ...] | None = None
     dropped: int = 0
 
 
@@ -50,9 +51,13 @@ def recording_line(
     processes: tuple[ProcessView, ...] = (),
     gpus: tuple[Gpu, ...] = (),
     host: HostView | None = None,
+    connections: tuple[float, ...] | None = None,
     kind: str | None = None,
 ) -> _Line:
-    """Return one reading as a recording keeps it: the raw page, or why there is none."""
+    """Return one reading as a recording keeps it: the raw page, or why there is none.
+
+    ``connections``: for how many s others have been connected to it.
+    """
     page = None if reading.page is None else reading.page.decode("utf-8", "replace")
     return _Line(
         t=now.wall,
@@ -63,6 +68,7 @@ def recording_line(
         processes=tuple(_Process(p.pid, p.name, p.rss_anon_bytes, p.swap_bytes, p.rss_bytes) for p in processes),
         gpus=gpus,
         host=None if host is None else _host(host),
+        connections=None if connections is None else tuple(round(age, 3) for age in connections),
     )
 
 

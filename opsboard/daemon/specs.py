@@ -23,6 +23,7 @@ def engine_specs(config: Config) -> list[EngineSpec]:
             kind=e.kind,
             url=e.url,
             supervised=e.supervised,
+            canary=e.may_be_asked,
             command=None if e.command is None else without_secrets(e.command),
             drain_timeout_s=float(e.drain_timeout) if e.supervised else None,
         )

@@ -47,6 +47,7 @@ class TakenOver(Record, frozen=True, kw_only=True):
                 spec,
                 kind=spec.kind or known.kind,
                 supervised=True,
+                canary=True,
                 command=known.reproduction.shown,
                 drain_timeout_s=launch.drain_timeout_s,
             )

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import socket as sockets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -16,13 +16,14 @@ from collectors.fetch import Fetcher
 from collectors.fetch import Limits as FetchLimits
 from collectors.host import HostReader
 from collectors.nvml import GpuReader
+from opsboard.config.detectors import settings
 from opsboard.config.load import Loaded, load, parse_listen
 from opsboard.config.places import private_dir
 from opsboard.config.schema import Config, Exporter, Route
 from opsboard.core.clock import Clock
 from opsboard.core.errors import ConfigError, Conflict, OpsboardError
 from opsboard.core.model import Record, Severity
-from opsboard.core.registry import dialects
+from opsboard.core.registry import detectors, dialects
 from opsboard.core.routes import last_target
 from opsboard.core.version import __version__
 from opsboard.core.wire import DaemonInfo, Status
@@ -100,6 +101,7 @@ class Daemon:
         interval_s = loaded.config.collect.interval
         self._engines = EngineSet(options.urls, read_only=options.read_only)
         self.state = PipelineState(loaded.config.host.name or sockets.gethostname(), self._engines.specs(loaded.config))
+        self.state.judging.configure(settings(loaded.config, detectors().found))
         self._health = Health(_stale_s(interval_s))
         self._book = TaskBook()
         self._recorders = Recorders()
@@ -186,8 +188,7 @@ class Daemon:
         self._canaries = Canaries(self.state, self._key_of, self._flow.reading)
         ending.push_async_callback(self._canaries.close)
         if not self._options.read_only:
-            # An engine that is only looked at gets no requests of ours: its owner has not asked for that.
-            self._flow.on_canaries = self._ask_supervised
+            self._flow.on_canaries = self._canaries.ask
             engines_dir, runtime_dir = self._options.state_dir / ENGINES, self._options.socket.parent
             await self._engines.read_taken(engines_dir, runtime_dir, self._flow.tell)
             self.state.configure(self._engines.specs(config))
@@ -307,9 +308,6 @@ class Daemon:
         ending.push_async_callback(self._rolling.close)
         self._rolling.resume(await self._store.last_rolling())
         self._tasks.add("standby", lambda: on_grid(STANDBY_S, standby.look))
-
-    def _ask_supervised(self, names: Sequence[str]) -> None:
-        self._canaries.ask(name for name in names if self.state.specs[name].supervised)
 
     def _key_of(self, name: str) -> Mapping[str, str]:
         return self._engines.key_of(self._loaded.config, name)
@@ -440,7 +438,7 @@ class Daemon:
         path = self._loaded.path
         if path is None or self._options.read_only:
             raise Conflict("there is no configuration file to read again", hint="start the daemon with --config FILE")
-        new = await asyncio.to_thread(load, path, dialects().found)
+        new = await asyncio.to_thread(load, path, dialects().found, detectors=detectors().found)
         old = self._loaded.config
         refuse_fixed(old, new.config)
         exporter = self._exporter
@@ -457,6 +455,7 @@ class Daemon:
         self._loaded = new
         self._redact(new.config)
         self._store.apply(_limits(new.config))
+        self.state.judging.configure(settings(new.config, detectors().found))
         self.state.configure(self._engines.specs(new.config))
         old_exporter, self._exporter = self._exporter, exporter
         old_fetcher, self._fetcher = self._fetcher, self._make_fetcher(new.config)

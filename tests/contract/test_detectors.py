@@ -8,6 +8,8 @@ import msgspec
 import pytest
 
 from alerts.base import Detector
+from opsboard.config.detectors import config_type
+from opsboard.config.explain import documented_keys
 from opsboard.core.model import EngineReading, Outcome
 from opsboard.core.registry import detectors
 from tests.support.watched import Watched, failed
@@ -17,11 +19,14 @@ every = pytest.mark.parametrize("detector", detectors().found.values(), ids=list
 
 
 @every
-def test_its_page_tells_every_parameter_with_its_default(detector: Detector) -> None:
+def test_every_parameter_can_be_set_and_its_page_explains_it(detector: Detector) -> None:
     text = (DOCS / f"{detector.name}.md").read_text()
     assert text.startswith(f"# {detector.name}\n")
-    for field in msgspec.structs.fields(detector.params):
-        assert f"| `{field.name}` | {field.default:g} |" in text
+    keys = [key for key in documented_keys(config_type({detector.name: detector})) if "[detector." in key.section]
+    assert len(keys) == 2 + len(msgspec.structs.fields(detector.params)), "enabled, severity, and all of them"
+    for key in keys:
+        assert key.help
+        assert f"| `{key.key}` | `{key.default}` |" in text
 
 
 @every

@@ -84,11 +84,13 @@ async def test_what_automation_does_is_on_the_disk_before_it_is_done(tmp_path: P
 
 @in_loop
 async def test_one_question_at_a_time_to_each_engine() -> None:
-    """What came back is a reading; an engine that nobody knows is not asked."""
+    """What came back is a reading; an engine that nobody knows, or that may not be asked, is not asked."""
     heard: list[CanaryReading] = []
-    specs = [EngineSpec(name=name, kind="vllm", url=f"http://127.0.0.1:{free_port()}") for name in "ab"]
+    specs = [
+        EngineSpec(name=name, kind="vllm", url=f"http://127.0.0.1:{free_port()}", canary=name != "c") for name in "abc"
+    ]
     canaries = Canaries(PipelineState("host", specs), lambda _: {}, heard.append)
-    canaries.ask(["a", "b", "a", "nobody"])
+    canaries.ask(["a", "b", "c", "a", "nobody"])
     canaries.ask(["a"])
     await wait_until_async(lambda: len(heard) == 2)
     await asyncio.sleep(0)

@@ -1,0 +1,18 @@
+"""When an engine serves, and whether two pages of it are of the same process. Shared by all who compare readings."""
+
+from __future__ import annotations
+
+from opsboard.core.model import EngineState, EngineView
+
+SERVES = frozenset({EngineState.READY, EngineState.DRAINING})
+"""States in which an engine answers requests."""
+
+PROCESS_START_SLACK_S = 2.0
+"""``process_start_time_seconds`` moves a little when the wall clock is slewed; a restart moves it by more."""
+
+
+def other_process(old: EngineView, new: EngineView) -> bool | None:
+    """Tell whether ``new`` was served by another process than ``old``; None where the pages do not tell."""
+    if old.process_start is None or new.process_start is None:
+        return None
+    return abs(new.process_start - old.process_start) > PROCESS_START_SLACK_S
