@@ -12,7 +12,17 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from opsboard.core.clock import Now
-from opsboard.core.model import CanaryReading, EngineReading, Event, Finding, GpuView, LifeView, ProcessView, Record
+from opsboard.core.model import (
+    CanaryReading,
+    ConnectionReading,
+    EngineReading,
+    Event,
+    Finding,
+    GpuView,
+    LifeView,
+    ProcessView,
+    Record,
+)
 
 Urgency = Literal["page", "ticket", "note"]
 """How loud its findings are: wake somebody, work for somebody, worth knowing."""
@@ -40,9 +50,9 @@ class Observation(Record, frozen=True, kw_only=True):
     """All of the host."""
     inflight: float | None = None
     """Requests under way to it as known elsewhere (a gateway); None: nobody knows."""
-    connections: tuple[float, ...] | None = None
-    """How long, in s, each connection of others to it has been open as far as was seen, the youngest first. What is
-    open need not wait for anything. None: nobody can look, or nobody had to because its page shows work."""
+    connections: ConnectionReading | None = None
+    """Who was connected to it a few seconds ago. What is open need not wait for anything. None: nobody can look, or
+    nobody had to because its page shows work."""
     events: tuple[Event, ...] = ()
     """New lines of its timeline."""
 

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping
 
 from collectors import procfs
 from collectors.sockets import ESTABLISHED, LISTEN, inodes_of, rows
-from opsboard.core.clock import Clock, SystemClock
 
 KEPT = 64
 """So many are told of a port, the youngest: whoever has waited longer than those was told of before."""
@@ -22,19 +21,17 @@ _MAPPED = -len(b"0100007F:1F90")
 class ConnectionReader:
     """Reads the connections of ports of this machine; remembers when each was first seen. Used by one thread."""
 
-    def __init__(self, proc_root: str = procfs.PROC, clock: Clock | None = None) -> None:
-        """Nothing is seen yet. ``clock`` gives the time between two looks."""
+    def __init__(self, proc_root: str = procfs.PROC) -> None:
+        """Nothing is seen yet."""
         self._root = proc_root
-        self._clock = clock or SystemClock()
         self._seen: dict[int, dict[bytes, float]] = {}
 
-    def read(self, ports: Collection[int]) -> Mapping[int, tuple[float, ...]]:
-        """Return since when (monotonic s) others were seen to be connected to each of ``ports``, the latest first.
+    def read(self, ports: Collection[int], mono: float) -> Mapping[int, tuple[float, ...]]:
+        """Return since when others were seen to be connected to each of ``ports``, the latest first; now is ``mono``.
 
         A port that nobody listens on in our network namespace is missing: nothing is known of it. Connections of this
         process itself do not count. Of 64 and more the latest 64 are told.
         """
-        mono = self._clock.now().mono
         wanted = {b"%04X" % port: port for port in ports}
         open_to: dict[int, set[bytes]] = {port: set() for port in ports}
         listened: set[int] = set()

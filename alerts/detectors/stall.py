@@ -178,14 +178,16 @@ def _unworked(state: State, seen: Observation, apart: float, *, stirred: bool) -
 
 
 def _waited(state: State, seen: Observation) -> float:
-    """Return how long somebody has been connected while nothing moved, 0.0: nobody who could wait.
+    """Return how long somebody had been connected at the last look while nothing moved, 0.0: nobody who could wait.
 
     A canary that is answered clears the connections that there are, for a while: they may be kept for later.
     """
-    mono, ages = seen.now.mono, seen.connections or ()
-    if mono - state.answered < state.params.rest_s:
-        ages = tuple(age for age in ages if mono - age > state.answered)
-    return min(mono - state.quiet, max(ages, default=0.0))
+    clients = seen.connections
+    if clients is None or not clients.since:
+        return 0.0
+    cleared = state.answered if seen.now.mono - state.answered < state.params.rest_s else -inf
+    first = min((since for since in clients.since if since > cleared), default=inf)
+    return max(0.0, clients.looked - max(first, state.quiet))
 
 
 def _moved(state: State, view: EngineView, now: Now) -> State:
@@ -324,7 +326,7 @@ def _finding(state: State, seen: Observation, patience_s: float, *, confirmed: b
             "running": view.running,
             "waiting": view.waiting,
             "inflight": seen.inflight,
-            "connections": None if seen.connections is None else float(len(seen.connections)),
+            "connections": None if seen.connections is None else float(len(seen.connections.since or ())),
             "kv_usage": view.kv_usage,
             "iterations": view.counters.get("iterations"),
             "generation_tokens": view.counters.get("generation_tokens"),

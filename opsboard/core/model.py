@@ -181,13 +181,13 @@ class ProcessReading(Record, frozen=True, kw_only=True):
 
 
 class ConnectionReading(Record, frozen=True, kw_only=True):
-    """Who is connected to an engine's port, opsboard itself not counted: since when each was seen, the latest first.
-
-    Monotonic seconds. None: nobody here listens on its port, so that nothing is known. Of very many the latest ones.
-    """
+    """Who was connected to an engine's port at ``looked``, opsboard itself not counted. Monotonic seconds."""
 
     engine: str
+    looked: float
     since: tuple[float, ...] | None = None
+    """When each was first seen, the latest first, of very many the latest. None: nobody here listens on its port, so
+    that nothing is known."""
 
 
 # --- GPUs and host

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Protocol
 
 from collectors.process import ProcessReader, RoleOf
@@ -38,6 +38,10 @@ Factory = Callable[[], Awaitable[None]]
 
 class Scraper(Protocol):
     """Reads one engine's page."""
+
+    @property
+    def kind(self) -> str | None:
+        """What kind of engine it is: configured, or recognised from the first page."""
 
     async def scrape(self, *, keep_page: bool = False) -> EngineReading:
         """Return what the page says; never raises for foreign reasons."""
@@ -79,15 +83,18 @@ class EngineTarget:
         self.role_of = role_of
         self.life = life
         self.looked = -math.inf
-        self._looked_in: tuple[float | None, bool] | None = None
+        self._looked_in: object = None
 
-    def due(self, mono: float) -> bool:
-        """Whether its processes are to be looked at now: every few seconds, and when it has begun to serve."""
+    def due(self, mono: float, pids: int | Sequence[int] | str) -> bool:
+        """Whether its processes are to be looked at now: every few seconds, and at once when there is news of them.
+
+        News are other ``pids``, a new life, that it has begun to serve, and of what kind it is (which tells roles).
+        """
         life = self.life()
-        stage = None if life is None else (life.started, life.state in SERVING)
+        stage = pids, self.scraper.kind, None if life is None else (life.started, life.state in SERVING)
         if mono - self.looked < PROCESSES_EVERY_S and stage == self._looked_in:
             return False
-        self._looked_in = stage
+        self._looked_in, self.looked = stage, mono
         return True
 
     @property
@@ -156,10 +163,7 @@ class Collecting:
 
     def _engine(self, target: EngineTarget) -> Callable[[], Awaitable[None]]:
         async def tick() -> None:
-            mono = self._clock.now().mono
-            if (target.due(mono) or self._recorders.active) and target.lives:
-                target.looked = mono
-                await self._look(target)
+            await self._look_if_due(target)
             if target.serves:
                 reading = await target.scraper.scrape(keep_page=self._recorders.active)
                 self._feed(reading)
@@ -168,12 +172,22 @@ class Collecting:
 
         return tick
 
-    async def _look(self, target: EngineTarget) -> None:
-        try:
-            pids = await target.pids()
-        except OSError as error:
-            text = f"its processes cannot be looked at: {error}"
-            reading = ProcessReading(engine=target.name, outcome=Outcome.FAILED, error=text)
+    def hear(self, life: LifeView) -> None:
+        """Look at the processes of an engine of which there is news: who ends in its first moments is known at once."""
+        target = self._targets.get(life.engine)
+        if target is not None and target.serves:
+            self._soon(self._look_if_due(target))
+
+    async def _look_if_due(self, target: EngineTarget) -> None:
+        if not target.lives:
+            return
+        pids = await _pids(target)
+        if target.due(self._clock.now().mono, pids) or self._recorders.active:
+            self._look(target, pids)
+
+    def _look(self, target: EngineTarget, pids: int | Sequence[int] | str) -> None:
+        if isinstance(pids, str):
+            reading = ProcessReading(engine=target.name, outcome=Outcome.FAILED, error=pids)
         else:
             reading = self._processes.read(target.name, pids, target.role_of)
         self._feed(reading)
@@ -181,7 +195,10 @@ class Collecting:
             self._parts.follow(target.name, reading.processes)
 
     def _part_has_ended(self, name: str) -> None:
-        look = asyncio.get_running_loop().create_task(self._look_twice(name))
+        self._soon(self._look_twice(name))
+
+    def _soon(self, work: Coroutine[None, None, None]) -> None:
+        look = asyncio.get_running_loop().create_task(work)
         self._looks.add(look)
         look.add_done_callback(self._looks.discard)
 
@@ -190,7 +207,7 @@ class Collecting:
             await asyncio.sleep(pause)
             target = self._targets.get(name)
             if target is not None and target.lives:
-                await self._look(target)
+                self._look(target, await _pids(target))
 
     def _record(self, reading: EngineReading) -> None:
         track, now = self._state.engines.get(reading.engine), self._clock.now()
@@ -221,3 +238,11 @@ class Collecting:
         else:
             error = f"the disk of the state directory did not answer within {HOST_S:g} s"
             self._feed(HostReading(outcome=Outcome.FAILED, error=error))
+
+
+async def _pids(target: EngineTarget) -> int | Sequence[int] | str:
+    """Return who belongs to an engine, or why that cannot be looked at."""
+    try:
+        return await target.pids()
+    except OSError as error:
+        return f"its processes cannot be looked at: {error}"

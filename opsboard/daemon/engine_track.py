@@ -147,15 +147,15 @@ class EngineTrack:
         self.zombies = reading.zombies
         self.looked = None if reading.outcome is Outcome.FAILED else now.mono
 
-    def connect(self, reading: ConnectionReading, now: Now) -> None:
+    def connect(self, reading: ConnectionReading) -> None:
         """Take in who is connected to it."""
-        self._connected = None if reading.since is None else (now.mono, reading.since)
+        self._connected = reading
 
-    def connections(self, now: Now) -> tuple[float, ...] | None:
-        """Return for how long (s) others have been connected to it; None when that was not looked at lately."""
-        if self._connected is None or now.mono - self._connected[0] > CONNECTED_S:
-            return None
-        return tuple(now.mono - since for since in self._connected[1])
+    def connections(self, now: Now) -> ConnectionReading | None:
+        """Return who is connected to it; None when that was not looked at lately, or cannot be."""
+        seen = self._connected
+        known = seen is not None and seen.since is not None and now.mono - seen.looked <= CONNECTED_S
+        return seen if known else None
 
     def live(self, life: LifeView) -> None:
         """Take in what supervision knows; a new or ended life makes the old one's numbers unknown.

@@ -41,8 +41,8 @@ class Flow:
         self._newest = newest
         self.on_finding: Callable[[FindingChange], None] = lambda _change: None
         """Hears what detectors claim."""
-        self.on_life: Callable[[LifeView], None] = lambda _life: None
-        """Hears what supervision says, when it has been taken in."""
+        self.on_life: list[Callable[[LifeView], None]] = []
+        """Hear what supervision says, when it has been taken in."""
         self.on_canaries: Callable[[Sequence[str]], None] = lambda _names: None
         """Hears which engines to ask for a token."""
 
@@ -66,7 +66,8 @@ class Flow:
         self.reading(life)
         self._records.life(life)
         self._newest.publish_soon()
-        self.on_life(life)
+        for hear in self.on_life:
+            hear(life)
 
     def event(self, event: Event) -> None:
         """Take an event that did not come from a reading."""

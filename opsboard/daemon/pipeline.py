@@ -150,7 +150,7 @@ def feed(state: PipelineState, reading: Reading, now: Now) -> Effects:
         case ProcessReading():
             effects = _processes(state, reading, now)
         case ConnectionReading():
-            effects = _connections(state, reading, now)
+            effects = _connections(state, reading)
         case LifeView():
             effects = _life(state, reading, now)
         case CanaryReading():
@@ -224,11 +224,11 @@ def _processes(state: PipelineState, reading: ProcessReading, now: Now) -> Effec
     return msgspec.structs.replace(_judged(state, track, now), samples=process_samples(track))
 
 
-def _connections(state: PipelineState, reading: ConnectionReading, now: Now) -> Effects:
+def _connections(state: PipelineState, reading: ConnectionReading) -> Effects:
     """Take it in; it is judged with the next page, because alone it says nothing."""
     track = state.engines.get(reading.engine)
     if track is not None:
-        track.connect(reading, now)
+        track.connect(reading)
     return Effects()
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import msgspec
 
 from opsboard.core.clock import Now
-from opsboard.core.model import EngineReading, HostView, ProcessView
+from opsboard.core.model import ConnectionReading, EngineReading, HostView, ProcessView
 from opsboard.core.text import sanitise
 from opsboard.core.wire import Gpu
 
@@ -51,13 +51,10 @@ def recording_line(
     processes: tuple[ProcessView, ...] = (),
     gpus: tuple[Gpu, ...] = (),
     host: HostView | None = None,
-    connections: tuple[float, ...] | None = None,
+    connections: ConnectionReading | None = None,
     kind: str | None = None,
 ) -> _Line:
-    """Return one reading as a recording keeps it: the raw page, or why there is none.
-
-    ``connections``: for how many s others have been connected to it.
-    """
+    """Return one reading as a recording keeps it: the raw page, or why there is none."""
     page = None if reading.page is None else reading.page.decode("utf-8", "replace")
     return _Line(
         t=now.wall,
@@ -68,8 +65,12 @@ def recording_line(
         processes=tuple(_Process(p.pid, p.name, p.rss_anon_bytes, p.swap_bytes, p.rss_bytes) for p in processes),
         gpus=gpus,
         host=None if host is None else _host(host),
-        connections=None if connections is None else tuple(round(age, 3) for age in connections),
+        connections=None if connections is None else _ages(connections),
     )
+
+
+def _ages(connections: ConnectionReading) -> tuple[float, ...]:
+    return tuple(round(connections.looked - since, 3) for since in connections.since or ())
 
 
 def _host(host: HostView) -> _Host:

@@ -297,7 +297,7 @@ class Daemon:
             tell=self._flow.tell,
             past=self._store,
         )
-        self._flow.on_life = standby.hear
+        self._flow.on_life += [standby.hear, lambda life: self._collecting.hear(life)]  # noqa: PLW0108  a reload replaces it
         ending.push_async_callback(standby.close)
         self._rolling = RollingRestarts(
             self._clock,

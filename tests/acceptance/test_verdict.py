@@ -51,13 +51,14 @@ def steps(port: int) -> float:
 
 
 @pytest.fixture
-def port(house: House) -> Iterator[int]:
-    """Start a daemon that supervises an engine ``a``; it is stopped at the end."""
+def port(house: House, request: pytest.FixtureRequest) -> Iterator[int]:
+    """Start a daemon that supervises an engine ``a``; it is stopped at the end. A parameter is more configuration."""
     port = free_port()
     command = [sys.executable, "-m", "opsboard", "sim", "--port", str(port), "--startup-seconds", "0.2"]
     house.write(
         f'name = "a"\nkind = "vllm"\ncommand = {json.dumps(command)}\nurl = "http://127.0.0.1:{port}"\n'
-        'autostart = true\nstop_timeout = "5s"'
+        'autostart = true\nstop_timeout = "5s"',
+        rest=getattr(request, "param", ""),
     )
     house.start()
     yield port
@@ -89,3 +90,30 @@ def test_an_engine_that_hangs_is_found_and_restarted(house: House, port: int) ->
     wait_until(lambda: ("engine/a", "engine_down") in house.events(), DEADLINE_S, "its end is found")
     wait_until(lambda: house.engine("a").state == "ready", DEADLINE_S, "a serves again")
     again.join(DEADLINE_S)
+
+
+IMPATIENT = """
+[detector.stall]
+suspect = "1s"
+connected = "1s"
+confirm = "2s"
+warm_steps = 0
+"""
+
+
+@pytest.mark.parametrize("port", [IMPATIENT], indirect=True)
+@pytest.mark.timeout(90)
+def test_an_engine_that_began_to_hang_while_idle_is_found_by_who_waits(house: House, port: int) -> None:
+    wait_until(lambda: house.engine("a").state == "ready", DEADLINE_S, "a is ready")
+    before = house.engine("a").pid
+    post(port, "/sim/faults", {"name": "hang"})
+    request = ask_for_tokens(port)
+    wait_until(lambda: ("engine/a", "stall") in house.events(), DEADLINE_S, "the hang is found")
+    told = next(event for event in house.client.status().events if event.kind == "stall")
+    assert told.text.startswith("somebody is connected and no step begins")
+    assert "0 running and 0 waiting; a one-token request got no answer within 5.0 s" in told.text
+    wait_until(
+        lambda: house.engine("a").state == "ready" and house.engine("a").pid != before, DEADLINE_S, "a serves again"
+    )
+    assert ("engine/a", "engine_down") not in house.events(), "it did not end by itself"
+    request.join(DEADLINE_S)

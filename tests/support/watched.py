@@ -9,6 +9,7 @@ from opsboard.core.clock import ManualClock
 from opsboard.core.model import (
     CanaryOutcome,
     CanaryReading,
+    ConnectionReading,
     EngineReading,
     EngineState,
     EngineView,
@@ -60,6 +61,8 @@ class Watched:
         self.zombies: tuple[int, ...] = ()
         self.looked: float | None = None
         self.inflight: float | None = None
+        self.connected: list[float] | None = None
+        """When others connected to it, in seconds since the beginning; None: nobody looks."""
         self._begin = self.clock.now().mono
 
     @property
@@ -97,9 +100,14 @@ class Watched:
         return self._step()
 
     def _step(self, *, fresh: bool = False, canary: CanaryReading | None = None) -> Finding | None:
+        clients = None
+        if self.connected is not None:
+            since = tuple(self._begin + at for at in sorted(self.connected, reverse=True))
+            clients = ConnectionReading(engine=NAME, looked=self.clock.now().mono, since=since)
         seen = Observation(
             engine=NAME, now=self.clock.now(), reading=self.last, fresh=fresh, canary=canary, life=self.life,
             processes=self.processes, looked=self.looked, zombies=self.zombies, inflight=self.inflight,
+            connections=clients,
         )  # fmt: skip
         self.state, finding, ask = self.detector.step(self.state, seen)
         if ask:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import msgspec
 import pytest
 
 from opsboard.core.clock import SystemClock
@@ -19,6 +21,7 @@ from opsboard.core.model import (
     HostView,
     LifeView,
     Outcome,
+    ProcessReading,
 )
 from opsboard.daemon import collecting
 from opsboard.daemon.collecting import PROCESSES_EVERY_S, Collecting, EngineTarget
@@ -37,10 +40,12 @@ class FakeScraper:
         self.name = name
         self.delay = delay
         self.pages = 0
+        self.kind: str | None = None
 
     async def scrape(self, *, keep_page: bool = False) -> EngineReading:
         await asyncio.sleep(self.delay)
         self.pages += keep_page
+        self.kind = "vllm"
         page = b"up 1\n" if keep_page else None
         return EngineReading(engine=self.name, outcome=Outcome.OK, view=EngineView(kind="vllm"), page=page)
 
@@ -55,13 +60,26 @@ class FakeHost:
         return HostReading(outcome=Outcome.FAILED)
 
 
-def target(scraper: FakeScraper, looks: list[float] | None = None, life: LifeView | None = None) -> EngineTarget:
-    async def pids() -> Sequence[int]:
-        if looks is not None:
-            looks.append(asyncio.get_running_loop().time())
-        return ()
+def target(
+    scraper: FakeScraper, life: LifeView | None = None, pids: Callable[[], Sequence[int]] = tuple
+) -> EngineTarget:
+    async def found() -> Sequence[int]:
+        return pids()
 
-    return EngineTarget(scraper.name, scraper, pids=pids, role_of=lambda _n, _a: None, life=lambda: life)
+    return EngineTarget(scraper.name, scraper, pids=found, role_of=lambda _n, _a: None, life=lambda: life)
+
+
+def collecting_of(
+    targets: Sequence[EngineTarget], feed: Callable[[Reading], None], recorders: Recorders | None = None
+) -> Collecting:
+    return Collecting(
+        clock=virtual_time.LoopClock(),
+        state=PipelineState("h", [EngineSpec(name=one.name) for one in targets]),
+        feed=feed,
+        recorders=recorders or Recorders(),
+        health=Health(10.0),
+        interval_s=1.0,
+    )
 
 
 def collect(seconds: float, *targets: EngineTarget, recorders: Recorders | None = None) -> list[tuple[float, Reading]]:
@@ -70,14 +88,7 @@ def collect(seconds: float, *targets: EngineTarget, recorders: Recorders | None 
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        reads = Collecting(
-            clock=virtual_time.LoopClock(),
-            state=PipelineState("h", [EngineSpec(name=one.name) for one in targets]),
-            feed=lambda reading: seen.append((loop.time(), reading)),
-            recorders=recorders or Recorders(),
-            health=Health(10.0),
-            interval_s=1.0,
-        )
+        reads = collecting_of(targets, lambda reading: seen.append((loop.time(), reading)), recorders)
         async with asyncio.TaskGroup() as group:
             tasks = TaskSet(group, TaskBook())
             factories = reads.tasks(targets, FakeGpus(), FakeHost())
@@ -92,6 +103,10 @@ def collect(seconds: float, *targets: EngineTarget, recorders: Recorders | None 
 
 def times(seen: list[tuple[float, Reading]], name: str) -> list[float]:
     return [t for t, reading in seen if isinstance(reading, EngineReading) and reading.engine == name]
+
+
+def looks(seen: list[tuple[float, Reading]]) -> list[float]:
+    return [t for t, reading in seen if isinstance(reading, ProcessReading)]
 
 
 def test_no_two_targets_wake_in_the_same_millisecond() -> None:
@@ -113,18 +128,48 @@ def test_a_slow_engine_delays_only_itself() -> None:
 
 
 def test_processes_are_read_less_often_than_pages() -> None:
-    looks: list[float] = []
-    collect(PROCESSES_EVERY_S * 4 - 0.5, target(FakeScraper("a"), looks))
-    assert len(looks) == 4
+    seen = collect(PROCESSES_EVERY_S * 4 + 0.5, target(FakeScraper("a")))
+    first, known, *others = [round(t) for t in looks(seen)]
+    assert (first, known) == (0, 1), "at once, and when its first page has told what it is"
+    assert all(later - earlier in {5, 6} for earlier, later in pairwise([known, *others]))
+
+
+def test_processes_are_read_when_others_belong_to_it() -> None:
+    turns = itertools.count()
+    seen = collect(4.5, target(FakeScraper("a"), pids=lambda: (1,) if next(turns) < 3 else (1, 2)))
+    assert [round(t) for t in looks(seen)] == [0, 1, 3]
+
+
+def test_processes_are_read_the_moment_an_engine_serves() -> None:
+    life = LifeView(engine="a", state=EngineState.STARTING, since=0.0, supervised=True, started=1.0)
+    seen: list[Reading] = []
+
+    async def main() -> None:
+        lives = [life]
+        one = target(FakeScraper("a"))
+        one.life = lambda: lives[-1]
+        reads = collecting_of([one], seen.append)
+        reads.tasks([one], FakeGpus(), FakeHost())
+        reads.hear(life)
+        await asyncio.sleep(0.1)
+        assert seen == [], "it does not serve yet"
+        lives.append(msgspec.structs.replace(life, state=EngineState.READY))
+        for heard in (lives[-1], lives[-1]):
+            reads.hear(heard)
+        reads.hear(msgspec.structs.replace(life, engine="stranger"))
+        await asyncio.sleep(0.1)
+        await reads.close()
+
+    virtual_time.run(main())
+    assert [type(reading) for reading in seen] == [ProcessReading]
 
 
 def test_while_somebody_records_pages_and_processes_are_kept_every_time() -> None:
-    looks: list[float] = []
     recorders, scraper = Recorders(), FakeScraper("a")
     recorders._queues[asyncio.Queue(1)] = 0
-    collect(4.5, target(scraper, looks), recorders=recorders)
+    seen = collect(4.5, target(scraper), recorders=recorders)
     assert scraper.pages == 5
-    assert len(looks) == 5
+    assert len(looks(seen)) == 5
     assert recorders.dropped == 4
 
 
@@ -136,12 +181,11 @@ def test_an_engine_that_is_not_up_is_not_asked() -> None:
         (EngineState.STOPPED, 0, 0),
         (EngineState.FAILED, 0, 0),
         (EngineState.STARTING, 0, 1),
-        (EngineState.READY, 3, 1),
-        (EngineState.STOPPING, 3, 1),
+        (EngineState.READY, 3, 2),
+        (EngineState.STOPPING, 3, 2),
     ):
-        looks: list[float] = []
-        seen = collect(2.5, target(FakeScraper("a"), looks, life(state)))
-        assert (len(times(seen, "a")), len(looks)) == (asked, looked), state
+        seen = collect(2.5, target(FakeScraper("a"), life(state)))
+        assert (len(times(seen, "a")), len(looks(seen))) == (asked, looked), state
 
 
 def test_a_disk_that_hangs_hides_the_host_but_starves_no_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
 
 import pytest
+from msgspec import Meta, Struct
 
 from opsboard.config import places
+from opsboard.config.detectors import Setting, settings
 from opsboard.config.explain import documented_keys, explain, print_toml
 from opsboard.config.load import configured_socket, load
 from opsboard.core.errors import ConfigError
+from opsboard.core.model import Record
 
 WHOLE = """
 [host]
@@ -160,11 +164,94 @@ def test_every_key_is_documented() -> None:
     assert all(doc.help for doc in documented_keys())
 
 
+class Params(Record, frozen=True, kw_only=True):
+    """Of every type that a file can hold, and one that it cannot."""
+
+    quiet_s: Annotated[float, Meta(description="so long")] = 90.0
+    count: Annotated[int, Meta(ge=1, description="so many")] = 3
+    share: float | None = None
+    how: Literal["well", "badly"] = "well"
+    inside: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.count > 100:
+            raise ValueError("`count`: expected at most 100")
+
+
+class Foreign(NamedTuple):
+    """A detector of another package."""
+
+    name: str
+    severity: Literal["page", "ticket", "note"] = "ticket"
+    summary: str = "it is odd"
+    params: type[Struct] = Params
+
+
+class Broken(Struct, frozen=True):
+    """Parameters whose annotation leads nowhere."""
+
+    quiet_s: Nowhere = 1.0  # type: ignore[name-defined]  # noqa: F821
+
+
+ODD = {"odd": Foreign("odd"), "broken": Foreign("broken", params=Broken)}
+
+
+def test_a_detector_brings_its_own_section(tmp_path: Path) -> None:
+    path = tmp_path / "opsboard.toml"
+    path.write_text('[detector.odd]\nseverity = "page"\nquiet = "2m"\nshare = 1\nhow = "badly"\n')
+    path.chmod(0o600)
+    loaded = load(path, detectors=ODD)
+    assert settings(loaded.config, ODD) == {
+        "odd": Setting(enabled=True, severity="page", params=Params(quiet_s=120.0, share=1.0, how="badly"))
+    }
+    assert type(settings(loaded.config, ODD)["odd"].params.quiet_s) is float
+    lines = {line.key: (line.value, line.origin, line.help) for line in explain(loaded, "detector.odd")}
+    assert lines["detector.odd.quiet"] == ('"2m"', "file", "so long")
+    assert lines["detector.odd.count"] == ("3", "default", "so many")
+    assert list(lines)[:2] == ["detector.odd.enabled", "detector.odd.severity"]
+    printed = tomllib.loads(print_toml(loaded.config))
+    assert printed["detector"]["odd"] == {
+        "enabled": True, "severity": "page", "quiet": "2m", "count": 3, "share": 1.0, "how": "badly",
+    }  # fmt: skip
+
+
+def test_without_a_section_a_detector_has_its_defaults() -> None:
+    loaded = load(None, detectors=ODD)
+    assert settings(loaded.config, ODD)["odd"] == Setting(enabled=True, severity="ticket", params=Params())
+    assert [line.origin for line in explain(loaded, "detector.odd.enabled")] == ["default"]
+
+
+def test_a_detector_that_is_off_is_an_assumption_worth_telling(tmp_path: Path) -> None:
+    path = tmp_path / "opsboard.toml"
+    path.write_text("[detector.odd]\nenabled = false\n")
+    path.chmod(0o600)
+    assert load(path, detectors=ODD).assumed == ("`detector.odd` is off: nothing looks for that",)
+
+
 ENGINE = '[[engine]]\nname = "a"\n'
 OBSERVED = ENGINE + 'url = "http://h:1"\n'
 ROUTE = OBSERVED + '[[route]]\nmodel = "chat"\n'
 BAD = {
     "unknown section": ('[hots]\nname = "a"', "`hots`", "did you mean `host`"),
+    "unknown detector": ("[detector.od]\nenabled = true", "unknown key `detector.od`", "did you mean `odd`"),
+    "unknown key of a detector": (
+        '[detector.odd]\nquiet_s = "2m"',
+        "unknown key `detector.odd.quiet_s`",
+        "did you mean `quiet`",
+    ),
+    "wrong duration of a detector": (
+        "[detector.odd]\nquiet = 120",
+        "`detector.odd.quiet`: expected a duration such as",
+        None,
+    ),
+    "wrong severity": (
+        '[detector.odd]\nseverity = "loud"',
+        "`detector.odd.severity`: expected one of page, ticket, note, found 'loud'",
+        None,
+    ),
+    "too few": ("[detector.odd]\ncount = 0", "`detector.odd.count`: expected a whole number >= 1, found 0", None),
+    "too many": ("[detector.odd]\ncount = 101", "`detector.odd`: `count`: expected at most 100", None),
+    "detector without a name": ("detector = 3", "`detector`: expected a table, found 3", None),
     "unknown key": (
         ENGINE + 'url = "http://h:1"\nautostrat = true',
         "`engine[0].autostrat`",
@@ -275,7 +362,7 @@ def test_a_bad_file_gets_one_message(name: str, tmp_path: Path) -> None:
     path = tmp_path / "opsboard.toml"
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        load(path, kinds=["vllm"], env={})
+        load(path, kinds=["vllm"], env={}, detectors=ODD)
     assert str(path) in caught.value.message
     assert message in caught.value.message
     assert "\n" not in caught.value.message

@@ -232,3 +232,22 @@ def test_what_is_kept_of_a_wedge_says_which_pages_failed() -> None:
     assert found.evidence["page_error"] == "nothing listens there"
     assert WORKER not in engine.processes
     assert CORE not in engine.processes
+
+
+def test_an_engine_that_a_detector_doubts_still_runs() -> None:
+    engine = serving()
+    assert engine.live(EngineState.BACKING_OFF, pid=7, cause="stall: no progress") is None
+    assert engine.live(EngineState.STOPPING, pid=7) is None
+    assert engine.live(EngineState.STARTING, started=2.0, pid=8) is None
+    late = engine.live(EngineState.BACKING_OFF, started=2.0, pid=8, cause="not ready after 900 s")
+    assert predicate(late) == ("exited", True), "and one that does not come up is down"
+
+
+def test_a_claim_that_made_supervision_act_stands_as_it_was() -> None:
+    engine = serving()
+    engine.look(API)
+    engine.read(page(1000))
+    engine.look(API)
+    claim = engine.read(page(1000))
+    assert predicate(claim) == ("half_death", True)
+    assert engine.live(EngineState.BACKING_OFF, pid=7, cause="engine_down: its EngineCore is gone") == claim

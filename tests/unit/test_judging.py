@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from alerts.base import Detector, Observation, Step
+from opsboard.config.detectors import Setting
 from opsboard.core.clock import ManualClock
 from opsboard.core.model import (
     CanaryOutcome,
@@ -30,6 +32,7 @@ from tests.support.watched import WHOLE, failed, page
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from alerts.base import Urgency
     from opsboard.daemon.pipeline import Reading
 
 SPEC = EngineSpec(name="a", url="http://127.0.0.1:8001")
@@ -179,6 +182,70 @@ def test_what_the_timeline_says_already_is_not_said_twice() -> None:
     effects = line.feed(ended)
     assert [change.finding.detector for change in effects.findings] == ["engine_down"]
     assert told(effects) == [("failed", Severity.ERROR, "found failed: exited with code 1")]
+
+
+def test_a_claim_is_told_when_the_timeline_says_it_less_loudly() -> None:
+    line = Line()
+    line.state.configure([EngineSpec(name="a", url=SPEC.url, supervised=True)])
+    text = "exited by itself with code 1"
+    ended = LifeView(
+        engine="a",
+        state=EngineState.BACKING_OFF,
+        since=0.0,
+        supervised=True,
+        message=f"{text}; again in 1 s",
+        cause=text,
+    )
+    assert told(line.feed(ended)) == [
+        ("backing_off", Severity.WARNING, f"found backing_off: {text}; again in 1 s"),
+        ("engine_down", Severity.ERROR, text),
+    ]
+
+
+def test_a_restart_because_of_a_claim_opens_no_other_claim() -> None:
+    """An engine that is to be restarted because it hangs still runs: it did not end by itself."""
+    line = Line()
+    line.state.configure([EngineSpec(name="a", url=SPEC.url, supervised=True)])
+    ready = LifeView(engine="a", state=EngineState.READY, since=0.0, supervised=True, pid=7, started=1.0)
+    line.feed(ready)
+    hung = msgspec.structs.replace(ready, state=EngineState.BACKING_OFF, cause="stall: no progress")
+    assert line.feed(hung).findings == []
+    ended = line.feed(msgspec.structs.replace(hung, pid=None, cause="exited by itself with code 1"))
+    assert [change.finding.detector for change in ended.findings] == ["engine_down"], "unless it does so meanwhile"
+
+
+class Knobs(Record, frozen=True):
+    """One."""
+
+    limit: float = 1.0
+
+
+def limited(state: float, seen: Observation) -> Step:
+    return Step(state, finding(confirmed=True) if state < 2 else None)
+
+
+def configured(line: Line, *, enabled: bool = True, severity: Urgency = "ticket", limit: float = 1.0) -> None:
+    line.state.judging.configure({"odd": Setting(enabled, severity, Knobs(limit))})
+
+
+def test_a_detector_judges_as_it_is_configured() -> None:
+    knobs = Detector(
+        name="odd", severity="ticket", summary="", params=Knobs, begin=lambda params: params.limit, step=limited
+    )
+    line = Line(knobs)
+    configured(line)
+    assert told(line.feed(page(1))) == [("odd", Severity.WARNING, "it is odd")]
+    configured(line, severity="page")
+    assert told(line.feed(page(2))) == [], "it goes on with what it remembers"
+    configured(line, limit=3.0)
+    assert [change.open for change in line.feed(page(3)).findings] == [False]
+    configured(line, severity="page")
+    assert told(line.feed(page(4))) == [("odd", Severity.ERROR, "it is odd")]
+    configured(line, enabled=False)
+    assert [change.open for change in line.feed(page(5)).findings] == [False]
+    assert line.feed(page(6)).findings == []
+    configured(line)
+    assert told(line.feed(page(7))) == [("odd", Severity.WARNING, "it is odd")]
 
 
 def test_another_address_is_another_engine() -> None:

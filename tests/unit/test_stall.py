@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -90,6 +91,135 @@ def test_an_idle_engine_that_gives_no_token_has_to_fail_twice() -> None:
     assert found.confirmed
     assert found.evidence["predicate"] == "H4"
     assert engine.hear(CanaryOutcome.OK) is None
+
+
+def idle(engine: Watched) -> Any:
+    """Return the page of an engine without work, and let it be idle for a while."""
+    at_rest = last(engine, running=0.0, kv_usage=0.0)
+    assert engine.read_for(600, at_rest) is None
+    return at_rest
+
+
+def test_a_hang_that_began_while_it_was_idle_is_found_by_who_waits() -> None:
+    engine = busy()
+    at_rest = idle(engine)
+    engine.connected = [engine.elapsed]
+    began = engine.elapsed
+    assert engine.read_for(6, at_rest) is None
+    assert engine.asked == [began + 6.0]
+    engine.read_for(4, at_rest)
+    found = engine.hear(CanaryOutcome.TIMEOUT, after=1.0)
+    assert found is not None
+    assert found.confirmed
+    assert engine.elapsed - began <= 13.0
+    assert found.evidence["predicate"] == "H3c"
+    assert found.evidence["connections"] == 1.0
+    assert found.since == engine.clock.now().wall - 11.0, "not since the last token, hours ago"
+    assert found.summary.startswith("somebody is connected and no step begins: no progress for 10 s with 0 running and")
+    engine.connected = []
+    found = engine.read_for(5, at_rest)
+    assert found is not None
+    assert found.confirmed, "that who waited gave up does not mend it"
+    assert engine.read(page(9000)) is None
+
+
+def test_who_is_connected_to_a_healthy_engine_costs_a_token_a_minute() -> None:
+    engine = busy()
+    at_rest = idle(engine)
+    engine.connected = [engine.elapsed, engine.elapsed]
+    for _ in range(3600):
+        before = len(engine.asked)
+        assert engine.read(at_rest) is None
+        if len(engine.asked) > before:
+            assert engine.hear(CanaryOutcome.OK, 0.1) is None
+    assert 55 <= len(engine.asked) <= 61
+
+
+def test_a_connection_that_comes_after_an_answer_is_asked_about_soon() -> None:
+    engine = busy()
+    at_rest = idle(engine)
+    engine.connected = [engine.elapsed]
+    engine.read_for(6, at_rest)
+    engine.hear(CanaryOutcome.OK, 0.1)
+    engine.read_for(10, at_rest)
+    engine.connected.append(engine.elapsed)
+    began = engine.elapsed
+    engine.read_for(6, at_rest)
+    assert engine.asked[-1] == began + 6.0
+    engine.read_for(5, at_rest)
+    found = engine.hear(CanaryOutcome.TIMEOUT)
+    assert found is not None
+    assert found.confirmed
+
+
+def test_an_answer_on_an_idle_engine_delays_no_later_doubt() -> None:
+    engine = busy()
+    at_rest = idle(engine)
+    engine.connected = [engine.elapsed]
+    engine.read_for(6, at_rest)
+    engine.hear(CanaryOutcome.OK, 0.1)
+    engine.read_for(5, last(engine, running=1.0))
+    assert engine.read_for(5, last(engine, running=1.0)) is None
+    assert len(engine.asked) == 2
+
+
+@pytest.mark.parametrize("kept", [None, ()], ids=["nobody looks", "nobody is connected"])
+def test_an_idle_engine_to_which_nobody_is_connected_is_not_asked(kept: tuple[float, ...] | None) -> None:
+    engine = busy()
+    engine.connected = None if kept is None else list(kept)
+    idle(engine)
+    assert engine.asked == []
+
+
+def test_connections_that_the_server_closes_when_they_are_idle_cost_nothing() -> None:
+    engine = busy()
+    at_rest = idle(engine)
+    for _ in range(60):
+        engine.connected = [engine.elapsed]
+        engine.read_for(5, at_rest)
+        engine.connected = []
+        engine.read_for(1, at_rest)
+    assert engine.asked == []
+
+
+def test_who_waits_while_kernels_are_compiled_waits_for_that() -> None:
+    engine = Watched(DETECTOR)
+    engine.read(page(0))
+    engine.connected = [engine.elapsed]
+    assert engine.read_for(299, page(0)) is None
+    assert engine.asked == []
+    engine.read_for(6, page(0))
+    assert len(engine.asked) == 1
+
+
+def test_connections_alone_are_no_claim() -> None:
+    engine = busy()
+    at_rest = idle(engine)
+    engine.connected = [engine.elapsed]
+    assert engine.read_for(600, at_rest) is None, "nobody can ask it"
+    assert engine.asked
+
+
+def test_a_page_that_stirs_is_a_sign_of_life() -> None:
+    engine = busy()
+    at_rest = idle(engine)
+    engine.connected = [engine.elapsed]
+    engine.read_for(4, at_rest)
+    engine.read(last(engine, running=1.0, kv_usage=0.1))
+    engine.read_for(5, at_rest)
+    assert engine.asked == [], "it was admitted, and left"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"suspect_s": 20.0}, "`confirm` (10 s) must not be shorter than `suspect` (20 s)"),
+        ({"again_s": 0.0}, "`again`: expected at least 1s"),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(wrong: dict[str, float], told: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(told)):
+        Params(**wrong)
 
 
 def test_without_any_canary_time_alone_speaks() -> None:
