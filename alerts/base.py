@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from opsboard.core.clock import Now
+from opsboard.core.connections import ConnectionReading
 from opsboard.core.model import (
     CanaryReading,
-    ConnectionReading,
     EngineReading,
     Event,
     Finding,

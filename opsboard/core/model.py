@@ -180,16 +180,6 @@ class ProcessReading(Record, frozen=True, kw_only=True):
     error: str | None = None
 
 
-class ConnectionReading(Record, frozen=True, kw_only=True):
-    """Who was connected to an engine's port at ``looked``, opsboard itself not counted. Monotonic seconds."""
-
-    engine: str
-    looked: float
-    since: tuple[float, ...] | None = None
-    """When each was first seen, the latest first, of very many the latest. None: nobody here listens on its port, so
-    that nothing is known."""
-
-
 # --- GPUs and host
 # --------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from collectors.connections import ConnectionReader
 from opsboard.core.clock import Clock
-from opsboard.core.model import ConnectionReading
+from opsboard.core.connections import ConnectionReading
 from opsboard.daemon.observed import local_port
 from opsboard.daemon.pipeline import PipelineState, Reading
 

@@ -6,10 +6,10 @@ No I/O and no clock: the instant is handed in with each reading.
 from __future__ import annotations
 
 from opsboard.core.clock import Now
+from opsboard.core.connections import ConnectionReading
 from opsboard.core.histogram import at_an_edge, quantile
 from opsboard.core.lives import SERVES, other_process
 from opsboard.core.model import (
-    ConnectionReading,
     EngineReading,
     EngineState,
     EngineView,

@@ -10,9 +10,9 @@ import msgspec
 
 from collectors.nvml import join
 from opsboard.core.clock import Now
+from opsboard.core.connections import ConnectionReading
 from opsboard.core.model import (
     CanaryReading,
-    ConnectionReading,
     EngineReading,
     EngineState,
     Event,

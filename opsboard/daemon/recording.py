@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator
 import msgspec
 
 from opsboard.core.clock import Now
-from opsboard.core.model import ConnectionReading, EngineReading, HostView, ProcessView
+from opsboard.core.connections import ConnectionReading
+from opsboard.core.model import EngineReading, HostView, ProcessView
 from opsboard.core.text import sanitise
 from opsboard.core.wire import Gpu
 

@@ -20,10 +20,10 @@ from msgspec.structs import replace
 from alerts.base import Observation
 from alerts.detectors.stall import DETECTOR
 from opsboard.core.clock import Now
+from opsboard.core.connections import ConnectionReading
 from opsboard.core.model import (
     CanaryOutcome,
     CanaryReading,
-    ConnectionReading,
     EngineReading,
     EngineView,
     Finding,

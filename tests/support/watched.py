@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from alerts.base import Detector, Observation
 from opsboard.core.clock import ManualClock
+from opsboard.core.connections import ConnectionReading
 from opsboard.core.model import (
     CanaryOutcome,
     CanaryReading,
-    ConnectionReading,
     EngineReading,
     EngineState,
     EngineView,

@@ -14,7 +14,8 @@ import pytest
 
 from collectors.connections import KEPT, ConnectionReader
 from opsboard.core.clock import ManualClock
-from opsboard.core.model import ConnectionReading, EngineReading, EngineView, Outcome
+from opsboard.core.connections import ConnectionReading
+from opsboard.core.model import EngineReading, EngineView, Outcome
 from opsboard.daemon.connected import Connected
 from opsboard.daemon.engine_track import CONNECTED_S
 from opsboard.daemon.pipeline import EngineSpec, PipelineState, Reading, feed

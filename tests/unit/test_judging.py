@@ -197,7 +197,7 @@ def test_a_claim_is_told_when_the_timeline_says_it_less_loudly() -> None:
         cause=text,
     )
     assert told(line.feed(ended)) == [
-        ("backing_off", Severity.WARNING, f"found backing_off: {text}; again in 1 s"),
+        ("backing_off", Severity.WARNING, f"found backing off: {text}; again in 1 s"),
         ("engine_down", Severity.ERROR, text),
     ]
 

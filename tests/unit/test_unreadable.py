@@ -164,21 +164,23 @@ async def test_processes_that_cannot_be_looked_at_are_not_claimed_to_be_gone(pla
     hear(life)
     reads = Collecting(clock=clock, state=state, feed=hear, recorders=Recorders(), health=Health(10.0), interval_s=1.0)
     target = EngineTarget(name, _NoPage(), pids=pids, role_of=lambda _n, _a: "api_server", life=lambda: life)
-    await reads._look(target)
+    await reads._look_if_due(target)
     assert state.engines[name].looked is not None
     unreadable(place, bundle.STATUS)
     for _ in range(3):
         clock.advance(5.0)
-        await reads._look(target)
+        await reads._look_if_due(target)
         hear(EngineReading(engine=name, outcome=Outcome.OK, view=EngineView(kind="vllm")))
         assert state.engines[name].looked is None
     assert claims == []
     readable(place, bundle.STATUS)
-    await reads._look(target)
+    await reads._look_if_due(target)
     assert [one.pid for one in state.engines[name].processes] == [os.getpid()]
     await reads.close()
 
 
 class _NoPage:
+    kind = "vllm"
+
     async def scrape(self, *, keep_page: bool = False) -> EngineReading:
         return EngineReading(engine="a", outcome=Outcome.FAILED)
