@@ -113,7 +113,8 @@ def test_an_engine_dies_and_comes_back(house: House) -> None:
         back = house.engine("a")
         assert (back.state, back.restarts, back.restarted) == ("ready", 1, True)
         assert back.generation_tokens_per_s is None, "withheld until the new process was read twice"
-    kinds = [kind for subject, kind in house.events() if subject == "engine/a"]
+    # Whether a detector claims that it is down depends on how soon it came back.
+    kinds = [kind for subject, kind in house.events() if subject == "engine/a" and kind != "engine_down"]
     assert kinds[:3] == ["unreachable", "ready", "restarted"]
 
 
