@@ -93,10 +93,10 @@ class Life:
 
     def differs_from(self, spec: LaunchSpec) -> str | None:
         """Say so when the next life will be another one, as ``spec`` says; None when it will be like this one."""
-        remains = self.remains
+        url = self.remains.url or spec.url
         same = (
-            remains.argv_sha256 == fingerprint(spec.command)
-            and remains.url in {None, spec.url}
+            self.remains.argv_sha256 == fingerprint(spec.command)
+            and (ports.port_of(url) or url) == (ports.port_of(spec.url) or spec.url)
             and self._runner.name == spec.runner
         )
         return None if same and self.spec == spec else "its configuration has changed: applies at the next start"
