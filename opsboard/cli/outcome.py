@@ -9,7 +9,7 @@ import click
 from opsboard.core.clock import SystemClock
 from opsboard.core.errors import ControlError
 from opsboard.core.model import state_word
-from opsboard.core.waiting import told
+from opsboard.core.waiting import step_told, told
 
 if TYPE_CHECKING:
     from opsboard.core.model import Step
@@ -122,10 +122,8 @@ class Asked:
             if step.outcome is None or step.started in self._told:
                 continue
             self._told.add(step.started)
-            outcome = None if step.outcome == "ok" else step.outcome
-            said = ": ".join(part for part in (outcome, step.text) if part)
             took = "" if step.seconds is None else f"{step.seconds:.1f} s"
-            click.echo(f"{self.name}: {step.name:<8}{took:>8}  {said}".rstrip(), err=True)
+            click.echo(f"{self.name}: {step.name:<8}{took:>8}  {step_told(step)}".rstrip(), err=True)
 
     def _own_steps(self, now: EngineDetail) -> tuple[Step, ...]:
         """Return the steps that belong to what was asked: those of an earlier restart began before it."""

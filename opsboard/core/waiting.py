@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from opsboard.core.model import EngineState, Rolling
+from opsboard.core.model import EngineState, Rolling, Step
 from opsboard.core.wire import Engine
 
 _WAITS = {
@@ -32,6 +32,14 @@ def told(engine: Engine, now: float) -> str:
 def waiting(engine: Engine, now: float) -> str:
     """Return what comes next of an engine that does not simply serve, and why; empty where there is nothing to say."""
     return "; ".join(part for part in (waits_for(engine, now), reason(engine)) if part)
+
+
+def step_told(step: Step) -> str:
+    """Return what became of a step, unless it went well, and what is said of it."""
+    text, outcome = step.text or "", step.outcome
+    if outcome in {None, "ok"} or str(outcome) in text:
+        return text
+    return f"{outcome}: {text}" if text else str(outcome)
 
 
 def reason(engine: Engine) -> str:

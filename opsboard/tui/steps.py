@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from opsboard.core.model import Step, Transition
 from opsboard.core.text import sanitise_line
+from opsboard.core.waiting import step_told
 from opsboard.core.wire import EngineDetail
 from opsboard.tui import format as fmt
 from opsboard.tui.header import STATE_STYLES
@@ -60,8 +61,6 @@ def _step(step: Step, view: View, width: int) -> Line:
     now = view.status.time if view.status else None
     so_far = None if now is None else max(0.0, now - step.started)
     took = fmt.duration(so_far if step.outcome is None else step.seconds)
-    word = "" if step.outcome in (None, "ok") else step.outcome
-    said = ": ".join(part for part in (word, step.text) if part)
     return clip(
         (
             Span(f" {view.glyphs.states[like]} ", style),
@@ -69,7 +68,8 @@ def _step(step: Step, view: View, width: int) -> Line:
             Span(fit(took, 7, ">"), "dim" if step.outcome == "skipped" else ""),
             Span("  "),
             Span(
-                sanitise_line(said), "bad" if step.outcome == "failed" else "dim" if step.outcome == "skipped" else ""
+                sanitise_line(step_told(step)),
+                "bad" if step.outcome == "failed" else "dim" if step.outcome == "skipped" else "",
             ),
         ),
         width,

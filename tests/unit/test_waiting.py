@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from opsboard.core.waiting import reason, told, waits_for
+from opsboard.core.model import Step
+from opsboard.core.waiting import reason, step_told, told, waits_for
 from opsboard.core.wire import Engine
 
 
@@ -38,3 +39,16 @@ def test_all_there_is_to_say_stands_in_one_line() -> None:
     waiting = engine("backing_off", until=105.0, message="2 of 5 within an hour: exit 1")
     assert told(waiting, 100.0) == "tries again in 5 s; 2 of 5 within an hour: exit 1"
     assert told(engine("ready"), 100.0) == ""
+    parked = engine("parked", message="bad flag", hint="`opsboard engine start a` un-parks it")
+    assert told(parked, 100.0) == "bad flag; `opsboard engine start a` un-parks it"
+
+
+def test_what_became_of_a_step_is_said_once() -> None:
+    def said(outcome: str | None, text: str | None) -> str:
+        return step_told(Step(name="canary", started=1.0, outcome=outcome, text=text))
+
+    assert said("ok", "pid 4300") == said(None, "pid 4300") == "pid 4300"
+    assert said("ok", None) == ""
+    assert said("cut", "3 requests under way") == "cut: 3 requests under way"
+    assert said("skipped", None) == "skipped"
+    assert said("differs", "its output differs") == "its output differs"
