@@ -10,8 +10,17 @@ from opsboard.supervise.situation import Found
 from opsboard.supervise.watching import exited
 
 
-def found(remains: Remains | None, notes: Notes, wall: float, last_words: Callable[[int], str | None]) -> Found:
-    """Put what was found at ``wall`` (Unix s) together; ``last_words(offset)`` quotes the log of a life."""
+def found(
+    remains: Remains | None,
+    notes: Notes,
+    wall: float,
+    last_words: Callable[[int], str | None],
+    age_s: float | None = None,
+) -> Found:
+    """Put what was found at ``wall`` (Unix s) together; ``last_words(offset)`` quotes the log of a life.
+
+    ``age_s`` is the age of its main process by a clock that nobody sets, None where that is not known.
+    """
     instance = remains.instance if remains is not None else None
     # It was about to begin, and the shim never wrote it down.
     unborn = notes.launching is not None and notes.launching != instance
@@ -37,7 +46,7 @@ def found(remains: Remains | None, notes: Notes, wall: float, last_words: Callab
         left=tuple(process.pid for process in remains.others) if not remains.alive else (),
         ending=remains.ending,
         was_ready=remains.was_ready,
-        age_s=max(0.0, wall - remains.started),
+        age_s=max(0.0, wall - remains.started if age_s is None else age_s),
         ended=exited(remains, last_words(remains.log_offset) if crashed else None)
         if crashed or remains.lives
         else None,
@@ -46,14 +55,16 @@ def found(remains: Remains | None, notes: Notes, wall: float, last_words: Callab
         ended_by_us=over and (remains.again is not None or unborn),
         drain_left_s=None if notes.drain_until is None else max(0.0, notes.drain_until - wall),
         since=notes.parked_since if notes.parked is not None else since,
-        served_s=_served_s(remains, wall),
+        served_s=_served_s(remains, wall, age_s),
     )
 
 
-def _served_s(remains: Remains, wall: float) -> float:
+def _served_s(remains: Remains, wall: float, age_s: float | None) -> float:
     """Return how long a life has served, until its end or ``wall``; 0 when it is not known."""
     over = remains.exit.ended if remains.exit is not None else wall if remains.main is not None else None
-    return 0.0 if remains.ready_since is None or over is None else max(0.0, over - remains.ready_since)
+    if remains.ready_since is None or over is None:
+        return 0.0
+    return max(0.0, min(over - remains.ready_since, over if age_s is None else age_s))
 
 
 def _with(found: Found, **changes: object) -> Found:

@@ -13,6 +13,7 @@ from opsboard.supervise.adopt import Remains
 from opsboard.supervise.inventory import found
 from opsboard.supervise.launch import call_off
 from opsboard.supervise.memo import Notes
+from opsboard.supervise.processes import age_s
 from opsboard.supervise.situation import Found
 from opsboard.supervise.startup import last_words
 from opsboard.supervise.world import log
@@ -39,8 +40,9 @@ async def take_stock(
         remains = await look()
         async with asyncio.timeout(NOTES_S):
             notes = await asyncio.to_thread(read_notes)
-        wall = clock.now().wall
-        return remains, found(remains, notes, wall, lambda offset: last_words(directory / bundle.LOG, offset)), notes
+        wall, age = clock.now().wall, age_s(remains.main.pid) if remains is not None and remains.main else None
+        there = found(remains, notes, wall, lambda offset: last_words(directory / bundle.LOG, offset), age)
+        return remains, there, notes
     except TimeoutError:
         return None, Found(unsure="could not be looked at in time; looking again"), Notes()
     except Exception as error:  # noqa: BLE001  whatever it is, it may run
