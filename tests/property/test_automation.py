@@ -9,8 +9,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import ClassVar, Literal
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -41,12 +42,15 @@ def process(pid: int) -> Process:
 
 
 class World(RuleBasedStateMachine):
+    """An engine that is restarted by itself."""
+
+    policy: ClassVar[Literal["on-failure", "never"]] = "on-failure"
+
     def __init__(self) -> None:
         super().__init__()
         self.clock = ManualClock()
         self.place = Path(tempfile.mkdtemp(prefix="automation-"))
         self.written: list[Restart] = []
-        self.restart_policy = "on-failure"
         # What there is.
         self.launching = self.main = self.ending = False
         self.orphans = 0
@@ -76,7 +80,7 @@ class World(RuleBasedStateMachine):
         now = self.clock.now()
         decision = self.ledger.decide("a", ("0",), now.mono, self.situation.served(now.mono))
         not_before = self.ledger.not_before
-        return Terms(restart="on-failure", drain_timeout_s=60.0, decision=decision, not_before=not_before)
+        return Terms(restart=self.policy, drain_timeout_s=60.0, decision=decision, not_before=not_before)
 
     def apply(self, event: Event) -> None:
         self.take(*machine.step(self.situation, event, self.clock.now(), self.terms()))
@@ -255,6 +259,15 @@ class World(RuleBasedStateMachine):
         self.orphans = 0
         self.apply(situation.Gone())
 
+    @rule(
+        event=st.sampled_from([situation.Gone(), situation.Exited(code=0), situation.Ready(), situation.Survived("")])
+    )
+    @precondition(lambda self: self.situation.body is Body.NOTHING)
+    def stale_news_arrive(self, event: Event) -> None:
+        before = self.situation
+        self.apply(event)
+        assert self.situation == before
+
     @precondition(lambda self: self.situation.drain_by is not None)
     @rule()
     def is_drained(self) -> None:
@@ -380,5 +393,18 @@ class World(RuleBasedStateMachine):
         shutil.rmtree(self.place)
 
 
-World.TestCase.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)
-TestAutomation = World.TestCase
+class ByHand(World):
+    """An engine that only people restart, and its age."""
+
+    policy = "never"
+
+    @invariant()
+    def a_start_is_not_forgotten(self) -> None:
+        """One that failed is, by the next daemon: nobody tries it again."""
+
+
+for world, examples in ((World, 250), (ByHand, 60)):
+    world.TestCase.settings = settings(
+        max_examples=examples, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+TestAutomation, TestByHand = World.TestCase, ByHand.TestCase

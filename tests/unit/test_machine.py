@@ -1,4 +1,4 @@
-"""The words and states that people see; that no sequence goes wrong is shown in tests/property/test_machine.py."""
+"""The words and states that people see; that no sequence goes wrong is shown in tests/property/test_automation.py."""
 
 from __future__ import annotations
 
