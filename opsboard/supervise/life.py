@@ -15,7 +15,7 @@ from opsboard.core.model import Severity
 from opsboard.supervise import bundle, ports
 from opsboard.supervise.adopt import Remains, survivors
 from opsboard.supervise.launch import LaunchSpec, fingerprint
-from opsboard.supervise.processes import Process, gone
+from opsboard.supervise.processes import Process, gone, tagged
 from opsboard.supervise.rotate import rotate
 from opsboard.supervise.runners.base import Place
 from opsboard.supervise.runners.registry import named
@@ -170,7 +170,9 @@ class Life:
         known = [one for one in (remains.main, remains.shim, *remains.others) if one is not None]
         try:
             async with asyncio.timeout(PROBE_DEADLINE_S):
-                return await asyncio.to_thread(ports.stranger_at, url, lambda: survivors(known))
+                return await asyncio.to_thread(
+                    ports.stranger_at, url, lambda: [*survivors(known), *tagged(remains.instance)]
+                )
         except Exception as error:  # noqa: BLE001  what cannot be found out refuses nothing
             log.debug("engine %s: who answers at %s: %s", self.spec.name, url, error)
             return None

@@ -197,7 +197,10 @@ def _reborn(situation: Situation, ready_timeout_s: float, now: Now) -> Move:
 
 def _alive(situation: Situation, ready_timeout_s: float, now: Now) -> Situation:
     alive = to(situation, now, EngineState.STARTING, Body.ALIVE)
-    return msgspec.structs.replace(alive, ready_by=now.mono + ready_timeout_s, ready_timeout_s=ready_timeout_s)
+    deadline = now.mono + ready_timeout_s
+    return msgspec.structs.replace(
+        alive, ready_by=deadline, ready_timeout_s=ready_timeout_s, broken=False, served_s=0.0
+    )
 
 
 def _launch_failed(situation: Situation, event: LaunchFailed, now: Now, terms: Terms) -> Move:

@@ -26,6 +26,7 @@ from opsboard.supervise.situation import (
     LaunchFailed,
     Prepared,
     Ready,
+    Reborn,
     Restart,
     Situation,
     Start,
@@ -228,6 +229,8 @@ def test_what_does_not_work_is_not_waited_for() -> None:
     assert not after(Gone(), terms=by_hand, situation=restarted).broken, "the next life is another one"
     draining = after(Restart("flags"), terms=by_hand, situation=READY)
     assert machine.step(draining, Accused(cause="stall"), NOW, by_hand)[1] == [Command.END]
+    reborn = after(Reborn(900.0), terms=by_hand, situation=hangs)
+    assert (reborn.state, reborn.broken, reborn.served(LATER.mono)) == (EngineState.STARTING, False, 0.0)
     works = after(Acquitted(), situation=hangs)
     assert after(Restart("flags"), situation=works).state is EngineState.DRAINING
 
