@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from opsboard.config.check_runner import check_runner
 from opsboard.config.schema import Config, Engine
 from opsboard.core.errors import ConfigError
 
@@ -62,10 +63,7 @@ def _check_engine(path: Path, where: str, engine: Engine, kinds: Collection[str]
         raise ConfigError(f"{path}: `{where}.name`: expected {allowed}, found {engine.name!r}")
     if kinds and engine.kind is not None and engine.kind not in kinds:
         raise ConfigError(f"{path}: `{where}.kind`: expected one of {', '.join(sorted(kinds))}, found {engine.kind!r}")
-    if engine.command is not None and not (engine.command and engine.command[0]):
-        raise ConfigError(f"{path}: `{where}.command`: expected the words of a command, found none")
-    if engine.command is None and engine.url is None:
-        raise ConfigError(f"{path}: `{where}`: {engine.name!r} needs `command` (supervised) or `url` (observed)")
+    check_runner(path, where, engine)
     if engine.gpus is not None:
         if any(gpu < 0 for gpu in engine.gpus):
             raise ConfigError(f"{path}: `{where}.gpus`: expected numbers from 0 up, found {list(engine.gpus)}")
@@ -75,7 +73,7 @@ def _check_engine(path: Path, where: str, engine: Engine, kinds: Collection[str]
                     f"{path}: `{where}.env.{variable}`: contradicts `{where}.gpus`",
                     hint="keep `gpus`; opsboard sets the variable",
                 )
-    if engine.supervised and engine.user is None and os.geteuid() == 0:
+    if engine.command is not None and engine.user is None and os.geteuid() == 0:
         raise ConfigError(
             f"{path}: `{where}`: {engine.name!r} needs `user`: a root daemon does not run an engine as root unasked",
             hint=f'add to {engine.name!r}: user = "NAME" (who may read its models), or user = "root" if that is meant',

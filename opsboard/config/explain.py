@@ -130,7 +130,7 @@ def to_toml(value: Any) -> str:
 
 
 def _redact(key: str, value: Any) -> Any:
-    if key == "command" and value is not None:
+    if key.endswith("command") and value is not None:
         return without_secrets(value)
     if key != "env":
         return value

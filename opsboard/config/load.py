@@ -223,8 +223,8 @@ def _explain_type(path: Path, data: Any, error: msgspec.ValidationError, schema:
             return ConfigError(f"{path}: `{where}`: {message}")
     hint_here = _hint_at(where, schema)
     text = message[0].lower() + message[1:]
-    if get_origin(hint_here) is Literal and isinstance(found, str):
-        text = f"expected one of {', '.join(get_args(hint_here))}"
+    if (words := _words_allowed(hint_here)) and isinstance(found, str):
+        text = f"expected one of {', '.join(words)}"
     for technical, plain in _PLAIN_TYPES.items():
         text = text.replace(technical, plain)
     shown = "" if "found" in text or is_secret(hint_here) else f", found {found!r}"
@@ -243,3 +243,9 @@ def _hint_at(where: str, schema: type[Section]) -> Any:
         section = section_of(hint)
         hint = None if section is None else get_type_hints(section).get(name)
     return hint
+
+
+def _words_allowed(hint: Any) -> tuple[str, ...]:
+    """Return the words of which a key holds one; empty where it holds something else."""
+    words = next((one for one in (hint, *get_args(hint)) if get_origin(one) is Literal), None)
+    return get_args(words) if words is not None else ()

@@ -58,13 +58,42 @@ class Exporter(Section, frozen=True, kw_only=True):
 
 
 class Engine(Section, frozen=True, kw_only=True):
-    """`[[engine]]`: one inference server. With `command` it is supervised, without it is observed."""
+    """`[[engine]]`: one inference server. With `command` or `start_command` it is supervised, else it is observed."""
 
     name: Annotated[str, Meta(description="name on the board: letters, digits, `.`, `_`, `-`, at most 64")]
     kind: Annotated[
         str | None, Meta(description="engine kind, e.g. `vllm`; default: recognised from its metrics page")
     ] = None
     command: Annotated[tuple[str, ...] | None, Meta(description="argv of the server; no shell ever sees it")] = None
+    runner: Annotated[
+        Literal["shim", "systemd", "command"],
+        Meta(
+            description="what runs it: `shim`, a process of opsboard's; `systemd`, as a transient unit; `command`, "
+            "your own `start_command`, `stop_command` and `status_command`"
+        ),
+    ] = "shim"
+    start_command: Annotated[
+        tuple[str, ...] | None,
+        Meta(description='with `runner = "command"`: starts it and ends, e.g. `["docker", "start", "vllm"]`'),
+    ] = None
+    stop_command: Annotated[
+        tuple[str, ...] | None,
+        Meta(description='with `runner = "command"`: stops it, e.g. `["docker", "stop", "--time", "30", "vllm"]`'),
+    ] = None
+    status_command: Annotated[
+        tuple[str, ...] | None,
+        Meta(
+            description='with `runner = "command"`: ends with 0 when it runs; a pid in its first line names the main '
+            'process, 0 says that it does not run, e.g. `["docker", "inspect", "-f", "{{.State.Pid}}", "vllm"]`'
+        ),
+    ] = None
+    logs_command: Annotated[
+        tuple[str, ...] | None,
+        Meta(
+            description='with `runner = "command"`: prints its output and goes on; `{since}` becomes Unix seconds, '
+            'e.g. `["docker", "logs", "-f", "--since", "{since}", "vllm"]`; default: it has no log'
+        ),
+    ] = None
     url: Annotated[
         str | None, Meta(description="where it answers; default for a command: its `--port` on 127.0.0.1, else 8000")
     ] = None
@@ -84,13 +113,21 @@ class Engine(Section, frozen=True, kw_only=True):
         Meta(description="Unix user to run as; with a root daemon every `command` needs one, be it `root`"),
     ] = None
     autostart: Annotated[bool, Meta(description="start with the daemon, unless an operator stopped it")] = False
+    restart_command: Annotated[
+        tuple[str, ...] | None,
+        Meta(
+            description="of an observed engine: what `opsboard engine restart` runs, e.g. "
+            '`["systemctl", "restart", "vllm"]`; drained before, proven to be a new life afterwards'
+        ),
+    ] = None
     restart: Annotated[
-        Literal["on-failure", "always", "never"],
+        Literal["on-failure", "always", "never"] | None,
         Meta(
             description="when opsboard restarts it by itself: `on-failure` after every end that nobody asked for, "
-            "whatever its exit code, and when it hangs; `always` after ends that others asked for, too; `never`"
+            "whatever its exit code, and when it hangs; `always` after ends that others asked for, too; `never`; "
+            "default: `on-failure`, of an observed engine `never`"
         ),
-    ] = "on-failure"
+    ] = None
     ready_timeout: Annotated[Seconds, Meta(description="time a start may take until the engine serves")] = Seconds(900)
     drain_timeout: Annotated[
         Seconds, Meta(description="time that requests under way get before a restart; `0s` drains not at all")
@@ -127,7 +164,12 @@ class Engine(Section, frozen=True, kw_only=True):
     @property
     def supervised(self) -> bool:
         """True when opsboard starts and stops this engine."""
-        return self.command is not None
+        return self.command is not None or self.start_command is not None
+
+    @property
+    def begins_by(self) -> tuple[str, ...]:
+        """What begins a life of it; empty where opsboard begins none."""
+        return self.command or self.start_command or self.restart_command or ()
 
 
 class Route(Section, frozen=True, kw_only=True):

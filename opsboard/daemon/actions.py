@@ -21,6 +21,7 @@ from opsboard.supervise.world import Begins
 
 KINDS = ("start", "stop", "restart", "drain", "undrain", "sleep", "wake")
 WITH_NOW = ("restart", "drain", "sleep")
+_RESTART = 'opsboard engine restart {name} is possible; the others need a `command`, or `runner` = "command"'
 FAILED = "action_failed"
 """Kind of the event that says so; clients look for it."""
 REASON_CHARS = 500
@@ -172,7 +173,10 @@ class Actions:
         spec = self._specs.get(name)
         if spec is None:
             raise no_engine(name, self._specs)
-        if not spec.supervised:
+        if spec.restartable and kind != "restart":
+            why = "its configuration has only a `restart_command`"
+            raise Conflict(f"{name} is observed, and opsboard cannot {kind} it: {why}", hint=_RESTART.format(name=name))
+        if not spec.supervised and not spec.restartable:
             hint = "take it over (`opsboard engine adopt URL`), or give it a `command` in the configuration"
             raise Conflict(f"{name} is observed: opsboard did not start it and cannot {kind} it", hint=hint)
 

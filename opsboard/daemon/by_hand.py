@@ -100,7 +100,7 @@ def named(engine: FoundEngine, wanted: str | None, config: Config, taken: Mappin
             )
     for other in config.engine:
         if other.url and place(other.url) == place(engine.url):
-            if other.command is not None:
+            if other.supervised:
                 raise Conflict(
                     f"{engine.url} is the address of {other.name}, which is in the configuration with a command",
                     hint=f"stop what runs there, then: opsboard engine start {other.name}",

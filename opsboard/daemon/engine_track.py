@@ -43,6 +43,9 @@ LIVING = SERVING | {EngineState.STARTING}
 """Life states in which an engine has processes."""
 
 
+_OVER = frozenset({EngineState.STOPPED, EngineState.FAILED})
+
+
 class Figures(Record, frozen=True, kw_only=True):
     """Computed from the trackers at one reading: rates a second, latencies in s, ratios 0..1, over ``WINDOW_S``."""
 
@@ -283,6 +286,8 @@ class EngineTrack:
     def _state(self) -> EngineState | None:
         if self.life is None:
             return None if self.supervised or self.last is None else self._observed(self.last)
+        if self.life.state in _OVER and not self.supervised and self.last is not None:
+            return self._observed(self.last)  # only its page tells how it is
         # A scrape of before the engine said it was ready proves nothing.
         if self.last is None or not self._tells:
             return self.life.state

@@ -63,6 +63,8 @@ class EngineSpec(Record, frozen=True, kw_only=True):
     supervised: bool = False
     canary: bool = False
     """Whether it may be asked for a token when a detector wants to know."""
+    restartable: bool = False
+    """It is observed, and its owner gave a command that restarts it."""
     command: tuple[str, ...] | None = None
     """To be shown: without secrets."""
     drain_timeout_s: float | None = None

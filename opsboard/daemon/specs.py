@@ -24,8 +24,9 @@ def engine_specs(config: Config) -> list[EngineSpec]:
             url=e.url,
             supervised=e.supervised,
             canary=e.may_be_asked,
-            command=None if e.command is None else without_secrets(e.command),
-            drain_timeout_s=float(e.drain_timeout) if e.supervised else None,
+            restartable=e.restart_command is not None,
+            command=without_secrets(e.begins_by) if e.supervised else None,
+            drain_timeout_s=float(e.drain_timeout) if e.begins_by else None,
         )
         for e in config.engine
     ]
@@ -43,12 +44,12 @@ def found_specs(found: Iterable[FoundEngine]) -> list[EngineSpec]:
 
 def launch_specs(config: Config, gpus: GpuReading | None) -> list[LaunchSpec]:
     """Return what the supervisor starts. ``gpus`` turns configured numbers into uuids; None: nobody was asked."""
-    return [_launch_spec(engine, gpus) for engine in config.engine if engine.command is not None and engine.url]
+    return [_launch_spec(engine, gpus) for engine in config.engine if engine.begins_by and engine.url]
 
 
 def ages(config: Config) -> list[Age]:
     """Return which engines must not grow older than so."""
-    limits = ((engine.name, engine.max_age) for engine in config.engine if engine.command is not None)
+    limits = ((engine.name, engine.max_age) for engine in config.engine if engine.supervised)
     return [Age(name, float(limit)) for name, limit in limits if limit is not None]
 
 
@@ -68,7 +69,11 @@ def _launch_spec(engine: Engine, gpus: GpuReading | None) -> LaunchSpec:
         env.setdefault("VLLM_API_KEY", engine.api_key)
     return LaunchSpec(
         name=engine.name,
-        command=engine.command or (),
+        command=engine.begins_by,
+        runner=engine.runner if engine.supervised else "restart",
+        stop_command=engine.stop_command or (),
+        status_command=engine.status_command or (),
+        logs_command=engine.logs_command or (),
         url=engine.url or "",
         env=env,
         user=engine.user,
@@ -77,7 +82,7 @@ def _launch_spec(engine: Engine, gpus: GpuReading | None) -> LaunchSpec:
         autostart=engine.autostart,
         ready_timeout_s=engine.ready_timeout,
         stop_timeout_s=engine.stop_timeout,
-        restart=engine.restart,
+        restart=engine.restart or ("on-failure" if engine.supervised else "never"),
         drain_timeout_s=engine.drain_timeout,
     )
 

@@ -88,7 +88,7 @@ def read(engines: Path) -> tuple[TakenOver, list[SuperviseError]]:
 
 def _same(known: Kept, other: Engine) -> bool:
     """Tell whether a configured engine is only observed, and is the one that was taken over."""
-    return other.command is None and place(other.url or "") == place(known.url)
+    return not other.supervised and place(other.url or "") == place(known.url)
 
 
 def place(url: str) -> int | str:

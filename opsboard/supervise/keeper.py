@@ -22,7 +22,7 @@ from opsboard.supervise.budget import Spent
 from opsboard.supervise.chronicle import Chronicle
 from opsboard.supervise.launch import LaunchSpec
 from opsboard.supervise.life import Life
-from opsboard.supervise.looks import already, take_stock, what_began
+from opsboard.supervise.looks import already, look_out, take_stock, what_began
 from opsboard.supervise.moves import because, hint
 from opsboard.supervise.processes import Identity, gone, not_used_again
 from opsboard.supervise.runners.base import Place
@@ -95,6 +95,11 @@ class Keeper:
         return self._situation.body
 
     @property
+    def holds(self) -> bool:
+        """True while something of it runs that is ours to end."""
+        return self.body is not Body.NOTHING and not RUNNERS[self.spec.runner].replaces
+
+    @property
     def unsure(self) -> bool:
         """True when it may run, and could not be looked at so far."""
         return self.body is Body.LEFT and self._life is None
@@ -120,7 +125,7 @@ class Keeper:
             engine=self.spec.name,
             state=situation.state,
             since=situation.since,
-            supervised=True,
+            supervised=not RUNNERS[self.spec.runner].replaces,
             pid=main.pid if main else None,
             pgid=main.group if main else None,
             started=life.remains.started if life is not None and (main or life.remains.running) else None,
@@ -162,7 +167,7 @@ class Keeper:
         before = self._situation
         read_notes = self._chronicle.read
         remains, there, notes = await take_stock(self._directory, self._look, read_notes, self._world.clock)
-        wanted = (True if self.spec.autostart else None) if wish is None else wish == "up"
+        wanted = (self.spec.wanted or None) if wish is None else wish == "up"
         if remains is not None and remains.again is not None:
             wanted = remains.again
         last_seconds = await self._world.last_phases(self.spec.name) if there.alive and not there.was_ready else None
@@ -179,6 +184,8 @@ class Keeper:
         self._know(remains)
         self._chronicle.resume(notes.transaction)
         self._take(situation, commands, sure=there.unsure is None)
+        if RUNNERS[self.spec.runner].restarts_itself:
+            self._crew.do(look_out(self.spec.name, self._look, lambda: self.body is Body.NOTHING, self.reborn))
         if self._life is not None:
             self._world.tell(self.spec.name, "adopted", f"found running {self._life.remains.who}")
             self._life.watch()
@@ -318,7 +325,12 @@ class Keeper:
     async def _launch(self, spec: LaunchSpec, instance: str) -> None:
         self._leave_life()
         runner = RUNNERS[spec.runner]
-        if runner.restarts_itself and (found := await already(spec.name, self._look)) and found.alive:
+        if (
+            not runner.replaces
+            and runner.restarts_itself
+            and (found := await already(spec.name, self._look))
+            and found.alive
+        ):
             await self._take_what_others_began(spec, found)
             return
         try:
@@ -336,7 +348,7 @@ class Keeper:
         self.error = await begin(spec, self._place, instance)
         remains = await what_began(spec.name, self._look, failed=self.error is not None)
         self._know(remains)
-        if remains is not None and (remains.lives or self.error is None):
+        if remains is not None and (self.error is None or (remains.lives and not runner.replaces)):
             self._begin_life(spec, remains, last_seconds)
         else:
             lost = f"it began, and {self._directory} is removed again and again: look for what runs of {instance}"
@@ -344,11 +356,13 @@ class Keeper:
 
     async def _make_room(self, spec: LaunchSpec) -> None:
         """Wait until nothing of the last life is in the way; raise SuperviseError when something is."""
-        if self._last:
+        replaces = RUNNERS[spec.runner].replaces
+        if self._last and not replaces:
             await errands.clear(self._world, await asyncio.to_thread(not_used_again, self._last), spec.gpus)
             self._last = frozenset()
         self._begin_step(transaction.LAUNCH)
-        await errands.room(self._world, spec)
+        if not replaces:
+            await errands.room(self._world, spec)
         if not self._situation.wanted:
             raise SuperviseError("called off: it was stopped before it had begun")
 
@@ -364,7 +378,7 @@ class Keeper:
 
     async def _take_what_others_began(self, spec: LaunchSpec, remains: Remains) -> None:
         self._leave_life()
-        self._world.tell(spec.name, "began_elsewhere", f"runs {remains.who}: somebody else began this life")
+        self._world.tell(spec.name, "began_elsewhere", f"runs {remains.who}, begun by somebody else")
         self._know(remains)
         self._begin_life(spec, remains, {}, Reborn(spec.ready_timeout_s))
 

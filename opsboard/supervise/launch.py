@@ -55,7 +55,7 @@ class LaunchSpec(Record, frozen=True, kw_only=True):
 
     name: str
     command: tuple[str, ...]
-    """What runs; with ``runner`` "command" what makes it run."""
+    """What runs; with another ``runner`` than "shim" and "systemd" what makes it run."""
     url: str
     env: Mapping[str, str | Secret] = {}
     inherits: bool = True
@@ -65,8 +65,8 @@ class LaunchSpec(Record, frozen=True, kw_only=True):
     cwd: str | None = None
     """Working directory; None is the daemon's."""
     user: str | None = None
-    runner: Literal["shim", "systemd", "command"] = "shim"
-    """Its next life begins so."""
+    runner: Literal["shim", "systemd", "command", "restart"] = "shim"
+    """Its next life begins so; "restart": it is observed, and ``command`` restarts it."""
     stop_command: tuple[str, ...] = ()
     status_command: tuple[str, ...] = ()
     logs_command: tuple[str, ...] = ()
@@ -84,6 +84,11 @@ class LaunchSpec(Record, frozen=True, kw_only=True):
     """A log is rotated when it has passed this size ..."""
     log_files: int = 5
     """... and so many older ones are kept."""
+
+    @property
+    def wanted(self) -> bool:
+        """True when it shall run though no operator has said so."""
+        return self.autostart or (self.runner == "restart" and self.restart != "never")
 
 
 class Launched(Record, frozen=True, kw_only=True):

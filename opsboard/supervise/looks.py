@@ -23,6 +23,8 @@ Look = Callable[[], Awaitable[Remains | None]]
 NOTES_S = 2.0
 """What a few small files may take."""
 AGAIN_S = 1.0
+OTHERS_S = 5.0
+"""How often it is looked for what others begin, where they may."""
 NOTHING_LOOKS = 10
 """So often a bundle may be seen empty after a launch that succeeded: then somebody removes what is written there."""
 
@@ -76,3 +78,11 @@ async def already(engine: str, look: Look) -> Remains | None:
     except Exception as error:  # noqa: BLE001  then it is begun, and what is in the way tells
         log.warning("engine %s: cannot see whether it runs already: %s", engine, str(error) or "no answer")
         return None
+
+
+async def look_out(engine: str, look: Look, nothing: Callable[[], bool], take: Callable[[Remains], None]) -> None:
+    """``take`` what others begin of an engine while there is ``nothing`` of it, as long as it is ours to watch."""
+    while True:
+        await asyncio.sleep(OTHERS_S)
+        if nothing() and (found := await already(engine, look)) is not None and found.alive and nothing():
+            take(found)

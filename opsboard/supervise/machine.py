@@ -189,7 +189,7 @@ def _launched(situation: Situation, ready_timeout_s: float, now: Now) -> Move:
 
 def _reborn(situation: Situation, ready_timeout_s: float, now: Now) -> Move:
     """Go on with a life that is not ours, as if it were; without a wish to run it is left alone, too."""
-    if situation.body is Body.ALIVE:
+    if situation.body in {Body.ALIVE, Body.NOTHING}:
         situation = because(situation, "somebody else began this life")
         return _alive(situation, ready_timeout_s, now), []
     return _launched(situation, ready_timeout_s, now)

@@ -17,7 +17,7 @@ import psutil
 
 from opsboard.core.errors import NoRoom
 from opsboard.core.model import FatalVerdict
-from opsboard.supervise.processes import Process
+from opsboard.supervise.processes import Process, look
 from opsboard.supervise.who import who
 
 _DEFAULT = {"http": 80, "https": 443}
@@ -92,6 +92,20 @@ def taken_by(port: int, ours: Mapping[str, Collection[int]] | None = None) -> st
 
 def _users(port: int) -> list[Any]:
     return [found for found in psutil.net_connections("tcp") if found.laddr and found.laddr.port == port]
+
+
+def listener(url: str) -> Process | None:
+    """Return the oldest process that listens on the port of ``url``; None when none of this machine is to be seen.
+
+    Further API servers of one engine share its socket and are its children. Costs what :func:`taken_by` does.
+    """
+    port = port_of(url)
+    if port is None:
+        return None
+    users = [found for found in psutil.net_connections("tcp") if found.laddr and found.laddr.port == port]
+    pids = {found.pid for found in users if found.status == psutil.CONN_LISTEN and found.pid}
+    living = [process for pid in pids if (process := look(pid)) is not None]
+    return min(living, key=lambda process: (process.start_ticks, process.pid), default=None)
 
 
 def _named(pid: int, ours: Mapping[str, Collection[int]] | None) -> str:

@@ -17,6 +17,7 @@ from opsboard.supervise.budget import Budget
 from opsboard.supervise.keeper import Keeper
 from opsboard.supervise.launch import LaunchSpec
 from opsboard.supervise.ledger import OBSERVE_S, Ledger
+from opsboard.supervise.runners.registry import began
 from opsboard.supervise.situation import Body
 from opsboard.supervise.world import Begins, Surroundings, Wish, World, log, nobody
 
@@ -209,7 +210,7 @@ class Supervisor:
         """
         wanted = {spec.name: spec for spec in specs}
         leaving = [name for name in self._keepers if name not in wanted]
-        running = [name for name in leaving if self._keepers[name].body is not Body.NOTHING]
+        running = [name for name in leaving if self._keepers[name].holds]
         if running:
             raise SuperviseError(
                 f"{', '.join(running)}: still running, cannot leave the configuration",
@@ -279,7 +280,7 @@ class Supervisor:
                 text = f"is not in the configuration, and it cannot be found out whether it runs: {error}"
                 self._world.tell(folder.name, "not_configured", text, Severity.WARNING)
                 continue
-            if remains is not None and remains.lives:
+            if remains is not None and remains.lives and not began(folder, "shim").replaces:
                 pid = remains.main.pid if remains.main is not None else remains.others[0].pid
                 text = f"runs as pid {pid} but is not in the configuration; it is left alone: name it again to stop it"
                 self._world.tell(folder.name, "not_configured", text, Severity.WARNING)

@@ -94,7 +94,7 @@ async def until(supervisor: Supervisor, state: EngineState) -> LifeView:
 
 
 def test_every_runner_is_tested() -> None:
-    assert WAYS.keys() == RUNNERS.keys()
+    assert WAYS.keys() | {"restart"} == RUNNERS.keys(), "restart begins and ends nothing: tests/acceptance"
 
 
 def test_a_life_from_its_start_over_an_adoption_to_its_stop(herd: Herd, way: Way) -> None:
@@ -212,3 +212,18 @@ def test_a_life_is_ended_by_the_runner_that_began_it(herd: Herd, way: Way) -> No
     kill(herd.births("a")[1])
     wait_until(lambda: herd.remains("a").shim is None, what="the end of its shim, if it has one")
     under(herd, other.of(herd.spec("a", "serve", spec.url.rpartition(":")[2])), died)
+
+
+def test_somebody_ends_it_through_systemd(herd: Herd, way: Way) -> None:
+    """That is no failure; nobody starts it again."""
+    if way.runner != "systemd":
+        return
+
+    async def story(supervisor: Supervisor) -> None:
+        await supervisor.start("a", "test")
+        await until(supervisor, EngineState.READY)
+        await asyncio.to_thread(subprocess.run, ["systemctl", "stop", "opsboard-a.service"], check=True)
+        life = await until(supervisor, EngineState.STOPPED)
+        assert life.message == "stopped by somebody's `systemctl stop`"
+
+    under(herd, way.of(herd.spec("a", "serve", free_port(), restart="on-failure")), story)

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.support.kept_process import follow, keep, state, write
 
-ROOT = Path(os.environ["FAKE_SYSTEMD"])
+ROOT = Path(os.environ.get("FAKE_SYSTEMD", "/nowhere"))
 CLEAN = (0, -15)
 
 

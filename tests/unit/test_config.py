@@ -16,6 +16,7 @@ from opsboard.config.explain import documented_keys, explain, print_toml
 from opsboard.config.load import configured_socket, load
 from opsboard.core.errors import ConfigError
 from opsboard.core.model import Record
+from opsboard.daemon.specs import launch_specs
 
 WHOLE = """
 [host]
@@ -79,7 +80,7 @@ def test_a_whole_file_is_read(config_file: Path) -> None:
     assert first.supervised
     assert not second.supervised
     assert (first.restart, first.drain_timeout) == ("always", 90.0)
-    assert (second.restart, second.drain_timeout) == ("on-failure", 60.0)
+    assert (second.restart, second.drain_timeout) == (None, 60.0)
     assert [(route.model, route.targets) for route in config.route] == [("chat", ("llama-a", "llama-b"))]
 
 
@@ -311,6 +312,51 @@ BAD = {
         "`engine[0].restart`: expected one of on-failure, always, never, found 'sometimes'",
         None,
     ),
+    "runner": (
+        ENGINE + 'command = ["x"]\nrunner = "docker"',
+        "`engine[0].runner`: expected one of shim, systemd, command, found 'docker'",
+        None,
+    ),
+    "command of others": (
+        ENGINE + 'runner = "command"\ncommand = ["x"]',
+        "'a' with `runner = \"command\"` has `command`",
+        "it takes `start_command`, `stop_command`, `status_command`",
+    ),
+    "no status": (
+        ENGINE + 'runner = "command"\nurl = "http://h:1"\nstart_command = ["x"]\nstop_command = ["x"]',
+        "'a' with `runner = \"command\"` lacks `status_command`",
+        None,
+    ),
+    "no place": (
+        ENGINE + 'runner = "command"\nstart_command = ["x"]\nstop_command = ["x"]\nstatus_command = ["x"]',
+        '`runner = "command"` needs `url`',
+        None,
+    ),
+    "others' command": (
+        ENGINE + 'command = ["x"]\nstop_command = ["x"]',
+        '`engine[0].stop_command`: it goes with `runner = "command"`, and \'a\' has `runner = "shim"`',
+        'set `runner = "command"`',
+    ),
+    "nothing for systemd": (
+        ENGINE + 'url = "http://h:1"\nrunner = "systemd"',
+        '`runner = "systemd"` needs `command`',
+        None,
+    ),
+    "no words": (
+        ENGINE + 'url = "http://h:1"\nrestart_command = []',
+        "`engine[0].restart_command`: expected the words",
+        None,
+    ),
+    "two ways to restart": (
+        ENGINE + 'command = ["x"]\nrestart_command = ["x"]',
+        "`engine[0].restart_command`: 'a' has a `command`, which opsboard restarts itself",
+        "keep one of the two",
+    ),
+    "nothing to restart by": (
+        ENGINE + 'url = "http://h:1"\nrestart = "always"',
+        "`engine[0].restart`: 'a' has no command that could restart it",
+        "give it a `restart_command`",
+    ),
     "wrong unit": ('[store]\nmax_bytes = "4 parsecs"', "found '4 parsecs'", None),
     "too fast": ('[collect]\ninterval = "10ms"', "at least 200ms", None),
     "no age": ('[store]\nraw = "0s"', "`store.raw`: expected more than 0", None),
@@ -368,6 +414,25 @@ def test_a_bad_file_gets_one_message(name: str, tmp_path: Path) -> None:
     assert "\n" not in caught.value.message
     assert hint is None or hint in (caught.value.hint or "")
     assert caught.value.exit_code == 2
+
+
+def test_what_runs_an_engine(tmp_path: Path) -> None:
+    """The secrets of each command are hidden where the configuration is printed."""
+    path = tmp_path / "opsboard.toml"
+    path.write_text(
+        '[[engine]]\nname = "a"\nurl = "http://h:1"\nrunner = "command"\n'
+        'start_command = ["docker", "run", "--token", "hush"]\nstop_command = ["s"]\nstatus_command = ["t"]\n'
+        '[[engine]]\nname = "b"\nurl = "http://h:2"\nrestart_command = ["systemctl", "restart", "vllm"]\n'
+    )
+    config = load(path, kinds=["vllm"]).config
+    assert [(engine.supervised, engine.begins_by[0]) for engine in config.engine] == [
+        (True, "docker"),
+        (False, "systemctl"),
+    ]
+    others, restarted = launch_specs(config, None)
+    assert (others.runner, others.restart, others.stop_command) == ("command", "on-failure", ("s",))
+    assert (restarted.runner, restarted.restart, restarted.wanted) == ("restart", "never", False)
+    assert "hush" not in print_toml(config)
 
 
 def test_a_secret_never_stands_in_an_error(tmp_path: Path) -> None:

@@ -40,6 +40,11 @@ class Runner(Protocol):
         """True where others may begin a life, too: Docker, systemd or a person."""
         ...
 
+    @property
+    def replaces(self) -> bool:
+        """True where a start ends what runs, so that nothing is to be cleared away before it."""
+        ...
+
     async def rehearse(self, spec: LaunchSpec, place: Place) -> None:
         """Raise SuperviseError when a new life could not begin now, before one that runs is ended for it."""
         ...

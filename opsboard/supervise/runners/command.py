@@ -65,6 +65,7 @@ class CommandRunner:
 
     name = "command"
     restarts_itself = True
+    replaces = False
 
     async def rehearse(self, spec: LaunchSpec, place: Place) -> None:
         """See :class:`Runner`."""

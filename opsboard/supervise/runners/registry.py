@@ -14,6 +14,7 @@ from opsboard.supervise.adopt import Remains, examine, runner_in, write_again
 from opsboard.supervise.launch import LaunchSpec
 from opsboard.supervise.runners.base import Place, Runner, Tell
 from opsboard.supervise.runners.command import CommandRunner
+from opsboard.supervise.runners.restart import RestartRunner
 from opsboard.supervise.runners.shim import ShimRunner
 from opsboard.supervise.runners.systemd import SystemdRunner
 
@@ -21,7 +22,7 @@ log = logging.getLogger("opsboard.supervise")
 
 REHEARSE_S = 30.0
 AGAIN_S = 1.0
-_ALL: tuple[Runner, ...] = (ShimRunner(), SystemdRunner(), CommandRunner())
+_ALL: tuple[Runner, ...] = (ShimRunner(), SystemdRunner(), CommandRunner(), RestartRunner())
 RUNNERS = {runner.name: runner for runner in _ALL}
 
 

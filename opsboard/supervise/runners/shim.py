@@ -18,6 +18,7 @@ class ShimRunner:
 
     name = "shim"
     restarts_itself = False
+    replaces = False
 
     async def rehearse(self, spec: LaunchSpec, place: Place) -> None:
         """See :class:`Runner`."""

@@ -42,6 +42,7 @@ class SystemdRunner:
 
     name = "systemd"
     restarts_itself = False
+    replaces = False
 
     async def rehearse(self, spec: LaunchSpec, place: Place) -> None:
         """See :class:`Runner`."""
