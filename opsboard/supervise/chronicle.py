@@ -38,8 +38,10 @@ class Chronicle:
         return self._memo.read()
 
     def resume(self, begun: Transaction | None) -> None:
-        """Go on with what the last daemon began."""
+        """Go on with what the last daemon began, or tell of it again: it may have been killed before that was kept."""
         self._course = None if begun is None else transaction.resumed(begun, self._world.clock.now())
+        if begun is not None and begun.outcome is not None:
+            self._world.around.on_transaction(begun)
 
     def follow(self, situation: Situation, instance: str | None, *, clears: bool, sure: bool) -> None:
         """Take in a new situation.

@@ -135,7 +135,7 @@ class Keeper:
             progress=starting.progress(now.wall) if starting else None,
             phases=start_up.phases if start_up else (),
             message=self._message(),
-            hint=hint(self.spec.name, situation),
+            hint=None if self.unsure else hint(self.spec.name, situation),
             cause=None if situation.cause is None else sanitise(situation.cause),
             exit_code=situation.exit_code,
             transaction=self._chronicle.transaction,

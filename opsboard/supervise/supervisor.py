@@ -290,8 +290,8 @@ class Supervisor:
 
     async def _known(self, name: str, *, surely: bool = True) -> Keeper:
         """Return who has an engine when that has been looked for. Raises NotFound, and Conflict: not ``surely`` so."""
-        keeper = self._of(name)
-        await keeper.looked.wait()
+        await self._of(name).looked.wait()
+        keeper = self._of(name)  # a reload may have let go of it meanwhile
         if surely and keeper.unsure:
             text = f"{name} may run, nobody knows: {keeper.view.message}"
             raise Conflict(text, hint=f"wait, or `opsboard engine stop {name}` ends what there is")

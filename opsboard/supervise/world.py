@@ -76,7 +76,7 @@ class Surroundings(Record, frozen=True, kw_only=True):
     on_forgiven: Callable[[str], None] = lambda _name: None
     """Hears that a person started an engine that was parked: what was counted for it counts no more."""
     on_transaction: Callable[[Transaction], None] = lambda _transaction: None
-    """Hears of every start and restart that is over."""
+    """Hears of every start and restart that is over, of the last one again when a daemon begins."""
 
 
 class World(Record, frozen=True, kw_only=True):

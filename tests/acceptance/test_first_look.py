@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opsboard.core.errors import Conflict
-from opsboard.core.model import EngineState
+from opsboard.core.model import EngineState, Transaction
 from opsboard.supervise import bundle, keeper
 from opsboard.supervise.adopt import examine_within
 from opsboard.supervise.orphans import ours
 from opsboard.supervise.processes import boot_id
 from opsboard.supervise.runners import shim
+from opsboard.supervise.world import Surroundings
+from tests.support.herd import free_port
 from tests.support.waiting import wait_until_async
 
 if TYPE_CHECKING:
@@ -109,6 +111,7 @@ def test_a_damaged_record_keeps_nobody_else_waiting(
         assert supervisor.life("b").state is EngineState.STOPPED
         assert supervisor.life("a").state is EngineState.FAILED
         assert f"a record in {herd.bundle('a')} is damaged, mend or remove it" in (supervisor.life("a").message or "")
+        assert supervisor.life("a").hint is None, "neither a stop nor a start can do anything now"
         with pytest.raises(Conflict, match="a may run, nobody knows"):
             await supervisor.start("a", "impatient")
         bundle.write(str(herd.bundle("a")), bundle.IDENTITY, good)
@@ -134,3 +137,23 @@ def test_what_a_killed_daemon_was_about_to_start_leaves_no_secret(herd: Herd) ->
 
     asyncio.run(story())
     assert [file for file in left if file.exists()] == []
+
+
+def test_the_last_restart_is_told_again_by_the_next_daemon(herd: Herd) -> None:
+    """The last one may have been killed between the note in the bundle and the record of actions."""
+    told: list[Transaction] = []
+
+    async def story() -> None:
+        for number in (1, 2):
+            around = Surroundings(on_transaction=told.append)
+            supervisor = herd.supervisor(herd.spec("a", "serve", port), around=around)
+            await supervisor.adopt_all()
+            if number == 1:
+                await supervisor.start("a", "test")
+            await wait_until_async(lambda: len(told) == number)  # noqa: B023
+            await supervisor.close()
+
+    port = free_port()
+    asyncio.run(story())
+    assert told[0].outcome == "ok"
+    assert told[1] == told[0]

@@ -92,5 +92,5 @@ async def end(
             return await asyncio.to_thread(examine, place.bundle)
         except Exception as error:
             log.warning("engine %s: cannot be stopped", spec.name, exc_info=not isinstance(error, OSError))
-            stuck(f"cannot be stopped: {error}")
+            stuck(f"cannot be stopped: {getattr(error, 'strerror', None) or error}")
             await asyncio.sleep(AGAIN_S)
