@@ -3,8 +3,8 @@
 A sliding window, so that a life that lasts a little longer than "healthy" does not open it anew. The engines of a GPU
 share one, and those of the host: thirty restarts in a row take a host down, whoever's they are. But one engine that
 never works must not take the restart of another that did: who has spent its own window counts in the shared ones no
-more, and an engine that comes from a healthy life may go beyond them. Nobody goes beyond :data:`CAP` times a shared
-window.
+more, and an engine that has served, or is restarted for the first time, may go beyond them. Nobody goes beyond
+:data:`CAP` times a shared window.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from opsboard.core.model import Record, Restart
 
 CAP = 2
 """No window of a GPU or of the host ever holds more than so many times what it allows."""
-_TOGETHER = 3
-"""Every so many restarts of the host's engines double the pause of each: what fails together does not load together."""
+_TOGETHER, _TOGETHER_S = 3, 60.0
+"""So many restarts of the host's engines within so many seconds double each pause: what fails together does not load
+together."""
 _NAMED = 3
 
 
@@ -74,14 +75,15 @@ def decide(
     if len(own) >= budget.per_engine:
         text = f"restarted {len(own)} times within {minutes}, and {budget.per_engine} are allowed"
         return Spent(which="engine", text=text)
-    healthy = served_s >= budget.healthy_s
+    loops = bool(own) and not (served_s > 0 or any(one.served_s > 0 for one in own))
     for gpu in sorted(gpus):
         users = [one for one in within if gpu in one.gpus]
-        if spent := _spent(budget, users, budget.per_gpu, healthy=healthy):
+        if spent := _spent(budget, users, budget.per_gpu, loops=loops):
             return Spent(which="gpu", text=f"the engines of GPU {gpu} were restarted {spent}")
-    if spent := _spent(budget, within, budget.per_host, healthy=healthy):
+    if spent := _spent(budget, within, budget.per_host, loops=loops):
         return Spent(which="host", text=f"the engines of this host were restarted {spent}")
-    recent = sum(now - one.t < budget.healthy_s for one in _trying(budget, within))
+    recent = sum(now - one.t < _TOGETHER_S for one in _trying(budget, within))
+    healthy = served_s >= budget.healthy_s
     doublings = max(0 if healthy else _in_a_row(own, budget.healthy_s), recent // _TOGETHER)
     pause = min(budget.cap_s, budget.first_s * 2.0**doublings)
     return Allowed(
@@ -89,9 +91,12 @@ def decide(
     )
 
 
-def _spent(budget: Budget, shared: Sequence[Restart], limit: int, *, healthy: bool) -> str | None:
-    """Say how often and whose, when no more may come into a window that engines share."""
-    full = len(shared) >= CAP * limit or (not healthy and len(_trying(budget, shared)) >= limit)
+def _spent(budget: Budget, shared: Sequence[Restart], limit: int, *, loops: bool) -> str | None:
+    """Say how often and whose, when no more may come into a window that engines share.
+
+    ``loops``: no more of an engine that is restarted again and again and never serves.
+    """
+    full = len(shared) >= CAP * limit or (loops and len(_trying(budget, shared)) >= limit)
     return f"{len(shared)} times within {_minutes(budget)} ({_whose(shared)})" if full else None
 
 

@@ -63,7 +63,7 @@ def test_pauses_double_until_a_life_was_healthy(served_s: tuple[float, ...], sec
 def test_what_fails_together_does_not_load_together() -> None:
     others = [one for n in range(7) for one in at(10.0, engine=f"e{n}", gpus=())]
     assert [pause(others[:count]) for count in (2, 3, 5, 6)] == [1.0, 2.0, 2.0, 4.0]
-    assert pause(at(601.0, 602, 603, engine="b")) == 1.0, "that was long ago"
+    assert pause(at(61.0, 62, 63, engine="b")) == 1.0, "that was long ago"
     assert pause(at(1, 2, 3, 4, 5, engine="b")) == 1.0, "it is parked, and loads nothing any more"
 
 
@@ -85,26 +85,32 @@ def test_a_window_slides() -> None:
     assert isinstance(decided(at(3601.0, 10, 9, 8, 7)), Allowed)
 
 
-def test_engines_share_the_budget_of_their_gpu_and_of_the_host() -> None:
-    neighbours = [*at(1, 2, 3, 4, engine="b"), *at(5, 6, 7, 8, engine="c")]
+def test_engines_that_never_serve_share_the_budget_of_their_gpu_and_of_the_host() -> None:
+    once = at(9.0, gpus=("0",))
+    neighbours = [*once, *at(1, 2, 3, 4, engine="b"), *at(5, 6, 7, engine="c")]
     decision = decided(neighbours)
     assert isinstance(decision, Spent)
     assert (decision.which, "GPU 0" in decision.text) == ("gpu", True)
-    assert decision.text.endswith("(b 4, c 4)"), "who spent it is looked at first"
+    assert decision.text.endswith("8 times within 60 min (b 4, c 3, a 1)"), "who spent it is looked at first"
+    assert isinstance(decided(neighbours[:-1]), Allowed)
     elsewhere = [one for n in range(5) for one in at(1, 2, 3, engine=f"e{n}", gpus=(f"{n + 1}",))]
-    decision = decided(elsewhere)
+    decision = decided([*once, *elsewhere[1:]])
     assert isinstance(decision, Spent)
     assert decision.which == "host"
-    assert decision.text.endswith("15 times within 60 min (e0 3, e1 3, e2 3, others)")
-    assert isinstance(decided(elsewhere[:-1]), Allowed)
+    assert decision.text.endswith("15 times within 60 min (e1 3, e2 3, e3 3, others)")
+    assert isinstance(decided([*once, *elsewhere[2:]]), Allowed)
 
 
 def test_engines_that_never_work_do_not_take_the_restart_of_one_that_did() -> None:
-    broken = [one for n in range(3) for one in at(*range(5), engine=f"broken{n}")]
-    assert isinstance(decided(broken), Allowed), "they are parked by their own budgets, and ask for nothing any more"
-    trying = [one for n in range(4) for one in at(*range(4), engine=f"trying{n}")]
-    assert isinstance(decided(trying), Spent)
-    assert isinstance(decided(trying[:15], served_s=600.0), Allowed), "the first restart after a healthy life"
+    trying = [one for n in range(4) for one in at(*range(4), engine=f"trying{n}", gpus=())]
+    once = at(1.0)
+    assert isinstance(decided([*trying, *once]), Spent), "it has not served at all"
+    assert isinstance(decided(trying), Allowed), "the first time is one's own"
+    assert isinstance(decided([*trying, *once], served_s=5.0), Allowed), "it has served"
+    came_back = [*trying, *at(1.0, served_s=5.0)]
+    assert isinstance(decided(came_back), Allowed), "nor is that forgotten when its next start fails"
+    broken = [one for n in range(3) for one in at(*range(5), engine=f"broken{n}", gpus=())]
+    assert isinstance(decided([*broken, *once]), Allowed), "parked by their own budgets, they ask for nothing any more"
 
 
 def test_nobody_goes_beyond_twice_a_shared_budget() -> None:
@@ -127,7 +133,7 @@ def test_what_a_person_has_looked_at_counts_for_nobody_any_more() -> None:
     assert isinstance(decision, Allowed)
     assert (decision.wait_s, decision.text) == (1.0, "restart 1 of 5 within 60 min")
     neighbours = [*at(1, 2, 3, 4, engine="b"), *at(5, 6, 7, 8, engine="c")]
-    ledger = ledger_of(*neighbours)
+    ledger = ledger_of(*neighbours, *at(9.0))
     assert isinstance(ledger.decide("a", ("0",), MONO), Spent)
     ledger.forgive("b")
     assert isinstance(ledger.decide("a", ("0",), MONO), Allowed)
