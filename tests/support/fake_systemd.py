@@ -69,7 +69,7 @@ def run(words: list[str]) -> int:
     if settle(unit):
         return say(f"Failed to start transient service unit: Unit {name} was already loaded or has a fragment file.", 1)
     settings = dict(word.partition("=")[2].partition("=")[::2] for word in options if word.startswith("--property="))
-    env = {"PATH": os.environ["PATH"], **env_file(Path(settings["EnvironmentFile"]).read_text())}
+    env = {"PATH": os.environ["PATH"], **env_file(Path(settings["EnvironmentFile"].removeprefix("-")).read_text())}
     more: dict[str, Any] = {
         "description": settings["Description"],
         "invocation": uuid.uuid4().hex,

@@ -51,7 +51,9 @@ class SystemdRunner:
         runs_as(spec)
         await asyncio.to_thread(program_of, spec, env)
         await asyncio.to_thread(rehearse_writing, place.bundle, text)
-        await units.show(units.name_of(spec.name))
+        unit = await units.show(units.name_of(spec.name))
+        if unit.runs and unit.stop_asked:
+            raise SuperviseError(f"it is being ended by {_SOMEBODY}", permanent=False)
 
     async def start(self, spec: LaunchSpec, place: Place, *, instance: str, life: int) -> None:
         """See :class:`Runner`."""

@@ -115,7 +115,8 @@ async def begin(name: str, words: Sequence[str], *, settings: Sequence[str], env
     properties = [
         *("Type=exec", "RemainAfterExit=yes", "KillMode=control-group", "Restart=no", "OOMPolicy=continue"),
         "ExecStop=/bin/true",
-        f"EnvironmentFile={environment}",
+        # Not there any more when ExecStop= is run, which must not fail; whoever starts it again gets no half an engine.
+        *(f"EnvironmentFile=-{environment}", f"AssertFileNotEmpty={environment}"),
         *settings,
     ]
     options = [f"--property={one}" for one in properties]
