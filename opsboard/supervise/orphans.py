@@ -124,11 +124,6 @@ def holders(gpus: Iterable[GpuView], known: Ours, look: Callable[[int], Who] = w
     ]
 
 
-def strangers(held: Iterable[Holder]) -> list[Holder]:
-    """Return those of :func:`holders` that are not ours."""
-    return [holder for holder in held if holder.engine is None]
-
-
 def gib(size: int) -> str:
     """Return bytes as people compare them with the size of a card."""
     return f"{size / GIB:.1f} GiB"
