@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable
+from functools import partial
 
 from collectors.connections import ConnectionReader
+from opsboard.core.aside import Aside
 from opsboard.core.clock import Clock
 from opsboard.core.connections import ConnectionReading
 from opsboard.daemon.observed import local_port
@@ -23,6 +24,9 @@ SHARE = 0.02
 large as the machine), and 40 to 80 ms with 10,000 connections."""
 
 
+WITHIN_S = 10.0
+
+
 class Connected:
     """One look for all engines of this machine."""
 
@@ -32,10 +36,11 @@ class Connected:
         self._clock = clock
         self._feed = feed
         self._reader = ConnectionReader()
+        self._looking = Aside("connections")
         self._due = -math.inf
 
     async def look(self) -> None:
-        """Look, in a thread, if any engine needs it and the last look was cheap or long ago."""
+        """Look, in a thread, if any engine needs it and the last look was cheap or long ago. Raises TimeoutError."""
         began = self._clock.now().mono
         ports = {
             track.name: port
@@ -46,7 +51,8 @@ class Connected:
         }
         if not ports or began < self._due:
             return
-        found = await asyncio.to_thread(self._reader.read, frozenset(ports.values()), began)
+        read = partial(self._reader.read, frozenset(ports.values()), began)
+        found = await self._looking.do(read, WITHIN_S)
         ended = self._clock.now().mono
         came = max((since[0] for since in found.values() if since), default=-math.inf)
         self._due = max(ended + (ended - began) / SHARE, began if began - came < YOUNG_S else began + EVERY_S)

@@ -17,6 +17,7 @@ from opsboard.core.model import EngineReading, LifeView
 from opsboard.core.registry import dialects
 from opsboard.daemon.collecting import EngineTarget
 from opsboard.daemon.engine_track import EngineTrack
+from opsboard.daemon.members import Members
 from opsboard.daemon.observed import Listening, Owner
 from opsboard.daemon.pipeline import EngineSpec
 from opsboard.supervise.supervisor import Supervisor
@@ -74,9 +75,11 @@ class LifeScraper:
 
 
 def _supervised_pids(name: str, supervisor: Supervisor, looking: Aside) -> Callable[[], Awaitable[int | Sequence[int]]]:
+    members = Members(partial(supervisor.processes, name))
+
     async def pids() -> Sequence[int]:
         try:
-            return await looking.do(partial(supervisor.processes, name), WITHIN_S)
+            return await looking.do(partial(members.pids, supervisor.life(name)), WITHIN_S)
         except TimeoutError:
             raise TimeoutError(f"its bundle was not read within {WITHIN_S:g} s") from None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -24,7 +23,7 @@ from opsboard.core.model import (
     ProcessReading,
 )
 from opsboard.daemon import collecting
-from opsboard.daemon.collecting import PROCESSES_EVERY_S, Collecting, EngineTarget
+from opsboard.daemon.collecting import PROCESSES_EVERY_S, SETTLES_S, Collecting, EngineTarget
 from opsboard.daemon.health import Health
 from opsboard.daemon.pipeline import EngineSpec, PipelineState, Reading
 from opsboard.daemon.recording import Recorders
@@ -60,13 +59,11 @@ class FakeHost:
         return HostReading(outcome=Outcome.FAILED)
 
 
-def target(
-    scraper: FakeScraper, life: LifeView | None = None, pids: Callable[[], Sequence[int]] = tuple
-) -> EngineTarget:
-    async def found() -> Sequence[int]:
-        return pids()
+def target(scraper: FakeScraper, life: LifeView | None = None) -> EngineTarget:
+    async def pids() -> Sequence[int]:
+        return ()
 
-    return EngineTarget(scraper.name, scraper, pids=found, role_of=lambda _n, _a: None, life=lambda: life)
+    return EngineTarget(scraper.name, scraper, pids=pids, role_of=lambda _n, _a: None, life=lambda: life)
 
 
 def collecting_of(
@@ -127,17 +124,12 @@ def test_a_slow_engine_delays_only_itself() -> None:
     assert len(times(seen, "slow")) == 2
 
 
-def test_processes_are_read_less_often_than_pages() -> None:
-    seen = collect(PROCESSES_EVERY_S * 4 + 0.5, target(FakeScraper("a")))
-    first, known, *others = [round(t) for t in looks(seen)]
-    assert (first, known) == (0, 1), "at once, and when its first page has told what it is"
-    assert all(later - earlier in {5, 6} for earlier, later in pairwise([known, *others]))
-
-
-def test_processes_are_read_when_others_belong_to_it() -> None:
-    turns = itertools.count()
-    seen = collect(4.5, target(FakeScraper("a"), pids=lambda: (1,) if next(turns) < 3 else (1, 2)))
-    assert [round(t) for t in looks(seen)] == [0, 1, 3]
+def test_processes_are_read_often_at_first_and_then_less_often_than_pages() -> None:
+    seen = collect(PROCESSES_EVERY_S * 4 + SETTLES_S + 0.5, target(FakeScraper("a")))
+    found = [round(t) for t in looks(seen)]
+    assert found[:4] == [0, 1, 2, 3], "its first page, too, has told something: what it is"
+    assert all(later - earlier in {5, 6} for earlier, later in pairwise(found[4:]))
+    assert len(found) <= 9
 
 
 def test_processes_are_read_the_moment_an_engine_serves() -> None:
@@ -154,8 +146,7 @@ def test_processes_are_read_the_moment_an_engine_serves() -> None:
         await asyncio.sleep(0.1)
         assert seen == [], "it does not serve yet"
         lives.append(msgspec.structs.replace(life, state=EngineState.READY))
-        for heard in (lives[-1], lives[-1]):
-            reads.hear(heard)
+        reads.hear(lives[-1])
         reads.hear(msgspec.structs.replace(life, engine="stranger"))
         await asyncio.sleep(0.1)
         await reads.close()
@@ -180,9 +171,9 @@ def test_an_engine_that_is_not_up_is_not_asked() -> None:
     for state, asked, looked in (
         (EngineState.STOPPED, 0, 0),
         (EngineState.FAILED, 0, 0),
-        (EngineState.STARTING, 0, 1),
-        (EngineState.READY, 3, 2),
-        (EngineState.STOPPING, 3, 2),
+        (EngineState.STARTING, 0, 3),
+        (EngineState.READY, 3, 3),
+        (EngineState.STOPPING, 3, 3),
     ):
         seen = collect(2.5, target(FakeScraper("a"), life(state)))
         assert (len(times(seen, "a")), len(looks(seen))) == (asked, looked), state

@@ -174,6 +174,7 @@ async def test_processes_that_cannot_be_looked_at_are_not_claimed_to_be_gone(pla
         assert state.engines[name].looked is None
     assert claims == []
     readable(place, bundle.STATUS)
+    clock.advance(5.0)
     await reads._look_if_due(target)
     assert [one.pid for one in state.engines[name].processes] == [os.getpid()]
     await reads.close()
