@@ -45,9 +45,10 @@ class Params(Record, frozen=True, kw_only=True):
     ] = 5.0
     connected_s: Annotated[
         float,
-        # uvicorn closes what is idle for 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE), so that what is left waits.
+        # uvicorn closes what is idle for 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE), so that what is left waits. It is looked
+        # at every second: half of one is for what is not exact.
         Meta(description="likewise, where only a connection of somebody else hints at work"),
-    ] = 6.0
+    ] = 5.5
     confirm_s: Annotated[
         float,
         # Above any one step, and 15 s from hang to verdict hold with a canary's deadline of 5 s.

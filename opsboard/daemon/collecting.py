@@ -156,10 +156,10 @@ class Collecting:
         engines = list(targets)
         self._targets = {target.name: target for target in engines}
         named: dict[str, Callable[[], Awaitable[None]]] = {
+            "collect:connections": self._connected.look,  # first: pages are judged with what it has seen
             "collect:host": lambda: self._host(host),
             "collect:gpus": lambda: self._gpus(gpus),
             **{f"collect:engine/{target.name}": self._engine(target) for target in engines},
-            "collect:connections": self._connected.look,
         }
         spacing = min(SPACING_S / self._interval_s, 1 / len(named))
         return {name: self._grid(tick, index * spacing) for index, (name, tick) in enumerate(named.items())}

@@ -139,11 +139,7 @@ def test_who_came_lately_is_looked_at_every_tick_and_looks_that_are_dear_are_rar
     began, took = looking.clock.now().mono, 0.0
     seen: tuple[float, ...] = ()
 
-    def read(_ports: object, _mono: float) -> dict[int, tuple[float, ...]]:
-        looking.clock.advance(took)
-        return {port: seen}
-
-    monkeypatch.setattr(looking.connected._reader, "read", read)
+    monkeypatch.setattr(looking.connected, "_read", lambda _ports, _mono: ({port: seen}, took))
 
     def looks(seconds: int) -> int:
         return sum(looking.clock.advance(1.0) is not None and bool(looking.look()) for _ in range(seconds))
@@ -154,7 +150,7 @@ def test_who_came_lately_is_looked_at_every_tick_and_looks_that_are_dear_are_rar
     assert looks(20) == 10
     took = 0.2
     looks(10)
-    assert looks(110) == 10
+    assert 10 <= looks(110) <= 11, "at most 2 % of a core"
 
 
 def test_a_track_forgets_who_was_connected() -> None:
