@@ -80,21 +80,31 @@ class Histogram(Record, frozen=True, kw_only=True):
 
 
 class RankView(Record, frozen=True, kw_only=True):
-    """One data-parallel rank (the ``engine`` label of vLLM; "0" where the page has none)."""
+    """One data-parallel rank (the ``engine`` label of vLLM; "0" where the page has none).
+
+    ``gauges`` and ``counters`` are named as those of :class:`EngineView`; of an engine with one rank they are the same.
+    """
 
     rank: str
     running: float | None = None
     waiting: float | None = None
     kv_usage: float | None = None
     kv_capacity_tokens: float | None = None
+    kv_blocks: int | None = None
+    """Blocks of the KV cache, those that hold nothing (vLLM's null block) included."""
+    kv_block_tokens: int | None = None
+    """Tokens that one of them holds."""
+    gauges: Mapping[str, float] = {}
+    counters: Mapping[str, float] = {}
 
 
 class EngineView(Record, frozen=True, kw_only=True):
     """Canonical fields of one engine page.
 
     Gauges are of this moment; counters and histograms are cumulative since the process began. ``counters`` uses the
-    names of :data:`COUNTERS`, ``histograms`` those of :data:`HISTOGRAMS`; both are summed over ranks. A name that the
-    page does not have is absent. ``aliases`` says which series of the page stood for which name, for renames.
+    names of :data:`COUNTERS`, ``histograms`` those of :data:`HISTOGRAMS`; both are summed over ranks. ``gauges`` uses
+    those of :data:`GAUGES`. A name that the page does not have is absent. ``aliases`` says which series of the page
+    stood for which name, for renames.
     """
 
     kind: str
@@ -110,6 +120,15 @@ class EngineView(Record, frozen=True, kw_only=True):
     asleep: bool | None = None
     process_start: float | None = None
     """Unix seconds at which the serving process began, when the page tells."""
+    config: Mapping[str, str] = {}
+    """How it was configured, as far as its page tells, by the engine's own names; never what it measured. With model
+    and version it says which engines and lives are alike."""
+    kv_connectors: tuple[str, ...] = ()
+    """What may hold KV blocks for others, or move them elsewhere, by the names of the page's series: nixl, mooncake,
+    kv_offload, ..."""
+    spec_tokens: int | None = None
+    """Tokens that speculative decoding drafts for a request in one step; None: it does not, or does not tell."""
+    gauges: Mapping[str, float] = {}
     counters: Mapping[str, float] = {}
     histograms: Mapping[str, Histogram] = {}
     finished: Mapping[str, float] = {}
@@ -117,21 +136,53 @@ class EngineView(Record, frozen=True, kw_only=True):
     aliases: Mapping[str, str] = {}
 
 
+GAUGES = (
+    "waiting_deferred",
+    "kv_fetching",
+    "kv_offload_usage",
+    "kv_offload_read_usage",
+    "kv_offload_write_usage",
+    "kv_offload_pending_blocks",
+)
+"""Canonical gauges beside the fields: requests that wait for something other than room, requests that wait for KV from
+elsewhere; shares (0..1, of several ranks the highest) of the offload cache, in use and pinned by transfers; blocks that
+wait to be stored there."""
+
 COUNTERS = (
     "prompt_tokens",
     "prompt_tokens_cached",
+    "prompt_tokens_computed",
+    "prompt_tokens_hit",
+    "prompt_tokens_transferred",
     "generation_tokens",
+    "requests_begun",
+    "requests_completed",
+    "completed_prompt_tokens",
+    "completed_generation_tokens",
+    "completed_prefill_tokens",
     "requests_finished",
     "requests_failed",
     "http_5xx",
     "preemptions",
     "prefix_queries",
     "prefix_hits",
+    "external_queries",
+    "external_hits",
     "iterations",
+    "spec_drafts",
     "spec_draft_tokens",
     "spec_accepted_tokens",
+    "kv_leases_expired",
+    "kv_transfers_failed",
+    "corrupted_requests",
 )
-"""Canonical cumulative counters. ``iterations`` is the progress heartbeat (engine steps that produced output)."""
+"""Canonical cumulative counters. ``iterations`` is the progress heartbeat (engine steps that produced output).
+
+``requests_begun`` have given a first token. ``requests_completed`` ended and were measured, and the ``completed_*``
+tokens are theirs: a request whose client went away is never among them. ``prompt_tokens`` is the sum of those
+``computed``, ``hit`` (in this engine's prefix cache) and ``transferred``; ``cached`` the sum of the last two.
+``kv_leases_expired`` are requests whose blocks nobody fetched in time; ``corrupted_requests`` had NaN in their logits.
+"""
 
 HISTOGRAMS = ("ttft", "itl", "tpot", "e2e", "queue", "prefill", "decode", "inference")
 """Canonical latency histograms, all in seconds."""
@@ -167,6 +218,21 @@ class EngineReading(Record, frozen=True, kw_only=True):
     duration_s: float = 0.0
     size_bytes: int = 0
     page: bytes | None = None
+
+
+class InflightRequest(Record, frozen=True, kw_only=True):
+    """One request under way to an engine, as known to who sent it. Tokens so far."""
+
+    id: str
+    prompt_tokens: int
+    generated_tokens: int = 0
+
+
+class InflightReading(Record, frozen=True, kw_only=True):
+    """All requests under way to an engine at this moment."""
+
+    engine: str
+    requests: tuple[InflightRequest, ...] = ()
 
 
 class ProcessReading(Record, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from opsboard.core.model import (
     Transition,
 )
 from opsboard.core.rates import WINDOWS, CounterTrack, HistogramTrack
+from opsboard.core.series import FIELDS
 
 SHORT_S, WINDOW_S, HORIZON_S = WINDOWS["10s"], WINDOWS["1m"], WINDOWS["5m"]
 """Windows in seconds: of the recorded token rates, of the board, and the longest one kept."""
@@ -67,6 +68,9 @@ class Figures(Record, frozen=True, kw_only=True):
 
 
 NO_FIGURES = Figures()
+
+_TRACKED = frozenset(field.name for field in FIELDS["engine"] if field.counter)
+"""Counters of which rates are made, and that tell a restart. The others are the detectors' own."""
 
 _LATENCIES = (("ttft", (0.5, 0.95)), ("itl", (0.5, 0.95)), ("e2e", (0.95,)), ("queue", (0.95,)))
 
@@ -207,7 +211,8 @@ class EngineTrack:
     def _add(self, view: EngineView, mono: float) -> bool:
         """Add to every tracker; return whether any counter went backwards."""
         reset = False
-        for name, value in view.counters.items():
+        for name in _TRACKED & view.counters.keys():
+            value = view.counters[name]
             counter = self._counters.get(name)
             if counter is None:
                 counter = self._counters[name] = CounterTrack(HORIZON_S)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from collectors.engines.vllm import DIALECT, SLEEP_MODE
+from collectors.engines.vllm import DIALECT
+from collectors.engines.vllm_process import SLEEP_MODE
 from collectors.exposition import Parser
 from opsboard.core.model import EngineView
 
@@ -114,6 +115,94 @@ def test_a_value_that_the_field_cannot_have_is_unknown_and_the_rest_is_good(valu
 def test_ranks_are_in_order_of_number() -> None:
     lines = [f'vllm:num_requests_running{{engine="{rank}"}} 1' for rank in (10, 9, "x", 0)]
     assert [rank.rank for rank in read(*lines).ranks] == ["0", "9", "10", "x"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "blocks"),
+    [
+        (('num_gpu_blocks="700",block_size="32",kv_cache_size_tokens="22400"',), [700]),
+        (('num_gpu_blocks="None",block_size="32"',), [None]),
+        (('engine="0",num_gpu_blocks="202"', 'engine="1",num_gpu_blocks="202"'), [101, 101]),
+        (('engine="0",num_gpu_blocks="201",block_size="8"', 'engine="1",num_gpu_blocks="201"'), [None, None]),
+        (
+            (
+                'engine="0",num_gpu_blocks="202",block_size="16",kv_cache_size_tokens="1616"',
+                'engine="1",num_gpu_blocks="202",block_size="16",kv_cache_size_tokens="160"',
+            ),
+            [101, None],
+        ),
+    ],
+)
+def test_blocks_are_told_only_where_they_are_certain(labels: tuple[str, ...], blocks: list[int | None]) -> None:
+    view = read(
+        *(f'vllm:num_requests_running{{engine="{rank}"}} 1' for rank in range(len(blocks))),
+        *(f"{CACHE}{{{one}}} 1" for one in labels),
+    )
+    assert [rank.kv_blocks for rank in view.ranks] == blocks
+
+
+def test_each_rank_has_its_own_numbers() -> None:
+    lines = [
+        f'vllm:{name}{{engine="{rank}"{more}}} {value + rank}'
+        for rank in (0, 1)
+        for name, more, value in (
+            ("num_requests_running", "", 1),
+            ("num_requests_waiting_by_reason", ',reason="capacity"', 7),
+            ("num_requests_waiting_by_reason", ',reason="deferred"', 2),
+            ("kv_offload_cpu_cache_usage_perc", "", 0),
+            ("generation_tokens_total", "", 100),
+            ("prompt_tokens_by_source_total", ',source="local_compute"', 10),
+            ("prompt_tokens_by_source_total", ',source="local_cache_hit"', 20),
+            ("request_prompt_tokens_sum", "", 50),
+            ("e2e_request_latency_seconds_count", "", 5),
+            ("time_to_first_token_seconds_count", "", 6),
+        )
+    ]
+    view = read(*lines)
+    assert view.gauges == {"waiting_deferred": 5, "kv_offload_usage": 1}, "shares are not added up"
+    assert view.counters == {
+        "prompt_tokens_computed": 21, "prompt_tokens_hit": 41, "generation_tokens": 201, "requests_begun": 13,
+        "requests_completed": 11, "completed_prompt_tokens": 101,
+    }  # fmt: skip
+    assert [rank.counters["prompt_tokens_computed"] for rank in view.ranks] == [10, 11]
+    assert [rank.gauges["waiting_deferred"] for rank in view.ranks] == [2, 3]
+    assert view.aliases["prompt_tokens_hit"] == 'vllm:prompt_tokens_by_source_total{source="local_cache_hit"}'
+
+
+def test_a_rank_alone_has_the_numbers_of_its_engine() -> None:
+    view = read("vllm:num_requests_running 1", "vllm:generation_tokens_total 5", 'http_requests_total{status="500"} 1')
+    (rank,) = view.ranks
+    assert rank.counters == view.counters == {"generation_tokens": 5, "http_5xx": 1}
+
+
+def test_connectors_leases_and_drafts_are_seen() -> None:
+    view = read(
+        "vllm:num_requests_running 1",
+        "vllm:nixl_num_kv_expired_reqs_total 2",
+        "vllm:nixl_num_failed_transfers_total 1",
+        "vllm:mooncake_num_kv_expired_reqs_total 3",
+        'vllm:num_requests_kv_fetch_by_stage{engine="0",stage="in_progress"} 1',
+        'vllm:num_requests_kv_fetch_by_stage{engine="0",stage="waiting_to_start"} 2',
+        *(f'vllm:spec_decode_num_accepted_tokens_per_pos_total{{position="{n}"}} 1' for n in range(3)),
+        "vllm:corrupted_requests_total 0",
+    )
+    assert view.kv_connectors == ("nixl", "mooncake")
+    assert view.spec_tokens == 3
+    assert view.gauges == {"kv_fetching": 3}
+    assert view.counters == {"kv_leases_expired": 5, "kv_transfers_failed": 1, "corrupted_requests": 0}
+    assert read("vllm:external_prefix_cache_queries_total 0").kv_connectors == (), "every engine says that"
+
+
+def test_configuration_holds_nothing_that_was_measured() -> None:
+    labels = 'block_size="32",cache_dtype="fp8",num_gpu_blocks="700",sliding_window="None",engine="0"'
+    assert read(f"{CACHE}{{{labels}}} 1").config == {"block_size": "32", "cache_dtype": "fp8"}
+
+
+def test_a_page_of_the_same_layout_is_read_by_its_new_numbers() -> None:
+    parser = Parser()
+    pages = [f'vllm:num_requests_running{{engine="0"}} {n}\nvllm:generation_tokens_total {n}\n' for n in (1, 2)]
+    views = [DIALECT.read(parser.parse(page.encode())) for page in pages]
+    assert [(view.running, view.counters["generation_tokens"]) for view in views] == [(1, 1), (2, 2)]
 
 
 def test_sleep_is_told_by_awake() -> None:
