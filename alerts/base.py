@@ -13,12 +13,14 @@ import msgspec
 
 from opsboard.core.clock import Now
 from opsboard.core.connections import ConnectionReading
+from opsboard.core.inflight import InflightRequest
 from opsboard.core.model import (
     CanaryReading,
     EngineReading,
     Event,
     Finding,
     GpuView,
+    HostView,
     LifeView,
     ProcessView,
     Record,
@@ -48,13 +50,25 @@ class Observation(Record, frozen=True, kw_only=True):
     """Pids of those that have ended and were not reaped."""
     gpus: tuple[GpuView, ...] = ()
     """All of the host."""
-    inflight: float | None = None
+    host: HostView | None = None
+    inflight: tuple[InflightRequest, ...] | None = None
     """Requests under way to it as known elsewhere (a gateway); None: nobody knows."""
     connections: ConnectionReading | None = None
     """Who was connected to it a few seconds ago. What is open need not wait for anything. None: nobody can look, or
     nobody had to because its page shows work."""
     events: tuple[Event, ...] = ()
-    """New lines of its timeline."""
+    """New lines of its timeline, and of the host's and its GPUs'."""
+
+    @property
+    def accounted(self) -> tuple[InflightRequest, ...] | None:
+        """``inflight`` where it is as many as run and wait by the page, None elsewhere.
+
+        Only then is it of the same moment, and all there is.
+        """
+        view = None if self.reading is None else self.reading.view
+        if self.inflight is None or view is None or view.running is None or view.waiting is None:
+            return None
+        return self.inflight if len(self.inflight) == view.running + view.waiting else None
 
 
 class Step(NamedTuple):

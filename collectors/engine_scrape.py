@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from collectors.base import METRICS_PATH, Dialect, Page, base_url
-from collectors.exposition import Limits, Parser
+from collectors.base import METRICS_PATH, Page, base_url
+from collectors.engine_page import PageReader
+from collectors.exposition import Limits
 from collectors.fetch import Body, Fetcher
 from opsboard.core.errors import ExpositionError, FetchError, OpsboardError
 from opsboard.core.model import EngineReading, EngineView, Outcome
-from opsboard.core.registry import dialects
 from opsboard.core.text import sanitise
 
 OFF_LOOP_BYTES = 256 * 1024
@@ -36,33 +36,31 @@ class EngineScraper:
     ) -> None:
         """Fetch nothing yet. ``headers`` go with every request."""
         self._name = name
-        self._configured = kind
-        self._dialect: Dialect | None = dialects().found.get(kind) if kind else None
-        self._base = base_url(url, self._dialect)
+        self._reader = PageReader(kind, limits)
+        self._base = base_url(url, self._reader.dialect)
         self._fetcher = fetcher
         self._headers = headers
-        self._parser = Parser(limits)
         self._life = _Life()
 
     @property
     def kind(self) -> str | None:
         """The kind that is configured or was recognised; None while nobody knows."""
-        return self._dialect.kind if self._dialect else self._configured
+        return self._reader.kind
 
     async def scrape(self, keep_page: bool = False) -> EngineReading:
         """Return what the engine says now, OK, NO_DATA or FAILED with one line of why; the page too if asked.
 
         Never raises for what the engine or the network does.
         """
-        if self._configured and self._dialect is None:
-            return self._reading(Outcome.NO_DATA, error=f"opsboard reads no metrics of kind {self._configured!r}")
+        if self._reader.unreadable:
+            return self._reading(Outcome.NO_DATA, error=self._reader.unreadable)
         clock = asyncio.get_running_loop().time
         started = clock()
         body: Body | None = None
         try:
             body = await self._page()
             page = await self._parsed(body)
-            view = self._read(page)
+            view = self._reader.view(page)
         except OpsboardError as error:
             if isinstance(error, FetchError):
                 self._life = _Life()  # who answers next may be another process
@@ -74,11 +72,12 @@ class EngineScraper:
         duration_s = clock() - started
         fetched = {"duration_s": duration_s, "size_bytes": len(body.body), "page": body.body if keep_page else None}
         if view is None:
-            return self._reading(Outcome.NO_DATA, error=self._nothing_here(), **fetched)
+            return self._reading(Outcome.NO_DATA, error=self._reader.nothing, **fetched)
         return self._reading(Outcome.OK, view=await self._with_version(view), **fetched)
 
     async def _page(self) -> Body:
-        path = self._dialect.metrics_path if self._dialect else METRICS_PATH
+        dialect = self._reader.dialect
+        path = dialect.metrics_path if dialect else METRICS_PATH
         body = await self._fetcher.get(self._base + path, headers=self._headers)
         if not body.delimited:
             message = "the server does not say where its page ends (no Content-Length): a cut one would look whole"
@@ -87,28 +86,8 @@ class EngineScraper:
 
     async def _parsed(self, body: Body) -> Page:
         if len(body.body) > OFF_LOOP_BYTES:
-            return await asyncio.to_thread(self._parser.parse, body.body, body.content_type)
-        return self._parser.parse(body.body, body.content_type)
-
-    def _read(self, page: Page) -> EngineView | None:
-        """Return the view; None when the page is of no kind we know, or not of the one that is configured."""
-        try:
-            if not self._configured and (self._dialect is None or not self._dialect.recognise(page)):
-                known = dialects().found.values()
-                self._dialect = next((dialect for dialect in known if dialect.recognise(page)), None)
-            if self._dialect is None or not self._dialect.recognise(page):
-                return None
-            return self._dialect.read(page)
-        except Exception as error:  # a dialect may come from another package
-            message = f"the dialect {self.kind!r} cannot read this page: {sanitise(repr(error), 200)}"
-            raise ExpositionError(message) from error
-
-    def _nothing_here(self) -> str:
-        if self._dialect is not None:
-            reason = f": {self._dialect.no_series}" if self._dialect.no_series else ""
-            return f"the page has no series of kind {self._dialect.kind!r}{reason}"
-        reasons = [dialect.no_series for dialect in dialects().found.values() if dialect.no_series]
-        return "the page is of no engine that opsboard knows" + (f" ({'; '.join(reasons)})" if reasons else "")
+            return await asyncio.to_thread(self._reader.parse, body.body, body.content_type)
+        return self._reader.parse(body.body, body.content_type)
 
     async def _with_version(self, view: EngineView) -> EngineView:
         """Return the view with the version that the server tells, asked once a life."""
@@ -116,7 +95,7 @@ class EngineScraper:
             self._life = _Life()
         life = self._life
         life.last = view
-        path = self._dialect.version_path if self._dialect else None
+        path = self._reader.dialect.version_path if self._reader.dialect else None
         if view.version is not None or path is None:
             return view
         if life.version is None and life.tries < VERSION_TRIES:

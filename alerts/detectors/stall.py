@@ -6,6 +6,7 @@ waiting do. A suspicion asks for a canary of one token; only what that says, or 
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from math import inf
 from operator import attrgetter
 from typing import Annotated
@@ -271,7 +272,7 @@ def _idle(state: State, mono: float) -> Step:
     return Step(replace(state, asked=mono), canary=True) if due else Step(state)
 
 
-def _work(view: EngineView, inflight: float | None) -> str | None:
+def _work(view: EngineView, inflight: Sized | None) -> str | None:
     """Return the predicate under which it surely has something to do."""
     if view.running:
         return "H1"
@@ -326,7 +327,7 @@ def _finding(state: State, seen: Observation, patience_s: float, *, confirmed: b
             "patience_s": patience_s,
             "running": view.running,
             "waiting": view.waiting,
-            "inflight": seen.inflight,
+            "inflight": None if seen.inflight is None else float(len(seen.inflight)),
             "connections": None if seen.connections is None else float(len(seen.connections.since or ())),
             "kv_usage": view.kv_usage,
             "iterations": view.counters.get("iterations"),

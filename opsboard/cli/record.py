@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
-import lzma
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from opsboard.cli.common import client
-from opsboard.core.errors import UsageError
-from opsboard.core.wire import RECORDING_SCHEMA
+from opsboard.recording.files import create
+from opsboard.recording.lines import Header
 
 if TYPE_CHECKING:
     from opsboard.cli.main import Options
-
-_OTHERS = frozenset({".zst", ".bz2", ".zip", ".br", ".lz4", ".7z"})
 
 
 @click.command()
@@ -32,25 +28,10 @@ def record(options: Options, out: Path, seconds: float | None, force: bool) -> N
     source = client(options)
     lines = 0
     started = time.monotonic()
-    with _open(out, force) as file, contextlib.suppress(KeyboardInterrupt):
-        file.write(msgspec.json.encode({"schema": RECORDING_SCHEMA}) + b"\n")
+    with create(out, force=force) as file, contextlib.suppress(KeyboardInterrupt):
+        file.write(msgspec.json.encode(Header()) + b"\n")
         for line in source.record(seconds):
             file.write(line + b"\n")
             lines += 1
     nothing = "; no engine is being read" if not lines else ""
     click.echo(f"{out}: {lines} readings in {time.monotonic() - started:.0f} s{nothing}")
-
-
-def _open(path: Path, force: bool) -> BinaryIO:
-    if path.exists() and not force:
-        raise UsageError(f"{path}: is already there", hint="--force writes over it")
-    if path.suffix in _OTHERS:
-        raise UsageError(f"{path}: opsboard does not write {path.suffix}", hint="name it .gz, .xz, or without either")
-    try:
-        if path.suffix == ".gz":
-            return cast("BinaryIO", gzip.open(path, "wb"))
-        if path.suffix == ".xz":
-            return cast("BinaryIO", lzma.open(path, "wb"))
-        return path.open("wb")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror}") from error

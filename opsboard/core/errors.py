@@ -6,6 +6,7 @@ OpsboardError
 ├── FetchError          an HTTP read failed or broke a limit
 ├── ExpositionError     a metrics page cannot be trusted
 ├── CollectError        a local source (driver, /proc) failed
+├── RecordingError      a recording cannot be read, or not from some line on
 ├── StoreError          SQLite cannot do what was asked
 │   ├── NewerSchema     the file was written by a newer opsboard
 │   ├── StateDirLocked  another daemon owns the state directory
@@ -24,6 +25,8 @@ again may help.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from opsboard.core.model import FatalVerdict
 
@@ -82,6 +85,21 @@ class CollectError(OpsboardError):
     """A local source such as the GPU driver or /proc could not be read."""
 
     code = "collect"
+
+
+class RecordingError(OpsboardError):
+    """A recording is not what it should be. Not ``permanent``: only this line is bad, the next may be good."""
+
+    code = "recording"
+
+    def __init__(
+        self, message: str, *, path: Path, line: int | None = None, hint: str | None = None, permanent: bool = True
+    ) -> None:
+        """``path`` and ``line`` (from 1) say where, and stand before the message."""
+        where = f"{path}" if line is None else f"{path}: line {line}"
+        super().__init__(f"{where}: {message}", hint=hint, permanent=permanent)
+        self.path = path
+        self.line = line
 
 
 class StoreError(OpsboardError):

@@ -101,10 +101,9 @@ class RankView(Record, frozen=True, kw_only=True):
 class EngineView(Record, frozen=True, kw_only=True):
     """Canonical fields of one engine page.
 
-    Gauges are of this moment; counters and histograms are cumulative since the process began. ``counters`` uses the
-    names of :data:`COUNTERS`, ``histograms`` those of :data:`HISTOGRAMS`; both are summed over ranks. ``gauges`` uses
-    those of :data:`GAUGES`. A name that the page does not have is absent. ``aliases`` says which series of the page
-    stood for which name, for renames.
+    Gauges are of this moment; counters and histograms are cumulative since the process began. ``gauges``, ``counters``
+    and ``histograms`` use the names of :mod:`opsboard.core.canonical` and are summed over ranks; what the page does not
+    have is absent. ``aliases`` says which series of the page stood for which name, for renames.
     """
 
     kind: str
@@ -134,58 +133,6 @@ class EngineView(Record, frozen=True, kw_only=True):
     finished: Mapping[str, float] = {}
     """Finished requests by reason (stop, length, abort, error, ...)."""
     aliases: Mapping[str, str] = {}
-
-
-GAUGES = (
-    "waiting_deferred",
-    "kv_fetching",
-    "kv_offload_usage",
-    "kv_offload_read_usage",
-    "kv_offload_write_usage",
-    "kv_offload_pending_blocks",
-)
-"""Canonical gauges beside the fields: requests that wait for something other than room, requests that wait for KV from
-elsewhere; shares (0..1, of several ranks the highest) of the offload cache, in use and pinned by transfers; blocks that
-wait to be stored there."""
-
-COUNTERS = (
-    "prompt_tokens",
-    "prompt_tokens_cached",
-    "prompt_tokens_computed",
-    "prompt_tokens_hit",
-    "prompt_tokens_transferred",
-    "generation_tokens",
-    "requests_begun",
-    "requests_completed",
-    "completed_prompt_tokens",
-    "completed_generation_tokens",
-    "completed_prefill_tokens",
-    "requests_finished",
-    "requests_failed",
-    "http_5xx",
-    "preemptions",
-    "prefix_queries",
-    "prefix_hits",
-    "external_queries",
-    "external_hits",
-    "iterations",
-    "spec_drafts",
-    "spec_draft_tokens",
-    "spec_accepted_tokens",
-    "kv_leases_expired",
-    "kv_transfers_failed",
-    "corrupted_requests",
-)
-"""Canonical cumulative counters. ``iterations`` is the progress heartbeat (engine steps that produced output).
-
-``requests_begun`` have given a first token. ``requests_completed`` ended and were measured, and the ``completed_*``
-tokens are theirs: a request whose client went away is never among them. ``prompt_tokens`` is the sum of those
-``computed``, ``hit`` (in this engine's prefix cache) and ``transferred``; ``cached`` the sum of the last two.
-``kv_leases_expired`` are requests whose blocks nobody fetched in time; ``corrupted_requests`` had NaN in their logits.
-"""
-
-HISTOGRAMS = ("ttft", "itl", "tpot", "e2e", "queue", "prefill", "decode", "inference")
-"""Canonical latency histograms, all in seconds."""
 
 
 class ProcessView(Record, frozen=True, kw_only=True):
@@ -218,21 +165,6 @@ class EngineReading(Record, frozen=True, kw_only=True):
     duration_s: float = 0.0
     size_bytes: int = 0
     page: bytes | None = None
-
-
-class InflightRequest(Record, frozen=True, kw_only=True):
-    """One request under way to an engine, as known to who sent it. Tokens so far."""
-
-    id: str
-    prompt_tokens: int
-    generated_tokens: int = 0
-
-
-class InflightReading(Record, frozen=True, kw_only=True):
-    """All requests under way to an engine at this moment."""
-
-    engine: str
-    requests: tuple[InflightRequest, ...] = ()
 
 
 class ProcessReading(Record, frozen=True, kw_only=True):

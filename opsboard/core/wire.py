@@ -327,3 +327,48 @@ class History(Record, frozen=True, kw_only=True):
     series: str
     step: float
     points: tuple[HistoryPoint, ...] = ()
+
+
+# --- `opsboard backtest --json`
+# ------------------------------------------------------------------------------------------------
+
+
+class BacktestFinding(Record, frozen=True, kw_only=True):
+    """One line: a finding opened or closed at ``t``. What a finding said when it opened, or last."""
+
+    t: float
+    engine: str
+    detector: str
+    severity: str
+    state: str
+    """``open`` or ``closed``."""
+    summary: str
+    evidence: dict[str, float | str | bool | None] = {}
+    # added beyond CONTRACT
+    since: float
+    """When it began, as far as is known."""
+    confirmed: float | None = None
+    """When it was confirmed; null: it is not, or not yet."""
+    seconds: float
+    """``t`` from the first reading of its recording."""
+    recording: str
+
+
+class BacktestTotals(Record, frozen=True, kw_only=True):
+    """Of all recordings together; ``open`` are findings that no reading closed."""
+
+    readings: int
+    engines: int
+    seconds: float
+    findings: int
+    # added beyond CONTRACT
+    recordings: int
+    open: int
+    bad_lines: int
+    dropped: int
+
+
+class BacktestSummary(Record, frozen=True, kw_only=True):
+    """The last line."""
+
+    summary: BacktestTotals

@@ -17,8 +17,9 @@ from opsboard.daemon.engine_track import LIVING, SERVING
 from opsboard.daemon.health import Health
 from opsboard.daemon.parts import Parts
 from opsboard.daemon.pipeline import PipelineState, Reading
-from opsboard.daemon.recording import Recorders, recording_line
+from opsboard.daemon.recording import Recorders
 from opsboard.daemon.tasks import Lag, on_grid
+from opsboard.recording.lines import line
 
 PROCESSES_EVERY_S = 5.0
 """Memory leaks by the hour and /proc is dear: read this often, and at every scrape while somebody records."""
@@ -217,14 +218,17 @@ class Collecting:
     def _record(self, reading: EngineReading) -> None:
         track, now = self._state.engines.get(reading.engine), self._clock.now()
         gpus: tuple[Gpu, ...] = () if self._state.gpus is None else tuple(map(gpu_line, self._state.gpus.gpus))
+        events, canary = self._recorders.news(reading.engine)
         self._recorders.offer(
-            recording_line(
+            line(
                 reading,
-                now,
-                processes=() if track is None else track.processes,
+                now.wall,
+                processes=None if track is None or track.looked is None else track.processes,
                 connections=None if track is None else track.connections(now),
                 gpus=gpus,
                 host=self._state.system,
+                canary=canary,
+                events=events,
                 kind=None if reading.view is None else reading.view.kind,
             )
         )

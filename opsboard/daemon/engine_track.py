@@ -8,6 +8,7 @@ from __future__ import annotations
 from opsboard.core.clock import Now
 from opsboard.core.connections import ConnectionReading
 from opsboard.core.histogram import at_an_edge, quantile
+from opsboard.core.inflight import InflightRequest
 from opsboard.core.lives import SERVES, other_process
 from opsboard.core.model import (
     EngineReading,
@@ -118,6 +119,8 @@ class EngineTrack:
         self._connected: ConnectionReading | None = None
         self._tells = False
         """The last reading came in the life's present state."""
+        self.inflight: tuple[InflightRequest, ...] | None = None
+        """Requests under way to it at the moment of the page that comes next; None: nobody knows."""
 
     @property
     def url(self) -> str | None:
@@ -206,6 +209,7 @@ class EngineTrack:
         self.last = self.view = self.good_mono = None
         self.figures, self.processes, self.gpu_memory_bytes, self.restarted = NO_FIGURES, (), None, False
         self.zombies, self.looked, self.idle_since, self._connected = (), None, None, None
+        self.inflight = None
         self._counters, self._histograms = {}, {}
 
     def _add(self, view: EngineView, mono: float) -> bool:

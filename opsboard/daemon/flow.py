@@ -8,8 +8,9 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from opsboard.core.clock import Clock
-from opsboard.core.model import Event, FindingChange, LifeView, Sample, Severity
+from opsboard.core.model import CanaryReading, Event, FindingChange, LifeView, Sample, Severity
 from opsboard.daemon.pipeline import PipelineState, Reading, feed
+from opsboard.daemon.recording import Recorders
 from opsboard.daemon.subscribers import Newest
 
 log = logging.getLogger("opsboard.events")
@@ -33,12 +34,15 @@ class Records(Protocol):
 class Flow:
     """The way of every reading through the daemon."""
 
-    def __init__(self, clock: Clock, state: PipelineState, records: Records, newest: Newest) -> None:
+    def __init__(
+        self, clock: Clock, state: PipelineState, records: Records, newest: Newest, recorders: Recorders | None = None
+    ) -> None:
         """Join the pipeline to what carries its effects out."""
         self._clock = clock
         self._state = state
         self._records = records
         self._newest = newest
+        self._recorders = recorders
         self.on_finding: Callable[[FindingChange], None] = lambda _change: None
         """Hears what detectors claim."""
         self.on_life: list[Callable[[LifeView], None]] = []
@@ -56,6 +60,8 @@ class Flow:
             self._records.append(now.wall, list(effects.samples))
         for event in effects.events:
             self._out(event)
+        if self._recorders is not None and isinstance(reading, CanaryReading | LifeView | Event):
+            self._recorders.hear(reading, effects)
         for change in effects.findings:
             self.on_finding(change)
         if effects.canaries:
@@ -71,8 +77,7 @@ class Flow:
 
     def event(self, event: Event) -> None:
         """Take an event that did not come from a reading."""
-        self._state.events.append(event)
-        self._out(event)
+        self.reading(event)
 
     def tell(self, kind: str, text: str, severity: Severity = Severity.INFO, subject: str = "host") -> None:
         """Make an event of the daemon's own and take it."""

@@ -5,17 +5,21 @@ A detector may come from another package. One that breaks is told once, forgets 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from alerts.base import Detector, Observation, Urgency
 from opsboard.core.clock import Now
-from opsboard.core.model import CanaryReading, Event, Finding, FindingChange, GpuView, Severity
+from opsboard.core.model import CanaryReading, Event, Finding, FindingChange, GpuView, HostView, Severity
 from opsboard.core.registry import detectors
 from opsboard.core.text import sanitise
 from opsboard.daemon.engine_track import EngineTrack
 
 _SEVERITY = {"page": Severity.ERROR, "ticket": Severity.WARNING, "note": Severity.INFO}
+
+NEWS_KEPT = 64
+"""Lines from elsewhere that wait for an engine to be judged; of more the oldest are not seen."""
 
 
 class Judged(NamedTuple):
@@ -57,6 +61,7 @@ class Judging:
         self._broken: set[str] = set()
         self._states: dict[str, dict[str, Any]] = {}
         self._claims: dict[tuple[str, str], Finding] = {}
+        self._news: dict[str, deque[Event]] = {}
 
     def configure(self, settings: Mapping[str, Setting]) -> None:
         """Take what is configured of detectors, by name. One with other parameters begins anew on every engine.
@@ -77,10 +82,20 @@ class Judging:
     def begin_anew(self, engine: str) -> None:
         """Forget what was seen of an engine: it is another one now. What was claimed closes when it is next judged."""
         self._states.pop(engine, None)
+        self._news.pop(engine, None)
+
+    def hear(self, engine: str, event: Event) -> None:
+        """Take in a line of a timeline that came from elsewhere; detectors see it when the engine is next judged."""
+        self._news.setdefault(engine, deque(maxlen=NEWS_KEPT)).append(event)
+
+    def severity(self, detector: str) -> Urgency:
+        """Return how loud a detector's findings are."""
+        return self._urgency[detector]
 
     def keep(self, engines: Collection[str]) -> None:
         """Forget all other engines, and what was claimed of them."""
         self._states = {name: states for name, states in self._states.items() if name in engines}
+        self._news = {name: news for name, news in self._news.items() if name in engines}
         self._claims = {key: finding for key, finding in self._claims.items() if key[0] in engines}
 
     def judge(
@@ -89,6 +104,7 @@ class Judging:
         now: Now,
         *,
         gpus: tuple[GpuView, ...] = (),
+        host: HostView | None = None,
         events: Sequence[Event] = (),
         fresh: bool = False,
         canary: CanaryReading | None = None,
@@ -106,7 +122,9 @@ class Judging:
             zombies=track.zombies,
             connections=track.connections(now),
             gpus=gpus,
-            events=tuple(events),
+            host=host,
+            inflight=track.inflight,
+            events=(*self._news.pop(track.name, ()), *events),
         )
         states = self._states.get(track.name)
         if states is None:

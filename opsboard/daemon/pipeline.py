@@ -11,6 +11,7 @@ import msgspec
 from collectors.nvml import join
 from opsboard.core.clock import Now
 from opsboard.core.connections import ConnectionReading
+from opsboard.core.inflight import InflightReading
 from opsboard.core.model import (
     CanaryReading,
     EngineReading,
@@ -75,12 +76,15 @@ Reading = (
     EngineReading
     | ProcessReading
     | ConnectionReading
+    | InflightReading
     | GpuReading
     | HostReading
     | LifeView
     | SelfReading
     | CanaryReading
+    | Event
 )
+"""What can be fed. An Event is a line of a timeline that came from elsewhere, not from a reading."""
 
 
 class Effects(Record, frozen=True):
@@ -153,6 +157,10 @@ def feed(state: PipelineState, reading: Reading, now: Now) -> Effects:
             effects = _processes(state, reading, now)
         case ConnectionReading():
             effects = _connections(state, reading)
+        case InflightReading():
+            effects = _inflight(state, reading)
+        case Event():
+            effects = _told(state, reading)
         case LifeView():
             effects = _life(state, reading, now)
         case CanaryReading():
@@ -191,6 +199,7 @@ def _engine(state: PipelineState, reading: EngineReading, now: Now) -> Effects:
         events.append(_event(now, f"engine/{track.name}", "restarted", text, Severity.WARNING))
     samples = engine_samples(track, reading)
     judged = _judged(state, track, now, events, fresh=True)
+    track.inflight = None
     return msgspec.structs.replace(judged, samples=samples, births=births(samples) if track.newborn else ())
 
 
@@ -210,7 +219,7 @@ def _judged(
 ) -> Effects:
     """Let the detectors judge what is known of an engine now. Their claims follow ``events`` on its timeline."""
     gpus = () if state.gpus is None else state.gpus.gpus
-    judged = state.judging.judge(track, now, gpus=gpus, events=events, fresh=fresh, canary=canary)
+    judged = state.judging.judge(track, now, gpus=gpus, host=state.system, events=events, fresh=fresh, canary=canary)
     return Effects(
         events=[*events, *judged.events],
         findings=judged.changes,
@@ -232,6 +241,23 @@ def _connections(state: PipelineState, reading: ConnectionReading) -> Effects:
     if track is not None:
         track.connect(reading)
     return Effects()
+
+
+def _inflight(state: PipelineState, reading: InflightReading) -> Effects:
+    """Take it in; it is judged with the page of the same moment."""
+    track = state.engines.get(reading.engine)
+    if track is not None:
+        track.inflight = reading.requests
+    return Effects()
+
+
+def _told(state: PipelineState, event: Event) -> Effects:
+    """Let the detectors of whom it concerns see it: one engine, or all when it is the host's or a GPU's."""
+    kind, _, name = event.subject.partition("/")
+    for engine in state.engines:
+        if kind != "engine" or engine == name:
+            state.judging.hear(engine, event)
+    return Effects(events=(event,))
 
 
 def _life(state: PipelineState, life: LifeView, now: Now) -> Effects:

@@ -1,95 +1,37 @@
-"""Readings for recorders: the lines of CONTRACT "Recording", as they are collected."""
+"""Who records: the lines of a recording as they come, with bounded queues (CONTRACT "Recording")."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator
 
 import msgspec
 
-from opsboard.core.clock import Now
-from opsboard.core.connections import ConnectionReading
-from opsboard.core.model import EngineReading, HostView, ProcessView
-from opsboard.core.text import sanitise
-from opsboard.core.wire import Gpu
+from opsboard.core.model import CanaryReading, Event, LifeView
+from opsboard.daemon.pipeline import Effects
+from opsboard.recording.lines import Line
 
 QUEUE_LINES = 256
 QUEUE_CHARS = 16 << 20
 """Of pages that wait for one recorder; a line that passes it is the last one until some were read."""
 
-
-class _Process(msgspec.Struct, frozen=True, omit_defaults=True):
-    pid: int
-    name: str
-    rss_anon: int | None = None
-    swap: int | None = None
-    rss: int | None = None
+EVENTS_KEPT = 256
+"""Lines of timelines that wait for their engine's next reading."""
 
 
-class _Host(msgspec.Struct, frozen=True, omit_defaults=True):
-    memory_total: int | None = None
-    memory_available: int | None = None
-    cgroup_limit: int | None = None
-
-
-class _Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    t: float
-    engine: str
-    kind: str | None = None
-    metrics: str | None = None
-    error: str | None = None
-    processes: tuple[_Process, ...] | None = None
-    gpus: tuple[Gpu, ...] | None = None
-    host: _Host | None = None
-    connections: tuple[float, ...] | None = None
-    dropped: int = 0
-
-
-def recording_line(
-    reading: EngineReading,
-    now: Now,
-    *,
-    processes: tuple[ProcessView, ...] = (),
-    gpus: tuple[Gpu, ...] = (),
-    host: HostView | None = None,
-    connections: ConnectionReading | None = None,
-    kind: str | None = None,
-) -> _Line:
-    """Return one reading as a recording keeps it: the raw page, or why there is none."""
-    page = None if reading.page is None else reading.page.decode("utf-8", "replace")
-    return _Line(
-        t=now.wall,
-        engine=reading.engine,
-        kind=kind,
-        metrics=page,
-        error=None if page is not None else sanitise(reading.error or reading.outcome.value),
-        processes=tuple(_Process(p.pid, p.name, p.rss_anon_bytes, p.swap_bytes, p.rss_bytes) for p in processes),
-        gpus=gpus,
-        host=None if host is None else _host(host),
-        connections=None if connections is None else _ages(connections),
-    )
-
-
-def _ages(connections: ConnectionReading) -> tuple[float, ...]:
-    return tuple(round(connections.looked - since, 3) for since in connections.since or ())
-
-
-def _host(host: HostView) -> _Host:
-    return _Host(host.memory_total_bytes, host.memory_available_bytes, host.cgroup_limit_bytes)
-
-
-class _Lines(asyncio.Queue[_Line]):
+class _Lines(asyncio.Queue[Line]):
     """Lines that wait for one recorder, bounded in number and in size (a page may have 4 MiB)."""
 
     def _init(self, maxsize: int) -> None:
         super()._init(maxsize)
         self._chars = 0
 
-    def _put(self, item: _Line) -> None:
+    def _put(self, item: Line) -> None:
         super()._put(item)
         self._chars += len(item.metrics or "")
 
-    def _get(self) -> _Line:
+    def _get(self) -> Line:
         item = super()._get()
         self._chars -= len(item.metrics or "")
         return item
@@ -103,15 +45,40 @@ class Recorders:
     """Every connected recorder with a bounded queue. One that reads too slowly loses lines and is told how many."""
 
     def __init__(self) -> None:
-        self._queues: dict[asyncio.Queue[_Line], int] = {}
+        self._queues: dict[asyncio.Queue[Line], int] = {}
         self.dropped = 0
+        self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self._canaries: dict[str, CanaryReading] = {}
 
     @property
     def active(self) -> bool:
         """Whether anybody records: pages are kept only then."""
         return bool(self._queues)
 
-    def offer(self, line: _Line) -> None:
+    def hear(self, reading: CanaryReading | LifeView | Event, effects: Effects) -> None:
+        """Take in what no reading tells; it goes with the next one. What detectors claim is not among it."""
+        if not self.active:
+            return
+        if isinstance(reading, CanaryReading):
+            self._canaries[reading.engine] = reading
+            return
+        claims = {change.finding.detector for change in effects.findings}
+        told = [event for event in effects.events if event.kind not in claims]
+        self.dropped += max(0, len(self._events) + len(told) - EVENTS_KEPT)
+        self._events.extend(told)
+
+    def news(self, engine: str) -> tuple[tuple[Event, ...], CanaryReading | None]:
+        """Return what came since an engine's last reading: its events, and those of no engine; its canary."""
+        events: list[Event] = []
+        others: list[Event] = []
+        for event in self._events:
+            kind, _, name = event.subject.partition("/")
+            (others if kind == "engine" and name != engine else events).append(event)
+        self._events.clear()
+        self._events.extend(others)
+        return tuple(events), self._canaries.pop(engine, None)
+
+    def offer(self, line: Line) -> None:
         """Hand a line to every recorder."""
         for queue, dropped in self._queues.items():
             if queue.full():
@@ -130,3 +97,6 @@ class Recorders:
                 yield msgspec.json.encode(await queue.get()) + b"\n"
         finally:
             del self._queues[queue]
+            if not self._queues:
+                self._events.clear()
+                self._canaries.clear()

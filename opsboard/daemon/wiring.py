@@ -175,7 +175,7 @@ class Daemon:
     async def _begin(self, ending: contextlib.AsyncExitStack) -> None:
         config = self._loaded.config
         await self._open_store(config, ending)
-        self._flow = Flow(self._clock, self.state, self._store, self._newest)
+        self._flow = Flow(self._clock, self.state, self._store, self._newest, self._recorders)
         self._flow.tell("daemon", f"opsboard {__version__} began, {len(self.state.engines)} engines")
         ending.push_async_callback(self._gpus.close)
         ending.push_async_callback(self._close_fetcher)

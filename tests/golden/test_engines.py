@@ -16,7 +16,8 @@ import pytest
 
 from collectors.base import Dialect, Page
 from collectors.exposition import Parser
-from opsboard.core.model import COUNTERS, GAUGES, HISTOGRAMS, EngineView, Histogram
+from opsboard.core.canonical import COUNTERS, GAUGES, HISTOGRAMS
+from opsboard.core.model import EngineView, Histogram
 from opsboard.core.registry import dialects
 
 TESTS = Path(__file__).parents[1]

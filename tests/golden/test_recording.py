@@ -30,7 +30,7 @@ def boards() -> dict[str, Any]:
     state = PipelineState("gpu-a", [EngineSpec(name=NAME, url="http://127.0.0.1:8000")])
     daemon = DaemonInfo(version="0", pid=1, started=0.0)
     seen, effects, now = {}, [], Now(wall=0.0, mono=0.0)
-    for n, (now, page, processes) in enumerate(replay(RECORDING, role_of=str)):
+    for n, (now, page, processes) in enumerate(replay(RECORDING)):
         effects += [feed(state, page, now), feed(state, processes, now)]
         if n in BOARDS_AT:
             seen[str(n)] = plain(status(state, daemon, now).engines[0])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from alerts.base import Detector, Observation
 from opsboard.core.clock import ManualClock
 from opsboard.core.connections import ConnectionReading
+from opsboard.core.inflight import InflightRequest
 from opsboard.core.model import (
     CanaryOutcome,
     CanaryReading,
@@ -60,7 +61,7 @@ class Watched:
         self.processes: tuple[ProcessView, ...] = ()
         self.zombies: tuple[int, ...] = ()
         self.looked: float | None = None
-        self.inflight: float | None = None
+        self.inflight: tuple[InflightRequest, ...] | None = None
         self.connected: list[float] | None = None
         """When others connected to it, in seconds since the beginning; None: nobody looks."""
         self._begin = self.clock.now().mono

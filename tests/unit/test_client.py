@@ -19,8 +19,9 @@ from opsboard.core.clock import ManualClock
 from opsboard.core.errors import ControlError, Denied, NotReachable, StateDirLocked
 from opsboard.core.model import EngineReading, EngineView, Outcome
 from opsboard.daemon import recording
-from opsboard.daemon.recording import Recorders, recording_line
+from opsboard.daemon.recording import Recorders
 from opsboard.httpd import serve
+from opsboard.recording.lines import line
 from tests.support.control_daemon import DEADLINE_S, FakeDaemon, in_thread, socket_path, with_daemon
 
 
@@ -66,11 +67,11 @@ def test_recorders_get_every_reading(path: Path) -> None:
         good = EngineReading(engine="a", outcome=Outcome.OK, page=b"up 1\n", view=EngineView(kind="vllm"))
         bad = EngineReading(engine="a", outcome=Outcome.FAILED, error="refused")
         for reading in (good, bad):
-            daemon.recorders.offer(recording_line(reading, daemon.clock.now(), kind="vllm"))
+            daemon.recorders.offer(line(reading, daemon.clock.now().wall, kind="vllm"))
         t = daemon.clock.now().wall
         assert await got == [
-            {"t": t, "engine": "a", "kind": "vllm", "metrics": "up 1\n", "processes": [], "gpus": []},
-            {"t": t, "engine": "a", "kind": "vllm", "error": "refused", "processes": [], "gpus": []},
+            {"t": t, "engine": "a", "kind": "vllm", "metrics": "up 1\n"},
+            {"t": t, "engine": "a", "kind": "vllm", "error": "refused"},
         ]
 
     with_daemon(path, test)
@@ -92,9 +93,9 @@ def test_a_slow_recorder_is_told_what_it_lost() -> None:
         await asyncio.sleep(0)
         for n in range(300):
             reading = EngineReading(engine=str(n), outcome=Outcome.FAILED, error="x")
-            recorders.offer(recording_line(reading, clock.now()))
+            recorders.offer(line(reading, clock.now().wall))
         lines = [await first] + [await anext(stream) for _ in range(255)]
-        recorders.offer(recording_line(EngineReading(engine="last", outcome=Outcome.FAILED), clock.now()))
+        recorders.offer(line(EngineReading(engine="last", outcome=Outcome.FAILED), clock.now().wall))
         lines.append(await anext(stream))
         await stream.aclose()
         assert recorders.dropped == 44
@@ -116,10 +117,10 @@ def test_large_pages_do_not_pile_up_for_a_slow_recorder(monkeypatch: pytest.Monk
         first = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0)
         for _ in range(10):
-            recorders.offer(recording_line(page, clock.now()))
+            recorders.offer(line(page, clock.now().wall))
         assert recorders.dropped == 6
         await first
-        recorders.offer(recording_line(page, clock.now()))
+        recorders.offer(line(page, clock.now().wall))
         assert recorders.dropped == 6
         lines = [json.loads(await anext(stream)) for _ in range(4)]
         assert [line.get("dropped", 0) for line in lines] == [0, 0, 0, 6]

@@ -19,7 +19,7 @@ from opsboard.core.model import EngineReading, EngineView, Outcome
 from opsboard.daemon.connected import Connected
 from opsboard.daemon.engine_track import CONNECTED_S
 from opsboard.daemon.pipeline import EngineSpec, PipelineState, Reading, feed
-from opsboard.daemon.recording import recording_line
+from opsboard.recording.lines import line
 from tests.support.herd import free_port
 from tests.support.waiting import wait_until
 
@@ -165,4 +165,4 @@ def test_a_track_forgets_who_was_connected() -> None:
     feed(looking.state, ConnectionReading(engine="a", looked=looking.clock.now().mono), looking.clock.now())
     assert track.connections(looking.clock.now()) is None
     page = EngineReading(engine="a", outcome=Outcome.OK, page=b"")
-    assert recording_line(page, now, connections=reading).connections == (2.0, 7.0)
+    assert line(page, now.wall, connections=reading).connections == (2.0, 7.0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from collectors import engine_scrape
+from collectors import engine_page, engine_scrape
 from collectors.base import Dialect
 from collectors.engine_scrape import EngineScraper
 from collectors.fetch import Fetcher, Limits
@@ -213,7 +213,7 @@ def test_a_dialect_that_fails_is_a_failed_reading(monkeypatch: pytest.MonkeyPatc
             )
         }
 
-    monkeypatch.setattr(engine_scrape, "dialects", Found)
+    monkeypatch.setattr(engine_page, "dialects", Found)
     reading = scrape(says(answer(b"a 1\n", TEXT)), None)
     assert reading.outcome is Outcome.FAILED
     assert reading.error == "the dialect 'own' cannot read this page: KeyError('\\x1b[31mx')"

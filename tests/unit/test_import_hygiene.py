@@ -58,7 +58,7 @@ def imported_by(module: str) -> set[str]:
 VERBS = modules_under("opsboard/cli", "opsboard/client", "opsboard/core")
 HEADLESS = [
     *modules_under("opsboard/config", "opsboard/daemon", "opsboard/httpd", "opsboard/sim", "opsboard/store"),
-    *modules_under("opsboard/supervise", "collectors", "alerts"),
+    *modules_under("opsboard/recording", "opsboard/supervise", "collectors", "alerts"),
 ]
 
 
@@ -76,6 +76,7 @@ def test_verbs_import_nothing_heavy(module: str) -> None:
         (["engine", "list"], 3),
         (["engine", "stop", "llama-a"], 3),
         (["config", "explain"], 0),
+        (["backtest", str(ROOT / "tests/fixtures/recordings/overload.jsonl.xz")], 0),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from alerts.detectors.stall import DETECTOR, Params
+from opsboard.core.inflight import InflightRequest
 from opsboard.core.model import CanaryOutcome, EngineState, GpuProcess, GpuView
 from tests.support.watched import Watched, failed, page, process
 
@@ -68,7 +69,7 @@ def test_requests_are_known_elsewhere_while_the_page_says_idle() -> None:
     idle = last(engine, running=0.0, kv_usage=0.0)
     assert engine.read_for(600, idle) is None
     assert engine.asked == []
-    engine.inflight = 2.0
+    engine.inflight = tuple(InflightRequest(id=str(n), prompt_tokens=8) for n in range(2))
     assert engine.read_for(12, idle) is None, "time without work does not count"
     assert len(engine.asked) == 1
     found = engine.hear(CanaryOutcome.TIMEOUT)

@@ -1,0 +1,24 @@
+"""Requests under way: the records that join who sends them to those who judge."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from opsboard.core.model import Record
+
+
+class InflightRequest(Record, frozen=True, kw_only=True):
+    """One request under way to an engine, as known to who sent it. Tokens so far."""
+
+    id: str
+    prompt_tokens: Annotated[int, Meta(ge=0)]
+    generated_tokens: Annotated[int, Meta(ge=0)] = 0
+
+
+class InflightReading(Record, frozen=True, kw_only=True):
+    """All requests under way to an engine at this moment."""
+
+    engine: str
+    requests: tuple[InflightRequest, ...] = ()

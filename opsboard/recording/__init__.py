@@ -1,0 +1,1 @@
+"""Readings in files: one schema for who writes and who reads them."""

@@ -1,0 +1,159 @@
+"""A recording read back, moment by moment: what is wrong with it, and where, in words that help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from opsboard.core.clock import Now
+from opsboard.core.errors import RecordingError
+from opsboard.core.text import sanitise
+from opsboard.core.wire import RECORDING_SCHEMA
+from opsboard.recording.files import read_lines
+from opsboard.recording.lines import Header, Line
+from opsboard.recording.readings import Readings, Recorded
+
+ENGINES = 1000
+"""More in one recording are no engines: each costs memory."""
+
+PROBLEMS_KEPT = 20
+_LEAVE_OUT = "--keep-going leaves such lines out"
+
+
+class Moment(NamedTuple):
+    """What one line says. ``now``: wall as recorded, mono from the first line on."""
+
+    now: Now
+    engine: str
+    readings: Sequence[Recorded]
+
+
+class Reader:
+    """Reads one file once, as a stream. With ``keep_going`` bad lines are counted and left out.
+
+    Each iteration begins at the front, and ends at what cannot be passed: a cut or damaged file, another schema.
+    Without ``keep_going`` the first bad line raises RecordingError.
+    """
+
+    def __init__(self, path: Path, *, keep_going: bool = False) -> None:
+        """Read nothing yet."""
+        self._path = path
+        self._keep_going = keep_going
+        self._decode = msgspec.json.Decoder(Line).decode
+        self._begin()
+
+    def _begin(self) -> None:
+        self._readings = Readings()
+        self._last: dict[str, float] = {}
+        self.first: float | None = None
+        """Unix seconds of the first good line."""
+        self.newest = 0.0
+        """And of the newest."""
+        self.lines = 0
+        """Good ones."""
+        self.bad = 0
+        self.dropped = 0
+        """Readings that the recorder itself missed."""
+        self.problems: list[RecordingError] = []
+        """The first few of what was left out."""
+
+    @property
+    def engines(self) -> int:
+        """How many engines there were so far."""
+        return len(self._last)
+
+    @property
+    def seconds(self) -> float:
+        """From the first good line to the newest."""
+        return 0.0 if self.first is None else self.newest - self.first
+
+    def __iter__(self) -> Iterator[Moment]:
+        """Yield the moments in the order of the file. Raises RecordingError."""
+        self._begin()
+        lines = read_lines(self._path)
+        while True:
+            try:
+                number, raw = next(lines)
+                moment = self._moment(number, raw)
+            except StopIteration:
+                return
+            except RecordingError as error:
+                if not self._keep_going:
+                    raise
+                self.bad += 1
+                if len(self.problems) < PROBLEMS_KEPT:
+                    self.problems.append(error)
+                if error.permanent:
+                    return
+                continue
+            if moment is not None:
+                yield moment
+
+    def _moment(self, number: int, raw: bytes) -> Moment | None:
+        """Return what a line says; None for one that says nothing: a blank one, the schema."""
+        line = self._line(number, raw)
+        if line is None:
+            return None
+        if (line.metrics is None) == (line.error is None):
+            found = "neither" if line.error is None else "both"
+            raise self._bad(f"expected either `metrics` or `error`, found {found}", number)
+        before = self._last.get(line.engine)
+        if before == line.t:
+            raise self._bad(f"engine {_shown(line.engine)} was already read at `t` = {line.t:.3f}", number, _LEAVE_OUT)
+        if line.t < self.newest:
+            back = self.newest - line.t
+            raise self._bad(f"time goes back by {back:.3f} s here, to `t` = {line.t:.3f}", number, _LEAVE_OUT)
+        if before is None and len(self._last) >= ENGINES:
+            raise self._bad(f"engine {_shown(line.engine)} is one more than {ENGINES} engines", number, _LEAVE_OUT)
+        self._last[line.engine] = self.newest = line.t
+        self.first = line.t if self.first is None else self.first
+        self.lines += 1
+        self.dropped += line.dropped
+        now = Now(wall=line.t, mono=line.t - self.first)
+        readings = self._readings.of(line, now)
+        return Moment(now, sanitise(line.engine), readings)
+
+    def _line(self, number: int, raw: bytes) -> Line | None:
+        try:
+            return self._decode(raw)
+        except msgspec.ValidationError as error:
+            if self._is_header(number, raw):
+                return None
+            raise self._bad(_plain(str(error)), number) from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            if not raw.strip():
+                return None
+            if not raw.endswith(b"\n"):
+                raise self._bad("the file is cut here: the last line has no end", number) from None
+            raise self._bad(f"is not JSON: {sanitise(str(error), 120)}", number) from None
+
+    def _is_header(self, number: int, raw: bytes) -> bool:
+        try:
+            row = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+            schema = msgspec.json.decode(raw, type=Header).schema
+        except msgspec.DecodeError:
+            return False
+        if "schema" not in row:
+            return False
+        if schema != RECORDING_SCHEMA:
+            hint = "a newer opsboard may have written it" if schema.startswith("opsboard.recording/") else None
+            text = f"the schema is {_shown(schema)}, this opsboard reads {RECORDING_SCHEMA!r}"
+            raise RecordingError(text, path=self._path, line=number, hint=hint)
+        return True
+
+    def _bad(self, text: str, number: int, hint: str | None = None) -> RecordingError:
+        return RecordingError(text, path=self._path, line=number, hint=hint or _LEAVE_OUT, permanent=False)
+
+
+def _shown(text: str) -> str:
+    return repr(sanitise(text, 80))
+
+
+def _plain(message: str) -> str:
+    """Return msgspec's words with the field in front: what people look for in the line."""
+    text, _, where = message.partition(" - at `$")
+    field = where.rstrip("`").lstrip(".")
+    return f"`{field}`: {text[0].lower()}{text[1:]}" if field else f"is no reading: {text[0].lower()}{text[1:]}"

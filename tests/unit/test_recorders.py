@@ -1,0 +1,74 @@
+"""What goes into a recording beside the pages: what came of canaries, and what was told."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from opsboard.core.clock import ManualClock
+from opsboard.core.model import (
+    CanaryOutcome,
+    CanaryReading,
+    EngineReading,
+    EngineState,
+    Event,
+    Finding,
+    FindingChange,
+    LifeView,
+    Outcome,
+)
+from opsboard.daemon import recording
+from opsboard.daemon.pipeline import Effects
+from opsboard.daemon.recording import Recorders
+from opsboard.recording.lines import Line, line
+
+CANARY = CanaryReading(engine="a", outcome=CanaryOutcome.TIMEOUT, seconds=5.0, error="no answer")
+LIFE = LifeView(engine="a", state=EngineState.STOPPING, since=1.0, supervised=True)
+
+
+def told(subject: str, kind: str = "restart") -> Event:
+    return Event(t=1.0, subject=subject, kind=kind, text="x")
+
+
+def heard(*events: Event) -> Recorders:
+    """Return recorders, one of them listening, that heard these events."""
+    recorders = Recorders()
+    recorders._queues[asyncio.Queue()] = 0
+    for event in events:
+        recorders.hear(event, Effects(events=(event,)))
+    return recorders
+
+
+def test_what_is_told_goes_with_the_next_reading_of_whom_it_concerns() -> None:
+    recorders = heard(told("engine/a"), told("host"), told("engine/b"))
+    recorders.hear(CANARY, Effects())
+    assert recorders.news("a") == ((told("engine/a"), told("host")), CANARY)
+    assert recorders.news("a") == ((), None)
+    assert recorders.news("b") == ((told("engine/b"),), None)
+
+
+def test_claims_are_not_recorded_but_judged_again() -> None:
+    recorders = heard()
+    finding = Finding(detector="engine_down", engine="a", summary="x", since=0.0)
+    events = (told("engine/a", "stopping"), told("engine/a", "engine_down"))
+    recorders.hear(LIFE, Effects(events=events, findings=[FindingChange(t=1.0, finding=finding, open=True)]))
+    assert recorders.news("a") == ((events[0],), None)
+
+
+def test_nothing_is_kept_for_nobody_and_not_much_for_an_engine_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = Recorders()
+    nobody.hear(CANARY, Effects())
+    nobody.hear(told("host"), Effects(events=(told("host"),)))
+    assert nobody.news("a") == ((), None)
+    many = heard(*(told("engine/a", str(n)) for n in range(recording.EVENTS_KEPT + 5)))
+    events, _ = many.news("a")
+    assert [events[0].kind, len(events), many.dropped] == ["5", recording.EVENTS_KEPT, 5]
+
+
+def test_a_line_says_why_there_is_no_page() -> None:
+    t = ManualClock().now().wall
+    refused = EngineReading(engine="a", outcome=Outcome.FAILED, error="x", reason="refused")
+    nothing = EngineReading(engine="a", outcome=Outcome.NO_DATA, error="y")
+    assert line(refused, t) == Line(t=t, engine="a", error="x", reason="refused")
+    assert line(nothing, t) == Line(t=t, engine="a", error="y", reason="no_data")
