@@ -37,12 +37,12 @@ def control_sockets(options: Options) -> list[Path]:
     return places.client_sockets(options.socket, configured)
 
 
-def loaded(options: Options) -> Loaded:
-    """Load the configuration that the options name. Raises ConfigError."""
+def loaded(options: Options, file: str | None = None) -> Loaded:
+    """Load ``file``, else the configuration that the options name. Raises ConfigError."""
     from opsboard.config.load import load
     from opsboard.core.registry import detectors, dialects
 
-    return load(places.config_path(options.config), kinds=dialects().found, detectors=detectors().found)
+    return load(places.config_path(file or options.config), kinds=dialects().found, detectors=detectors().found)
 
 
 def driver_found() -> bool:
