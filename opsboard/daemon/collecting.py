@@ -227,6 +227,7 @@ class Collecting:
                 connections=None if track is None else track.connections(now),
                 gpus=gpus,
                 host=self._state.system,
+                life=None if track is None else track.life,
                 canary=canary,
                 events=events,
                 kind=None if reading.view is None else reading.view.kind,

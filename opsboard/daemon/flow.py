@@ -61,7 +61,7 @@ class Flow:
         for event in effects.events:
             self._out(event)
         if self._recorders is not None and isinstance(reading, CanaryReading | LifeView | Event):
-            self._recorders.hear(reading, effects)
+            self._recorders.hear(reading, now)
         for change in effects.findings:
             self.on_finding(change)
         if effects.canaries:

@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 
+from opsboard.core.clock import Now
 from opsboard.core.model import CanaryReading, Event, LifeView
-from opsboard.daemon.pipeline import Effects
-from opsboard.recording.lines import Line
+from opsboard.recording.lines import Line, life_line
 
 QUEUE_LINES = 256
 QUEUE_CHARS = 16 << 20
@@ -49,23 +49,31 @@ class Recorders:
         self.dropped = 0
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._canaries: dict[str, CanaryReading] = {}
+        self._lives: dict[str, LifeView] = {}
 
     @property
     def active(self) -> bool:
         """Whether anybody records: pages are kept only then."""
         return bool(self._queues)
 
-    def hear(self, reading: CanaryReading | LifeView | Event, effects: Effects) -> None:
-        """Take in what no reading tells; it goes with the next one. What detectors claim is not among it."""
+    def hear(self, reading: CanaryReading | LifeView | Event, now: Now) -> None:
+        """Take in what no page tells. News of a life is a line of its own, the rest goes with the next reading.
+
+        What follows from readings, as what detectors claim does, is not recorded: it follows again.
+        """
         if not self.active:
             return
-        if isinstance(reading, CanaryReading):
-            self._canaries[reading.engine] = reading
-            return
-        claims = {change.finding.detector for change in effects.findings}
-        told = [event for event in effects.events if event.kind not in claims]
-        self.dropped += max(0, len(self._events) + len(told) - EVENTS_KEPT)
-        self._events.extend(told)
+        match reading:
+            case LifeView():
+                before = self._lives.get(reading.engine)
+                if before is None or (before.state, before.started) != (reading.state, reading.started):
+                    self.offer(life_line(reading, now.wall))
+                self._lives[reading.engine] = reading
+            case CanaryReading():
+                self._canaries[reading.engine] = reading
+            case Event():
+                self.dropped += len(self._events) == EVENTS_KEPT
+                self._events.append(reading)
 
     def news(self, engine: str) -> tuple[tuple[Event, ...], CanaryReading | None]:
         """Return what came since an engine's last reading: its events, and those of no engine; its canary."""
@@ -98,5 +106,5 @@ class Recorders:
         finally:
             del self._queues[queue]
             if not self._queues:
-                self._events.clear()
-                self._canaries.clear()
+                for kept in (self._events, self._canaries, self._lives):
+                    kept.clear()

@@ -16,8 +16,10 @@ from opsboard.core.model import (
     CanaryOutcome,
     CanaryReading,
     EngineReading,
+    EngineState,
     Event,
     HostView,
+    LifeView,
     Outcome,
     ProcessView,
     Severity,
@@ -26,7 +28,9 @@ from opsboard.core.text import sanitise
 from opsboard.core.wire import RECORDING_SCHEMA, Gpu
 
 NO_DATA = "no_data"
-"""As a ``reason``: the engine answered, and has nothing for us. Any other reason means that its page was not read."""
+"""As a ``reason``: the engine answered, and has nothing for us."""
+NOT_ASKED = "not_asked"
+"""As a ``reason``: nobody asked for its page, there is news of its life. Any other means that it could not be read."""
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -64,6 +68,19 @@ class Canary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str | None = None
 
 
+class Life(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What supervision knew of the engine (LifeView)."""
+
+    state: EngineState
+    since: float
+    started: float | None = None
+    pid: int | None = None
+    restarts: int = 0
+    cause: str | None = None
+    message: str | None = None
+    exit_code: int | None = None
+
+
 class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A line of a timeline; by itself the engine's, of the moment of the reading."""
 
@@ -92,6 +109,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     inflight: tuple[InflightRequest, ...] | None = None
     connections: tuple[float, ...] | None = None
     """For how long (s) others have been connected to it."""
+    life: Life | None = None
     canary: Canary | None = None
     events: tuple[Told, ...] | None = None
     dropped: int = 0
@@ -107,6 +125,7 @@ def line(
     gpus: tuple[Gpu, ...] | None = None,
     host: HostView | None = None,
     connections: ConnectionReading | None = None,
+    life: LifeView | None = None,
     canary: CanaryReading | None = None,
     events: tuple[Event, ...] = (),
 ) -> Line:
@@ -124,6 +143,7 @@ def line(
         gpus=gpus,
         host=None if host is None else _host(host),
         connections=None if connections is None else _ages(connections),
+        life=None if life is None else _life(life),
         canary=None if canary is None else _canary(canary),
         events=tuple(_told(event, reading.engine) for event in events) or None,
     )
@@ -132,6 +152,17 @@ def line(
 def _ages(connections: ConnectionReading) -> tuple[float, ...] | None:
     since = connections.since
     return None if since is None else tuple(round(connections.looked - one, 3) for one in since)
+
+
+def life_line(life: LifeView, t: float) -> Line:
+    """Return the news of a life: there may be no reading of this engine for long."""
+    why = life.cause or life.message
+    said = sanitise(f"{life.state.word}: {why}" if why else life.state.word)
+    return Line(t=t, engine=life.engine, error=said, reason=NOT_ASKED, life=_life(life))
+
+
+def _life(life: LifeView) -> Life:
+    return Life(**{name: getattr(life, name) for name in Life.__struct_fields__})
 
 
 def _reason(reading: EngineReading) -> str | None:

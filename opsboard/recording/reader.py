@@ -13,7 +13,7 @@ from opsboard.core.errors import RecordingError
 from opsboard.core.text import sanitise
 from opsboard.core.wire import RECORDING_SCHEMA
 from opsboard.recording.files import read_lines
-from opsboard.recording.lines import Header, Line
+from opsboard.recording.lines import NOT_ASKED, Header, Line
 from opsboard.recording.readings import Readings, Recorded
 
 ENGINES = 1000
@@ -101,7 +101,7 @@ class Reader:
             found = "neither" if line.error is None else "both"
             raise self._bad(f"expected either `metrics` or `error`, found {found}", number)
         before = self._last.get(line.engine)
-        if before == line.t:
+        if before == line.t and line.reason != NOT_ASKED:
             raise self._bad(f"engine {_shown(line.engine)} was already read at `t` = {line.t:.3f}", number, _LEAVE_OUT)
         if line.t < self.newest:
             back = self.newest - line.t
@@ -110,7 +110,7 @@ class Reader:
             raise self._bad(f"engine {_shown(line.engine)} is one more than {ENGINES} engines", number, _LEAVE_OUT)
         self._last[line.engine] = self.newest = line.t
         self.first = line.t if self.first is None else self.first
-        self.lines += 1
+        self.lines += line.reason != NOT_ASKED
         self.dropped += line.dropped
         now = Now(wall=line.t, mono=line.t - self.first)
         readings = self._readings.of(line, now)

@@ -18,6 +18,7 @@ from opsboard.core.model import (
     GpuView,
     HostReading,
     HostView,
+    LifeView,
     Outcome,
     ProcessReading,
     ProcessView,
@@ -25,7 +26,7 @@ from opsboard.core.model import (
 )
 from opsboard.core.text import sanitise
 from opsboard.core.wire import Gpu
-from opsboard.recording.lines import NO_DATA, Canary, Host, Line, Process, Told
+from opsboard.recording.lines import NO_DATA, NOT_ASKED, Canary, Host, Life, Line, Process, Told
 
 Recorded = (
     HostReading
@@ -33,6 +34,7 @@ Recorded = (
     | ProcessReading
     | ConnectionReading
     | InflightReading
+    | LifeView
     | Event
     | CanaryReading
     | EngineReading
@@ -54,6 +56,7 @@ class Readings:
         """Know no engine."""
         self._readers: dict[str, PageReader] = {}
         self._gpus: tuple[Gpu, ...] | None = None
+        self._lives: dict[str, Life] = {}
 
     def of(self, line: Line, now: Now) -> list[Recorded]:
         """Return what was known at the moment of ``line``, its page last: that is what is judged."""
@@ -67,6 +70,9 @@ class Readings:
         if line.gpus and line.gpus != self._gpus:
             self._gpus = line.gpus
             found.append(GpuReading(outcome=Outcome.OK, gpus=tuple(_gpu(gpu) for gpu in line.gpus)))
+        if line.life is not None and line.life != self._lives.get(name):
+            self._lives[name] = line.life
+            found.append(_life(line.life, name))
         if line.processes is not None:
             views = tuple(_process(process, reader) for process in line.processes)
             found.append(ProcessReading(engine=name, outcome=Outcome.OK, processes=views))
@@ -79,7 +85,8 @@ class Readings:
         found += [_event(told, name, now) for told in line.events or ()]
         if line.canary is not None:
             found.append(_canary(line.canary, name))
-        found.append(_page(line, name, reader))
+        if line.reason != NOT_ASKED:
+            found.append(_page(line, name, reader))
         return found
 
 
@@ -133,6 +140,21 @@ def _host(host: Host) -> HostReading:
         cgroup_limit_bytes=host.cgroup_limit,
     )
     return HostReading(outcome=Outcome.OK, host=view)
+
+
+def _life(life: Life, engine: str) -> LifeView:
+    return LifeView(
+        engine=engine,
+        state=life.state,
+        since=life.since,
+        supervised=True,
+        pid=life.pid,
+        started=life.started,
+        restarts=life.restarts,
+        cause=None if life.cause is None else sanitise(life.cause),
+        message=None if life.message is None else sanitise(life.message),
+        exit_code=life.exit_code,
+    )
 
 
 def _canary(canary: Canary, engine: str) -> CanaryReading:

@@ -91,6 +91,23 @@ def test_a_recorded_canary_confirms(capsys: pytest.CaptureFixture[str], tmp_path
     assert opened["confirmed"] == opened["t"] == T0 + 21
 
 
+def test_a_crash_is_found_and_a_wanted_restart_is_not(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def life(second: float, state: str, **more: Any) -> dict[str, Any]:
+        told = {"state": state, "since": T0 + second, "started": T0, **more}
+        return row(second, metrics=None, error=state, reason="not_asked", life=told)
+
+    core, alone = ({"pid": n, "name": name} for n, name in ((2, "EngineCore"), (1, "APIServer")))
+    before = [row(n, processes=[alone, core]) for n in range(3)]
+    gone = [row(n, processes=[alone]) for n in (4, 5)]
+    wanted = write(tmp_path / "w.jsonl", life(-1, "ready"), *before, life(3, "stopping"), *gone, life(6, "starting"))
+    crash = write(
+        tmp_path / "c.jsonl", life(-1, "ready"), *before, life(3, "backing_off", cause="killed", exit_code=-9)
+    )
+    assert len(plain(run(capsys, wanted, "--json")[1])) == 1
+    opened, _ = plain(run(capsys, crash, "--json")[1])
+    assert (opened["detector"], opened["t"], opened["evidence"]["exit_code"]) == ("engine_down", T0 + 3, -9)
+
+
 # --- how it is asked ---
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from opsboard.core.clock import ManualClock
@@ -13,18 +14,16 @@ from opsboard.core.model import (
     EngineReading,
     EngineState,
     Event,
-    Finding,
-    FindingChange,
     LifeView,
     Outcome,
 )
 from opsboard.daemon import recording
-from opsboard.daemon.pipeline import Effects
 from opsboard.daemon.recording import Recorders
 from opsboard.recording.lines import Line, line
 
 CANARY = CanaryReading(engine="a", outcome=CanaryOutcome.TIMEOUT, seconds=5.0, error="no answer")
-LIFE = LifeView(engine="a", state=EngineState.STOPPING, since=1.0, supervised=True)
+LIFE = LifeView(engine="a", state=EngineState.STOPPING, since=1.0, supervised=True, cause="asked")
+NOW = ManualClock().now()
 
 
 def told(subject: str, kind: str = "restart") -> Event:
@@ -36,30 +35,35 @@ def heard(*events: Event) -> Recorders:
     recorders = Recorders()
     recorders._queues[asyncio.Queue()] = 0
     for event in events:
-        recorders.hear(event, Effects(events=(event,)))
+        recorders.hear(event, NOW)
     return recorders
 
 
 def test_what_is_told_goes_with_the_next_reading_of_whom_it_concerns() -> None:
     recorders = heard(told("engine/a"), told("host"), told("engine/b"))
-    recorders.hear(CANARY, Effects())
+    recorders.hear(CANARY, NOW)
     assert recorders.news("a") == ((told("engine/a"), told("host")), CANARY)
     assert recorders.news("a") == ((), None)
     assert recorders.news("b") == ((told("engine/b"),), None)
 
 
-def test_claims_are_not_recorded_but_judged_again() -> None:
+def test_news_of_a_life_is_a_line_of_its_own() -> None:
     recorders = heard()
-    finding = Finding(detector="engine_down", engine="a", summary="x", since=0.0)
-    events = (told("engine/a", "stopping"), told("engine/a", "engine_down"))
-    recorders.hear(LIFE, Effects(events=events, findings=[FindingChange(t=1.0, finding=finding, open=True)]))
-    assert recorders.news("a") == ((events[0],), None)
+    (queue,) = recorders._queues
+    for one in (LIFE, msgspec.structs.replace(LIFE, message="3 of 5"), msgspec.structs.replace(LIFE, started=2.0)):
+        recorders.hear(one, NOW)
+    lines = [queue.get_nowait() for _ in range(queue.qsize())]
+    assert [(one.error, one.reason, one.life.started) for one in lines if one.life is not None] == [
+        ("stopping: asked", "not_asked", None),
+        ("stopping: asked", "not_asked", 2.0),
+    ]
 
 
 def test_nothing_is_kept_for_nobody_and_not_much_for_an_engine_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     nobody = Recorders()
-    nobody.hear(CANARY, Effects())
-    nobody.hear(told("host"), Effects(events=(told("host"),)))
+    nobody.hear(CANARY, NOW)
+    nobody.hear(told("host"), NOW)
+    nobody.hear(LIFE, NOW)
     assert nobody.news("a") == ((), None)
     many = heard(*(told("engine/a", str(n)) for n in range(recording.EVENTS_KEPT + 5)))
     events, _ = many.news("a")
@@ -67,7 +71,7 @@ def test_nothing_is_kept_for_nobody_and_not_much_for_an_engine_that_is_down(monk
 
 
 def test_a_line_says_why_there_is_no_page() -> None:
-    t = ManualClock().now().wall
+    t = NOW.wall
     refused = EngineReading(engine="a", outcome=Outcome.FAILED, error="x", reason="refused")
     nothing = EngineReading(engine="a", outcome=Outcome.NO_DATA, error="y")
     assert line(refused, t) == Line(t=t, engine="a", error="x", reason="refused")

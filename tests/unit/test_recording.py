@@ -18,9 +18,11 @@ from opsboard.core.model import (
     CanaryOutcome,
     CanaryReading,
     EngineReading,
+    EngineState,
     Event,
     GpuReading,
     HostReading,
+    LifeView,
     Outcome,
     ProcessReading,
     Record,
@@ -157,6 +159,23 @@ def test_a_kind_that_is_not_told_is_recognised_and_outlives_failures(tmp_path: P
     path = write(tmp_path / "r.jsonl", row(0, kind=None), row(1, kind=None, metrics=None, error="x"), row(2))
     outcomes = [moment.readings[-1].outcome for moment in Reader(path)]  # type: ignore[union-attr]
     assert outcomes == [Outcome.OK, Outcome.FAILED, Outcome.OK]
+
+
+def test_a_life_is_told_when_it_changes(tmp_path: Path) -> None:
+    ready = {"state": "ready", "since": T0, "started": T0 - 5}
+    crashed = {"state": "backing_off", "since": T0 + 1, "cause": "exit 1\x1b", "exit_code": 1}
+    news: dict[str, Any] = {"metrics": None, "error": "backing off", "reason": "not_asked"}
+    reader = Reader(write(tmp_path / "r.jsonl", row(0, life=ready), row(1, life=ready), row(1, life=crashed, **news)))
+    lives = [[one for one in moment.readings if isinstance(one, LifeView)] for moment in reader]
+    assert [len(one) for one in lives] == [1, 0, 1]
+    (last,) = lives[2]
+    assert (last.state, last.cause, last.exit_code, last.supervised) == (
+        EngineState.BACKING_OFF,
+        "exit 1\ufffd",
+        1,
+        True,
+    )
+    assert (reader.lines, reader.bad) == (2, 0), "news is no reading"
 
 
 # --- what is wrong ---
