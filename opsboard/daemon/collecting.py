@@ -218,7 +218,6 @@ class Collecting:
     def _record(self, reading: EngineReading) -> None:
         track, now = self._state.engines.get(reading.engine), self._clock.now()
         gpus: tuple[Gpu, ...] = () if self._state.gpus is None else tuple(map(gpu_line, self._state.gpus.gpus))
-        events, canary = self._recorders.news(reading.engine)
         self._recorders.offer(
             line(
                 reading,
@@ -228,8 +227,7 @@ class Collecting:
                 gpus=gpus,
                 host=self._state.system,
                 life=None if track is None else track.life,
-                canary=canary,
-                events=events,
+                events=self._recorders.news(reading.engine),
                 kind=None if reading.view is None else reading.view.kind,
             )
         )

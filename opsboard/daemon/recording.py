@@ -10,7 +10,7 @@ import msgspec
 
 from opsboard.core.clock import Now
 from opsboard.core.model import CanaryReading, Event, LifeView
-from opsboard.recording.lines import Line, life_line
+from opsboard.recording.lines import Line, canary_line, life_line
 
 QUEUE_LINES = 256
 QUEUE_CHARS = 16 << 20
@@ -48,7 +48,6 @@ class Recorders:
         self._queues: dict[asyncio.Queue[Line], int] = {}
         self.dropped = 0
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
-        self._canaries: dict[str, CanaryReading] = {}
         self._lives: dict[str, LifeView] = {}
 
     @property
@@ -57,7 +56,7 @@ class Recorders:
         return bool(self._queues)
 
     def hear(self, reading: CanaryReading | LifeView | Event, now: Now) -> None:
-        """Take in what no page tells. News of a life is a line of its own, the rest goes with the next reading.
+        """Take in what no page tells. Lives and canaries have lines of their own, events go with the next reading.
 
         What follows from readings, as what detectors claim does, is not recorded: it follows again.
         """
@@ -70,13 +69,13 @@ class Recorders:
                     self.offer(life_line(reading, now.wall))
                 self._lives[reading.engine] = reading
             case CanaryReading():
-                self._canaries[reading.engine] = reading
+                self.offer(canary_line(reading, now.wall))
             case Event():
                 self.dropped += len(self._events) == EVENTS_KEPT
                 self._events.append(reading)
 
-    def news(self, engine: str) -> tuple[tuple[Event, ...], CanaryReading | None]:
-        """Return what came since an engine's last reading: its events, and those of no engine; its canary."""
+    def news(self, engine: str) -> tuple[Event, ...]:
+        """Return what was told since an engine's last reading, of it or of no engine."""
         events: list[Event] = []
         others: list[Event] = []
         for event in self._events:
@@ -84,7 +83,7 @@ class Recorders:
             (others if kind == "engine" and name != engine else events).append(event)
         self._events.clear()
         self._events.extend(others)
-        return tuple(events), self._canaries.pop(engine, None)
+        return tuple(events)
 
     def offer(self, line: Line) -> None:
         """Hand a line to every recorder."""
@@ -106,5 +105,5 @@ class Recorders:
         finally:
             del self._queues[queue]
             if not self._queues:
-                for kept in (self._events, self._canaries, self._lives):
+                for kept in (self._events, self._lives):
                     kept.clear()

@@ -30,7 +30,7 @@ from opsboard.core.wire import RECORDING_SCHEMA, Gpu
 NO_DATA = "no_data"
 """As a ``reason``: the engine answered, and has nothing for us."""
 NOT_ASKED = "not_asked"
-"""As a ``reason``: nobody asked for its page, there is news of its life. Any other means that it could not be read."""
+"""As a ``reason``: nobody asked for its page, there is other news. Any other means that it could not be read."""
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -126,7 +126,6 @@ def line(
     host: HostView | None = None,
     connections: ConnectionReading | None = None,
     life: LifeView | None = None,
-    canary: CanaryReading | None = None,
     events: tuple[Event, ...] = (),
 ) -> Line:
     """Return one reading as a recording keeps it: the raw page, or why there is none."""
@@ -144,7 +143,6 @@ def line(
         host=None if host is None else _host(host),
         connections=None if connections is None else _ages(connections),
         life=None if life is None else _life(life),
-        canary=None if canary is None else _canary(canary),
         events=tuple(_told(event, reading.engine) for event in events) or None,
     )
 
@@ -159,6 +157,18 @@ def life_line(life: LifeView, t: float) -> Line:
     why = life.cause or life.message
     said = sanitise(f"{life.state.word}: {why}" if why else life.state.word)
     return Line(t=t, engine=life.engine, error=said, reason=NOT_ASKED, life=_life(life))
+
+
+def canary_line(canary: CanaryReading, t: float) -> Line:
+    """Return what came of a canary, at once: what it says is over when the next page comes."""
+    told = Canary(
+        ok=canary.outcome is CanaryOutcome.OK,
+        seconds=canary.seconds,
+        output_sha256=canary.output_sha256,
+        outcome=canary.outcome,
+        error=canary.error,
+    )
+    return Line(t=t, engine=canary.engine, error=f"canary: {canary.outcome}", reason=NOT_ASKED, canary=told)
 
 
 def _life(life: LifeView) -> Life:
@@ -182,16 +192,6 @@ def _process(process: ProcessView) -> Process:
 
 def _host(host: HostView) -> Host:
     return Host(host.memory_total_bytes, host.memory_available_bytes, host.cgroup_limit_bytes)
-
-
-def _canary(canary: CanaryReading) -> Canary:
-    return Canary(
-        ok=canary.outcome is CanaryOutcome.OK,
-        seconds=canary.seconds,
-        output_sha256=canary.output_sha256,
-        outcome=canary.outcome,
-        error=canary.error,
-    )
 
 
 def _told(event: Event, engine: str) -> Told:

@@ -25,7 +25,7 @@ from opsboard.core.model import (
 )
 from opsboard.core.text import sanitise
 from opsboard.recording.files import create
-from opsboard.recording.lines import Header, Line, line
+from opsboard.recording.lines import Header, Line, canary_line, line
 from opsboard.recording.reader import Reader
 
 words = st.text(min_size=1, max_size=40).map(sanitise)
@@ -67,7 +67,7 @@ around = st.fixed_dictionaries(
     {
         "processes": st.none() | st.lists(processes, max_size=2).map(tuple),
         "host": st.none() | hosts,
-        "canary": st.none() | canaries,
+        "canary": canaries,
         "events": st.lists(events, max_size=2).map(tuple),
     }
 )
@@ -78,16 +78,15 @@ around = st.fixed_dictionaries(
 def test_what_is_written_is_read(reading: EngineReading, t: float, around: dict[str, Any], suffix: str) -> None:
     known, host, canary, told = (around[key] for key in ("processes", "host", "canary", "events"))
     name = reading.engine
-    asked = None if canary is None else CanaryReading(
-        engine=name, outcome=canary[0], seconds=canary[1], error=canary[2]
-    )  # fmt: skip
-    written = line(reading, t, processes=known, host=host, canary=asked, events=told)
+    asked = CanaryReading(engine=name, outcome=canary[0], seconds=canary[1], error=canary[2])
+    written = line(reading, t, processes=known, host=host, events=told)
+    news = canary_line(asked, t)
     assert msgspec.json.decode(msgspec.json.encode(written), type=Line) == written
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"r{suffix}"
         with create(path, force=False) as file:
-            file.write(msgspec.json.encode(Header()) + b"\n" + msgspec.json.encode(written) + b"\n")
-        (moment,) = Reader(path)
+            file.writelines(msgspec.json.encode(one) + b"\n" for one in (Header(), written, news))
+        moment, after = Reader(path)
     page = moment.readings[-1]
     assert isinstance(page, EngineReading)
     assert (moment.now.wall, moment.engine, page.engine, page.outcome) == (t, name, name, reading.outcome)
@@ -101,5 +100,5 @@ def test_what_is_written_is_read(reading: EngineReading, t: float, around: dict[
     if known is not None:
         expected.append(ProcessReading(engine=name, outcome=Outcome.OK, processes=known))
     expected += told
-    expected += [] if asked is None else [asked]
     assert list(moment.readings[:-1]) == expected
+    assert (after.engine, after.readings) == (name, [asked])

@@ -19,7 +19,7 @@ from opsboard.core.model import (
 )
 from opsboard.daemon import recording
 from opsboard.daemon.recording import Recorders
-from opsboard.recording.lines import Line, line
+from opsboard.recording.lines import Canary, Line, line
 
 CANARY = CanaryReading(engine="a", outcome=CanaryOutcome.TIMEOUT, seconds=5.0, error="no answer")
 LIFE = LifeView(engine="a", state=EngineState.STOPPING, since=1.0, supervised=True, cause="asked")
@@ -39,24 +39,32 @@ def heard(*events: Event) -> Recorders:
     return recorders
 
 
+def lines(recorders: Recorders) -> list[Line]:
+    (queue,) = recorders._queues
+    return [queue.get_nowait() for _ in range(queue.qsize())]
+
+
 def test_what_is_told_goes_with_the_next_reading_of_whom_it_concerns() -> None:
     recorders = heard(told("engine/a"), told("host"), told("engine/b"))
-    recorders.hear(CANARY, NOW)
-    assert recorders.news("a") == ((told("engine/a"), told("host")), CANARY)
-    assert recorders.news("a") == ((), None)
-    assert recorders.news("b") == ((told("engine/b"),), None)
+    assert recorders.news("a") == (told("engine/a"), told("host"))
+    assert recorders.news("a") == ()
+    assert recorders.news("b") == (told("engine/b"),)
+    assert lines(recorders) == []
 
 
 def test_news_of_a_life_is_a_line_of_its_own() -> None:
     recorders = heard()
-    (queue,) = recorders._queues
     for one in (LIFE, msgspec.structs.replace(LIFE, message="3 of 5"), msgspec.structs.replace(LIFE, started=2.0)):
         recorders.hear(one, NOW)
-    lines = [queue.get_nowait() for _ in range(queue.qsize())]
-    assert [(one.error, one.reason, one.life.started) for one in lines if one.life is not None] == [
-        ("stopping: asked", "not_asked", None),
-        ("stopping: asked", "not_asked", 2.0),
-    ]
+    found = [(one.error, one.reason, one.life.started) for one in lines(recorders) if one.life is not None]
+    assert found == [("stopping: asked", "not_asked", None), ("stopping: asked", "not_asked", 2.0)]
+
+
+def test_a_canary_is_a_line_of_its_own() -> None:
+    recorders = heard()
+    recorders.hear(CANARY, NOW)
+    told = Canary(ok=False, seconds=5.0, outcome=CanaryOutcome.TIMEOUT, error="no answer")
+    assert lines(recorders) == [Line(t=NOW.wall, engine="a", error="canary: timeout", reason="not_asked", canary=told)]
 
 
 def test_nothing_is_kept_for_nobody_and_not_much_for_an_engine_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,9 +72,9 @@ def test_nothing_is_kept_for_nobody_and_not_much_for_an_engine_that_is_down(monk
     nobody.hear(CANARY, NOW)
     nobody.hear(told("host"), NOW)
     nobody.hear(LIFE, NOW)
-    assert nobody.news("a") == ((), None)
+    assert nobody.news("a") == ()
     many = heard(*(told("engine/a", str(n)) for n in range(recording.EVENTS_KEPT + 5)))
-    events, _ = many.news("a")
+    events = many.news("a")
     assert [events[0].kind, len(events), many.dropped] == ["5", recording.EVENTS_KEPT, 5]
 
 
