@@ -239,7 +239,7 @@ def test_what_is_before_a_cut_is_good(tmp_path: Path, suffix: str) -> None:
     assert error.line == len(seconds) + 1 > 2
 
 
-@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".xz", lzma.compress)])
+@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".xz", lzma.compress)], ids=["gz", "xz"])
 def test_damage_inside_a_packed_file(tmp_path: Path, suffix: str, pack: Any) -> None:
     path = tmp_path / f"r{suffix}"
     packed = bytearray(pack(b"".join(json.dumps(row(second)).encode() + b"\n" for second in range(3000))))
@@ -258,6 +258,7 @@ def test_damage_inside_a_packed_file(tmp_path: Path, suffix: str, pack: Any) -> 
         ("r.jsonl", b"\x28\xb5\x2f\xfd rest", "is a .zst file"),
         ("r.jsonl", b"", "is empty"),
     ],
+    ids=["plain", "gz", "xz", "zst", "empty"],
 )
 def test_a_file_that_is_not_what_its_name_says(tmp_path: Path, name: str, data: bytes, message: str) -> None:
     path = tmp_path / name
