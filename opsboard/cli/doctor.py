@@ -98,8 +98,8 @@ def _config(options: Options) -> Iterator[Finding]:
     for line in gpus_by_number(found.config):
         yield Finding(check="engine-gpus", level="warn", text=line, hint="in a container add the NVIDIA runtime")
     for engine in found.config.engine:
-        if engine.command and shutil.which(engine.command[0]) is None:
-            text = f"engine {engine.name!r}: command not found: {engine.command[0]}"
+        if engine.begins_by and shutil.which(engine.begins_by[0]) is None:
+            text = f"engine {engine.name!r}: command not found: {engine.begins_by[0]}"
             yield Finding(check="engine-command", level="fail", text=text, hint="give its absolute path, or install it")
 
 

@@ -30,6 +30,8 @@ class Engine(Record, frozen=True, kw_only=True):
     model: str | None = None
     version: str | None = None
     supervised: bool = False
+    restartable: bool = False
+    """It is observed, and its owner gave a command that restarts it."""
     state: str = "unreachable"
     state_since: float | None = None
     phase: str | None = None

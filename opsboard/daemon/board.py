@@ -71,6 +71,7 @@ def engine(track: EngineTrack, spec: EngineSpec, now: Now) -> Engine:
         model=None if track.view is None else track.view.model,
         version=None if track.view is None else track.view.version,
         supervised=track.supervised,
+        restartable=spec.restartable,
         state=state_of(track).value,
         state_since=track.state_since,
         phase=None if life is None else life.phase,

@@ -331,7 +331,7 @@ class Keeper:
             and (found := await already(spec.name, self._look))
             and found.alive
         ):
-            await self._take_what_others_began(spec, found)
+            await self._take_what_others_began(found)
             return
         try:
             await self._make_room(spec)
@@ -373,14 +373,15 @@ class Keeper:
 
     def reborn(self, remains: Remains) -> None:
         """Take the life that others began when the last one had ended."""
-        spec = self._life.spec if self._life is not None else self.spec
-        self._crew.do(self._take_what_others_began(spec, remains))
+        self._crew.do(self._take_what_others_began(remains))
 
-    async def _take_what_others_began(self, spec: LaunchSpec, remains: Remains) -> None:
+    async def _take_what_others_began(self, remains: Remains) -> None:
+        if self.body is Body.ENDING:  # the end that came meanwhile ends this one, too
+            return
         self._leave_life()
-        self._world.tell(spec.name, "began_elsewhere", f"runs {remains.who}, begun by somebody else")
+        self._world.tell(self.spec.name, "began_elsewhere", f"runs {remains.who}, begun by somebody else")
         self._know(remains)
-        self._begin_life(spec, remains, {}, Reborn(spec.ready_timeout_s))
+        self._begin_life(self.spec, remains, {}, Reborn(self.spec.ready_timeout_s))
 
     def _begin_life(
         self, spec: LaunchSpec, remains: Remains, last_seconds: Mapping[str, float], event: Event | None = None

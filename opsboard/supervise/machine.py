@@ -189,8 +189,10 @@ def _launched(situation: Situation, ready_timeout_s: float, now: Now) -> Move:
 
 def _reborn(situation: Situation, ready_timeout_s: float, now: Now) -> Move:
     """Go on with a life that is not ours, as if it were; without a wish to run it is left alone, too."""
+    if situation.state is EngineState.PARKED and situation.body is not Body.ENDING:  # until it serves, or we are told
+        return msgspec.structs.replace(situation, body=Body.ALIVE, exit_code=None, doubt=None, proving=False), []
     if situation.body in {Body.ALIVE, Body.NOTHING}:
-        situation = because(situation, "somebody else began this life")
+        situation = msgspec.structs.replace(because(situation, "somebody else began this life"), doubt=None)
         return _alive(situation, ready_timeout_s, now), []
     return _launched(situation, ready_timeout_s, now)
 

@@ -180,8 +180,13 @@ class BoardApp(App[int]):
             self.say("read-only: engines cannot be touched from here")
         elif self.session.view().stale:
             self.say(f"the daemon does not answer: {kind} is not possible now")
-        elif not engine.supervised:
-            self.say(f"{sanitise(name)} is observed only: opsboard did not start it and does not {kind} it")
+        elif not engine.supervised and not (engine.restartable and kind == "restart"):
+            only = (
+                "it can only be restarted"
+                if engine.restartable
+                else f"opsboard did not start it and does not {kind} it"
+            )
+            self.say(f"{sanitise(name)} is observed only: {only}")
         elif (why := needless(engine, kind)) is not None:
             self.say(sanitise(why))
         else:

@@ -158,3 +158,26 @@ def test_the_restart_of_an_observed_engine(herd: Herd) -> None:
 
 def _listens(port: int) -> bool:
     return ports.listener(f"http://127.0.0.1:{port}") is not None
+
+
+def test_an_observed_engine_is_restarted_by_itself_only_where_that_is_asked_for(herd: Herd) -> None:
+    port = free_port()
+    spec = msgspec.structs.replace(observed(herd, port, ""), restart="on-failure")
+
+    async def story(supervisor: Supervisor) -> None:
+        await wait_until_async(lambda: supervisor.life("a").state is EngineState.STOPPED)
+        begun = subprocess.Popen(herd.spec("a", "serve", port).command, cwd=herd.work("a"), stdout=subprocess.DEVNULL)
+        try:
+            assert (await until(supervisor, EngineState.READY)).pid == begun.pid, "seen, and not begun by us"
+            begun.kill()
+            begun.wait()
+            await wait_until_async(lambda: len(herd.births("a")) == 2, what="its restart_command")
+            await wait_until_async(lambda: supervisor.life("a").pid == herd.births("a")[1], what="the new life")
+            assert (await until(supervisor, EngineState.READY)).restarts == 1
+        finally:
+            begun.kill()
+            begun.wait()
+            for pid in herd.births("a")[1:]:
+                os.kill(pid, signal.SIGKILL)
+
+    under(herd, spec, story)

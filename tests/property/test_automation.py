@@ -237,6 +237,16 @@ class World(RuleBasedStateMachine):
         left = tuple(range(self.orphans))
         self.apply(situation.Exited(code=code, left=left, verdict=verdict, asked_by=asked_by))
 
+    @precondition(lambda self: not (self.launching or self.ending or self.orphans))
+    @rule()
+    def others_begin(self) -> None:
+        """Docker, a unit or a person: when our main process has just died, or where there was nothing."""
+        self.lives += 1
+        self.main, self.identity, self.exit, self.proving = True, f"life {self.lives}", None, False
+        self.instance = self.identity
+        self.apply(situation.Reborn(TIMEOUT_S))
+        assert self.situation.body is Body.ALIVE
+
     @precondition(lambda self: self.ending)
     @rule()
     def resists(self) -> None:
