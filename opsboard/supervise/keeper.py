@@ -15,7 +15,7 @@ from opsboard.core.clock import Now
 from opsboard.core.errors import StillThere, SuperviseError
 from opsboard.core.model import EngineState, FatalVerdict, LifeView, Severity
 from opsboard.core.text import sanitise
-from opsboard.supervise import bundle, errands, golden, machine, transaction
+from opsboard.supervise import bundle, errands, golden, machine, transaction, viewing
 from opsboard.supervise.adopt import Remains, Roster
 from opsboard.supervise.adopting import adopt
 from opsboard.supervise.budget import Spent
@@ -23,7 +23,7 @@ from opsboard.supervise.chronicle import Chronicle
 from opsboard.supervise.launch import LaunchSpec
 from opsboard.supervise.life import Life
 from opsboard.supervise.looks import already, look_out, take_stock, what_began
-from opsboard.supervise.moves import because, hint
+from opsboard.supervise.moves import because
 from opsboard.supervise.processes import Identity, gone, not_used_again
 from opsboard.supervise.runners.base import Place
 from opsboard.supervise.runners.registry import RUNNERS, begin, end, find, rehearse
@@ -117,30 +117,8 @@ class Keeper:
     @property
     def view(self) -> LifeView:
         """What is known now."""
-        situation, life, now = self._situation, self._life, self._world.clock.now()
-        main = life.remains.main if life is not None and situation.body in {Body.ALIVE, Body.ENDING} else None
-        start_up = life.start_up if life is not None else None
-        starting = start_up if situation.state is EngineState.STARTING else None
-        return LifeView(
-            engine=self.spec.name,
-            state=situation.state,
-            since=situation.since,
-            supervised=not RUNNERS[self.spec.runner].replaces,
-            pid=main.pid if main else None,
-            pgid=main.group if main else None,
-            started=life.remains.started if life is not None and (main or life.remains.running) else None,
-            url=life.remains.url if life is not None and (main or life.remains.running) else None,
-            restarts=self._restarts,
-            phase=transaction.CANARY if starting and situation.proving else starting.phase if starting else None,
-            progress=starting.progress(now.wall) if starting else None,
-            phases=start_up.phases if start_up else (),
-            message=self._message(),
-            hint=None if self.unsure else hint(self.spec.name, situation),
-            cause=None if situation.cause is None else sanitise(situation.cause),
-            exit_code=situation.exit_code,
-            transaction=self._chronicle.transaction,
-            until=self._wall_of(situation.until),
-        )
+        now, course = self._world.clock.now(), self._chronicle.transaction
+        return viewing.view(self.spec, self._situation, self._life, now, restarts=self._restarts, course=course)
 
     def processes(self) -> list[int]:
         """Return the pids of the engine's processes, the main one first; for any thread. Raises OSError."""
@@ -450,12 +428,6 @@ class Keeper:
             seconds = max(0.01, due - self._world.clock.now().mono)
             self._timer = asyncio.get_running_loop().call_later(seconds, self.apply, Tick())
 
-    def _wall_of(self, mono: float | None) -> float | None:
-        if mono is None:
-            return None
-        now = self._world.clock.now()
-        return round(now.wall + (mono - now.mono), 1)
-
     async def _change_of_situation(self) -> None:
         self._moved.clear()
         await self._moved.wait()
@@ -492,9 +464,3 @@ class Keeper:
             remains = self._life.remains
             known = [(process.pid, process.start_ticks) for process in (remains.main, *remains.others) if process]
             self._last = self._last.union(known, self._roster.recorded())
-
-    def _message(self) -> str | None:
-        notes = [self._situation.message]
-        if self._life is not None and self.body is Body.ALIVE:
-            notes += [self._life.note, self._life.differs_from(self.spec)]
-        return sanitise("; ".join(note for note in notes if note)) or None

@@ -241,6 +241,8 @@ class World(RuleBasedStateMachine):
     @rule()
     def others_begin(self) -> None:
         """Docker, a unit or a person: when our main process has just died, or where there was nothing."""
+        if self.situation.state is EngineState.STOPPED:  # and it is theirs, when others had stopped it
+            self.wish = self.situation.wanted
         self.lives += 1
         self.main, self.identity, self.exit, self.proving = True, f"life {self.lives}", None, False
         self.instance = self.identity

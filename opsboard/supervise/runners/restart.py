@@ -62,7 +62,9 @@ class RestartRunner:
             ) from None
         finally:
             fresh.cancel()
-        record.begin(place.bundle, spec, instance=instance, life=life, process=process)
+        seen = await asyncio.to_thread(examine, place.bundle)
+        if process is None or seen is None or not process.same_as(seen.main):  # else it was found before we had
+            record.begin(place.bundle, spec, instance=instance, life=life, process=process)
 
     async def find(self, spec: LaunchSpec, place: Place, budget_s: float) -> Remains | None:
         """See :class:`Runner`."""
