@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from msgspec import Meta
-
 from opsboard.core.model import Record
 
 
@@ -13,8 +9,8 @@ class InflightRequest(Record, frozen=True, kw_only=True):
     """One request under way to an engine, as known to who sent it. Tokens so far."""
 
     id: str
-    prompt_tokens: Annotated[int, Meta(ge=0)]
-    generated_tokens: Annotated[int, Meta(ge=0)] = 0
+    prompt_tokens: int
+    generated_tokens: int = 0
 
 
 class InflightReading(Record, frozen=True, kw_only=True):

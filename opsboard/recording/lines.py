@@ -11,7 +11,6 @@ import msgspec
 from msgspec import Meta
 
 from opsboard.core.connections import ConnectionReading
-from opsboard.core.inflight import InflightRequest
 from opsboard.core.model import (
     CanaryOutcome,
     CanaryReading,
@@ -58,11 +57,19 @@ class Host(msgspec.Struct, frozen=True, omit_defaults=True):
     cgroup_limit: int | None = None
 
 
+class Inflight(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One request under way to the engine. Tokens so far."""
+
+    id: str | int
+    prompt_tokens: Annotated[int, Meta(ge=0)]
+    generated_tokens: Annotated[int, Meta(ge=0)] = 0
+
+
 class Canary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What came of a request that opsboard made. ``outcome`` says more than ``ok``; without it, not ok is no answer."""
 
     ok: bool
-    seconds: float
+    seconds: float | None = None
     output_sha256: str | None = None
     outcome: CanaryOutcome | None = None
     error: str | None = None
@@ -106,7 +113,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     processes: tuple[Process, ...] | None = None
     gpus: tuple[Gpu, ...] | None = None
     host: Host | None = None
-    inflight: tuple[InflightRequest, ...] | None = None
+    inflight: tuple[Inflight, ...] | None = None
     connections: tuple[float, ...] | None = None
     """For how long (s) others have been connected to it."""
     life: Life | None = None

@@ -47,13 +47,13 @@ class Reader:
 
     def _begin(self) -> None:
         self._readings = Readings()
-        self._last: dict[str, float] = {}
+        self._last: dict[str, float | None] = {}
         self.first: float | None = None
         """Unix seconds of the first good line."""
         self.newest = 0.0
         """And of the newest."""
         self.lines = 0
-        """Good ones."""
+        """Good ones that hold a reading."""
         self.bad = 0
         self.dropped = 0
         """Readings that the recorder itself missed."""
@@ -97,20 +97,21 @@ class Reader:
         line = self._line(number, raw)
         if line is None:
             return None
-        if (line.metrics is None) == (line.error is None):
-            found = "neither" if line.error is None else "both"
+        if (line.metrics is None and line.error is None) or (line.metrics is not None and line.error):
+            found = "both" if line.error else "neither"
             raise self._bad(f"expected either `metrics` or `error`, found {found}", number)
-        before = self._last.get(line.engine)
-        if before == line.t and line.reason != NOT_ASKED:
+        before, is_reading = self._last.get(line.engine), line.reason != NOT_ASKED
+        if before == line.t and is_reading:
             raise self._bad(f"engine {_shown(line.engine)} was already read at `t` = {line.t:.3f}", number, _LEAVE_OUT)
         if line.t < self.newest:
             back = self.newest - line.t
             raise self._bad(f"time goes back by {back:.3f} s here, to `t` = {line.t:.3f}", number, _LEAVE_OUT)
-        if before is None and len(self._last) >= ENGINES:
+        if line.engine not in self._last and len(self._last) >= ENGINES:
             raise self._bad(f"engine {_shown(line.engine)} is one more than {ENGINES} engines", number, _LEAVE_OUT)
-        self._last[line.engine] = self.newest = line.t
+        self._last[line.engine] = line.t if is_reading else before
+        self.newest = line.t
         self.first = line.t if self.first is None else self.first
-        self.lines += line.reason != NOT_ASKED
+        self.lines += is_reading
         self.dropped += line.dropped
         now = Now(wall=line.t, mono=line.t - self.first)
         readings = self._readings.of(line, now)

@@ -8,7 +8,7 @@ from collectors.engine_page import PageReader
 from opsboard.core.clock import Now
 from opsboard.core.connections import ConnectionReading
 from opsboard.core.errors import ExpositionError
-from opsboard.core.inflight import InflightReading
+from opsboard.core.inflight import InflightReading, InflightRequest
 from opsboard.core.model import (
     CanaryOutcome,
     CanaryReading,
@@ -26,7 +26,7 @@ from opsboard.core.model import (
 )
 from opsboard.core.text import sanitise
 from opsboard.core.wire import Gpu
-from opsboard.recording.lines import NO_DATA, NOT_ASKED, Canary, Host, Life, Line, Process, Told
+from opsboard.recording.lines import NO_DATA, NOT_ASKED, Canary, Host, Inflight, Life, Line, Process, Told
 
 Recorded = (
     HostReading
@@ -80,8 +80,7 @@ class Readings:
             since = tuple(now.mono - age for age in line.connections)
             found.append(ConnectionReading(engine=name, looked=now.mono, since=since))
         if line.inflight is not None:
-            requests = tuple(msgspec.structs.replace(one, id=sanitise(one.id, 128)) for one in line.inflight)
-            found.append(InflightReading(engine=name, requests=requests))
+            found.append(InflightReading(engine=name, requests=tuple(map(_request, line.inflight))))
         found += [_event(told, name, now) for told in line.events or ()]
         if line.canary is not None:
             found.append(_canary(line.canary, name))
@@ -142,6 +141,14 @@ def _host(host: Host) -> HostReading:
     return HostReading(outcome=Outcome.OK, host=view)
 
 
+def _request(request: Inflight) -> InflightRequest:
+    return InflightRequest(
+        id=sanitise(str(request.id), 128),
+        prompt_tokens=request.prompt_tokens,
+        generated_tokens=request.generated_tokens,
+    )
+
+
 def _life(life: Life, engine: str) -> LifeView:
     return LifeView(
         engine=engine,
@@ -162,7 +169,7 @@ def _canary(canary: Canary, engine: str) -> CanaryReading:
     return CanaryReading(
         engine=engine,
         outcome=canary.outcome or answered,
-        seconds=canary.seconds,
+        seconds=canary.seconds or 0.0,
         error=None if canary.error is None else sanitise(canary.error),
         output_sha256=None if canary.output_sha256 is None else sanitise(canary.output_sha256, 64),
     )

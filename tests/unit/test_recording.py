@@ -102,6 +102,11 @@ def test_everything_that_a_line_may_hold(tmp_path: Path) -> None:
     assert found[Event] == Event(t=T0, subject="engine/a", kind="restart", text="by hand")
 
 
+def test_requests_may_have_numbers_for_names(tmp_path: Path) -> None:
+    requests = said(tmp_path, inflight=[{"id": 7, "prompt_tokens": 1}])[InflightReading].requests
+    assert requests == (InflightRequest(id="7", prompt_tokens=1),)
+
+
 def test_what_a_line_does_not_hold_is_not_made_up(tmp_path: Path) -> None:
     assert said(tmp_path, gpus=[], processes=None).keys() == {EngineReading}
     assert said(tmp_path, processes=[])[ProcessReading].processes == (), "somebody looked, and there were none"
@@ -122,6 +127,7 @@ def test_the_page_is_judged_last(tmp_path: Path) -> None:
     ("canary", "outcome"),
     [
         ({"ok": False, "seconds": 5}, CanaryOutcome.TIMEOUT),
+        ({"ok": False, "seconds": None}, CanaryOutcome.TIMEOUT),
         ({"ok": False, "seconds": 5, "outcome": "refused"}, CanaryOutcome.REFUSED),
     ],
 )
@@ -176,6 +182,13 @@ def test_a_life_is_told_when_it_changes(tmp_path: Path) -> None:
         True,
     )
     assert (reader.lines, reader.bad) == (2, 0), "news is no reading"
+
+
+def test_news_and_a_reading_may_come_at_one_time(tmp_path: Path) -> None:
+    news: dict[str, Any] = {"metrics": None, "error": "canary: ok", "reason": "not_asked"}
+    reader = Reader(write(tmp_path / "r.jsonl", row(0, **news), row(0), row(0, **news)))
+    assert [len(moment.readings) for moment in reader] == [0, 1, 0]
+    assert (reader.lines, reader.engines) == (1, 1)
 
 
 # --- what is wrong ---
