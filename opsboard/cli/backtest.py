@@ -77,7 +77,7 @@ def _settings(options: Options, config: str | None) -> Mapping[str, Setting]:
     named = config or options.config
     if named is None:
         return {}
-    return settings(loaded(options, named).config, detectors().found)
+    return settings(loaded(options, named, only={"detector"}).config, detectors().found)
 
 
 def _judge(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,12 +37,13 @@ def control_sockets(options: Options) -> list[Path]:
     return places.client_sockets(options.socket, configured)
 
 
-def loaded(options: Options, file: str | None = None) -> Loaded:
-    """Load ``file``, else the configuration that the options name. Raises ConfigError."""
+def loaded(options: Options, file: str | None = None, only: Container[str] | None = None) -> Loaded:
+    """Load ``file``, else the configuration that the options name, or ``only`` some sections. Raises ConfigError."""
     from opsboard.config.load import load
     from opsboard.core.registry import detectors, dialects
 
-    return load(places.config_path(file or options.config), kinds=dialects().found, detectors=detectors().found)
+    path = places.config_path(file or options.config)
+    return load(path, kinds=dialects().found, detectors=detectors().found, only=only)
 
 
 def driver_found() -> bool:

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -53,10 +53,12 @@ def load(
     env: Mapping[str, str] = os.environ,
     *,
     detectors: Mapping[str, Known] = MappingProxyType({}),
+    only: Container[str] | None = None,
 ) -> Loaded:
     """Load ``path`` (None: all defaults). ``kinds`` are the engine kinds that exist; empty means any.
 
-    ``detectors`` are those that may be configured. Raises ConfigError.
+    ``detectors`` are those that may be configured. ``only`` these sections count where not None: the others must be
+    known, but they need not make sense on this machine. Raises ConfigError.
     """
     schema = config_type(detectors)
     if path is None:
@@ -71,6 +73,8 @@ def load(
         raise ConfigError(f"{path}: is not TOML: {error}") from error
     given: set[str] = set()
     _check_keys(path, "", data, schema, given)
+    if only is not None:
+        data = {name: section for name, section in data.items() if name in only}
     data = _read_secrets(path, data, env)
     try:
         config = msgspec.convert(data, schema, dec_hook=_decode)
