@@ -142,15 +142,25 @@ def test_a_program_that_was_removed_and_a_directory_too(tmp_path: Path) -> None:
         assert replaced.warnings[0].endswith("sleeper was replaced since it began: the copy runs the new one")
 
 
-def test_a_shell_that_loops_would_start_it_again(tmp_path: Path) -> None:
-    script = tmp_path / "run.sh"
-    script.write_text("echo started\nwhile sleep 600; do :; done\n")
-    with started("/bin/sh", str(script)) as process:
+@pytest.mark.parametrize("script", ["run.sh", "/dev/fd/0"])
+def test_a_shell_that_loops_would_start_it_again(tmp_path: Path, script: str) -> None:
+    path = tmp_path / "run.sh"
+    path.write_text("echo started\nwhile sleep 600; do :; done\n")
+    with path.open() as text, started("/bin/sh", script, cwd=tmp_path, stdin=text) as process:
         child = wait_until(lambda: below({process.pid}, everybody()), what="the child")[0]
         wait_until(lambda: reproduce(child.pid).argv == ("sleep", "600"), what="the exec")
         parent = [gap for gap in reproduce(child.pid).fatal if gap.what == "parent"]
     assert len(parent) == 1
     assert f"{script} (pid {process.pid}) runs a script with a loop" in parent[0].why
+
+
+def test_a_script_that_comes_through_a_pipe_is_left_to_its_shell() -> None:
+    with started("/bin/sh", "/dev/fd/0", stdin=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"sleep 600; :\n")
+        child = wait_until(lambda: below({process.pid}, everybody()), what="the child")[0]
+        process.stdin.write(b"# the rest\n")
+        wait_until(lambda: reproduce(child.pid).argv == ("sleep", "600"), what="the exec")
 
 
 def test_an_engine_is_found_by_its_address_and_by_any_pid_of_it(tmp_path: Path) -> None:
