@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+# The tests start hundreds of processes: each module is compiled once, also where the caller wants no bytecode.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test check test-real test-real-all crash bench fix lock clean setup setup-dev
 
@@ -18,7 +20,7 @@ demo: setup ## a live board: daemon, three simulated engines under traffic; leav
 	@$(BIN)/opsboard demo
 
 test: setup-dev ## the whole test suite, on all cores
-	$(PYTEST) -n auto --dist loadfile
+	$(PYTEST) -n auto --dist loadfile --no-loadscope-reorder
 
 check: setup-dev ## what must hold before a push: lint, format, types, import contracts, docs
 	$(BIN)/ruff check .

@@ -22,6 +22,9 @@ OF_THE_TEST_RUN = ("OPSBOARD_REAL_", "OPSBOARD_CRASH_")
 OF_SYSTEMD = ("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 OF_THE_TERMINAL = ("NO_COLOR", "COLORTERM", "COLUMNS", "LINES", "TEXTUAL", "TMUX", "STY", "SSH_CONNECTION", "SSH_TTY")
 
+# More than the suite has long files would only collect it once more each.
+MOST_WORKERS = 16
+
 # How long an example takes is the machine's business: no test asserts times.
 hypothesis.settings.register_profile("opsboard", deadline=None)
 hypothesis.settings.load_profile("opsboard")
@@ -29,6 +32,13 @@ hypothesis.settings.load_profile("opsboard")
 # A shell ignores SIGINT for what it runs in the background, and whatever that starts ignores it too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Return how many workers ``-n auto`` means: two a core, as half the time is waiting for other processes."""
+    if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
+        return None  # whoever says it is heard by pytest-xdist itself
+    return min(2 * len(os.sched_getaffinity(0)), MOST_WORKERS)
 
 
 @pytest.fixture(autouse=True)

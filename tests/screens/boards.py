@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from functools import cache
 
 import msgspec
 
@@ -351,6 +352,7 @@ def detail(base: Engine, t: float = 0.0) -> EngineDetail:
     )
 
 
+@cache
 def history(series: str, start: float, end: float, step: float) -> History:
     """A past that fits the series' field."""
     _, name, field = split_series(series)

@@ -55,21 +55,29 @@ def view(status: Status | None, **changes: object) -> View:
 
 def on_board(status: Status | None, **changes: object) -> Callable[[Size], list[Line]]:
     """Return what draws the board's page."""
-    shown = view(status, **changes)
-    return lambda size: board(shown, size, hints(BoardPage.KEYS, shown.glyphs, readonly=shown.readonly))
+
+    def draw(size: Size) -> list[Line]:
+        shown = view(status, **changes)
+        return board(shown, size, hints(BoardPage.KEYS, shown.glyphs, readonly=shown.readonly))
+
+    return draw
 
 
 def on_engine(
     name: str, look: str = "overview", status: Status | None = None, **own: object
 ) -> Callable[[Size], list[Line]]:
     """Return what draws an engine's page."""
-    whole = status or boards.busy()
-    shown = view(whole)
-    engine = next(e for e in whole.engines if e.name == name)
-    base = EngineView(name=name, look=look, detail=boards.detail(engine), log=boards.LOG)
-    page = msgspec.structs.replace(base, **own)
-    footer = hints(keys_of(look), shown.glyphs, readonly=False)
-    return lambda size: framed(shown, size, footer, lambda v, room: engine_screen(v, page, room))
+
+    def draw(size: Size) -> list[Line]:
+        whole = status or boards.busy()
+        shown = view(whole)
+        engine = next(e for e in whole.engines if e.name == name)
+        base = EngineView(name=name, look=look, detail=boards.detail(engine), log=boards.LOG)
+        page = msgspec.structs.replace(base, **own)
+        footer = hints(keys_of(look), shown.glyphs, readonly=False)
+        return framed(shown, size, footer, lambda v, room: engine_screen(v, page, room))
+
+    return draw
 
 
 def asked(size: Size) -> list[Line]:
