@@ -61,6 +61,7 @@ def backtest(
             open=still_open,
             bad_lines=sum(reader.bad for reader in readers),
             dropped=sum(reader.dropped for reader in readers),
+            late=sum(reader.late for reader in readers),
         )
         echo_json(BacktestSummary(summary=totals))
     for event in broken:
@@ -148,10 +149,10 @@ def _write_table(claims: list[Claim], path: Path, reader: Reader, judge: Judge, 
     engines = f"{reader.engines} engine{'' if reader.engines == 1 else 's'}"
     speed = f", judged {reader.seconds / took_s:,.0f} x as fast as it was" if reader.seconds and took_s else ""
     missing = f", {reader.dropped} more were missed when it was recorded" if reader.dropped else ""
+    late = f", {reader.late} that came late or twice passed over" if reader.late else ""
     bad = f", {reader.bad} bad lines left out" if reader.bad else ""
-    click.echo(
-        f"{path}: {found} in {reader.lines} readings of {engines} over {shown_age(reader.seconds)}{missing}{bad}{speed}"
-    )
+    span = shown_age(reader.seconds)
+    click.echo(f"{path}: {found} in {reader.lines} readings of {engines} over {span}{missing}{late}{bad}{speed}")
 
 
 def _row(claim: Claim, first: float, judge: Judge) -> list[str]:

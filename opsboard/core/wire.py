@@ -368,6 +368,8 @@ class BacktestTotals(Record, frozen=True, kw_only=True):
     open: int
     bad_lines: int
     dropped: int
+    late: int
+    """Lines that came late or twice."""
 
 
 class BacktestSummary(Record, frozen=True, kw_only=True):

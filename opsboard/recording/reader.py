@@ -12,6 +12,7 @@ from opsboard.core.clock import Now
 from opsboard.core.errors import RecordingError
 from opsboard.core.text import sanitise
 from opsboard.core.wire import RECORDING_SCHEMA
+from opsboard.recording.clock import RecordedClock
 from opsboard.recording.files import read_lines
 from opsboard.recording.lines import NOT_ASKED, Header, Line
 from opsboard.recording.readings import Readings, Recorded
@@ -47,11 +48,10 @@ class Reader:
 
     def _begin(self) -> None:
         self._readings = Readings()
-        self._last: dict[str, float | None] = {}
+        self._clock = RecordedClock()
+        self._engines: set[str] = set()
         self.first: float | None = None
         """Unix seconds of the first good line."""
-        self.newest = 0.0
-        """And of the newest."""
         self.lines = 0
         """Good ones that hold a reading."""
         self.bad = 0
@@ -63,12 +63,17 @@ class Reader:
     @property
     def engines(self) -> int:
         """How many engines there were so far."""
-        return len(self._last)
+        return len(self._engines)
 
     @property
     def seconds(self) -> float:
         """From the first good line to the newest."""
-        return 0.0 if self.first is None else self.newest - self.first
+        return self._clock.seconds
+
+    @property
+    def late(self) -> int:
+        """Lines that came late or twice, and were passed over."""
+        return self._clock.late
 
     def __iter__(self) -> Iterator[Moment]:
         """Yield the moments in the order of the file. Raises RecordingError."""
@@ -100,22 +105,17 @@ class Reader:
         if (line.metrics is None and line.error is None) or (line.metrics is not None and line.error):
             found = "both" if line.error else "neither"
             raise self._bad(f"expected either `metrics` or `error`, found {found}", number)
-        before, is_reading = self._last.get(line.engine), line.reason != NOT_ASKED
-        if before == line.t and is_reading:
-            raise self._bad(f"engine {_shown(line.engine)} was already read at `t` = {line.t:.3f}", number, _LEAVE_OUT)
-        if line.t < self.newest:
-            back = self.newest - line.t
-            raise self._bad(f"time goes back by {back:.3f} s here, to `t` = {line.t:.3f}", number, _LEAVE_OUT)
-        if line.engine not in self._last and len(self._last) >= ENGINES:
+        if line.engine not in self._engines and len(self._engines) >= ENGINES:
             raise self._bad(f"engine {_shown(line.engine)} is one more than {ENGINES} engines", number, _LEAVE_OUT)
-        self._last[line.engine] = line.t if is_reading else before
-        self.newest = line.t
+        is_reading = line.reason != NOT_ASKED
+        now = self._clock.at(line.engine, line.t, is_reading=is_reading)
+        if now is None:
+            return None
+        self._engines.add(line.engine)
         self.first = line.t if self.first is None else self.first
         self.lines += is_reading
         self.dropped += line.dropped
-        now = Now(wall=line.t, mono=line.t - self.first)
-        readings = self._readings.of(line, now)
-        return Moment(now, sanitise(line.engine), readings)
+        return Moment(now, sanitise(line.engine), self._readings.of(line, now))
 
     def _line(self, number: int, raw: bytes) -> Line | None:
         try:

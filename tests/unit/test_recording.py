@@ -191,6 +191,23 @@ def test_news_and_a_reading_may_come_at_one_time(tmp_path: Path) -> None:
     assert (reader.lines, reader.engines) == (1, 1)
 
 
+def test_what_came_twice_or_late_is_passed_over(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "r.jsonl", row(0), row(0), row(2), row(1), row(-2.5, engine="b"), row(3), row(3, engine="b")
+    )
+    reader = Reader(path)
+    assert [(moment.engine, moment.now.mono) for moment in reader] == [("a", 0), ("a", 2), ("a", 3), ("b", 3)]
+    assert (reader.lines, reader.late, reader.engines, reader.seconds) == (4, 3, 2, 3)
+
+
+def test_a_clock_that_was_set_back_takes_no_reading_away(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.jsonl", row(0), row(2), row(-3600), row(-3598), row(-3596))
+    reader = Reader(path)
+    assert [moment.now.mono for moment in reader] == [0, 2, 4, 6, 8]
+    assert (reader.late, reader.seconds) == (0, 8)
+    assert [moment.now.wall - 1_700_000_000 for moment in reader] == [0, 2, -3600, -3598, -3596]
+
+
 # --- what is wrong ---
 
 
@@ -209,9 +226,6 @@ def test_news_and_a_reading_may_come_at_one_time(tmp_path: Path) -> None:
         (row(0.5, canary={"ok": True, "seconds": 1, "outcome": "odd"}), "line 2: `canary.outcome`: invalid enum value"),
         (row(0.5, metrics=None), "line 2: expected either `metrics` or `error`, found neither"),
         (row(0.5, error="x"), "line 2: expected either `metrics` or `error`, found both"),
-        (row(0), "line 2: engine 'a' was already read at `t` = 1700000000.000"),
-        (row(-2.5), "line 2: time goes back by 2.500 s here, to `t` = 1699999997.500"),
-        (row(-2.5, engine="b"), "line 2: time goes back by 2.500 s"),
     ],
 )
 def test_a_bad_line_is_named_and_can_be_left_out(
@@ -259,7 +273,7 @@ def test_damage_inside_a_packed_file(tmp_path: Path, suffix: str, pack: Any) -> 
     packed[len(packed) // 2 : len(packed) // 2 + 20] = bytes(20)
     path.write_bytes(packed)
     assert refused(path).line is not None
-    assert good(path) == list(range(len(good(path))))
+    assert good(path)[:1000] == list(range(1000))  # what a damaged gzip yields behind it may look good
 
 
 @pytest.mark.parametrize(
