@@ -146,7 +146,7 @@ def assumptions(path: Path, config: Config) -> Iterable[str]:
     for parent in (path, path.resolve().parent):
         if parent.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not parent.stat().st_mode & stat.S_ISVTX:
             yield f"{parent}: others may write to it, and so choose what the daemon runs"
-    supervised = [engine for engine in config.engine if engine.supervised]
+    supervised = [engine for engine in config.engine if engine.command is not None]
     everywhere = [engine.name for engine in supervised if engine.gpus is None]
     if everywhere:
         yield f"no `gpus` for {', '.join(everywhere)}: an engine then sees every GPU"

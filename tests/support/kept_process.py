@@ -67,16 +67,16 @@ def follow(folder: Path, since: float, *, ends: bool) -> None:
     position = 0
     while True:
         over = ends and state(folder).get("code") is not None
-        with contextlib.suppress(OSError), (folder / "log").open() as file:
+        with contextlib.suppress(OSError), (folder / "log").open("rb") as file:
             file.seek(position)
-            for line in file.read().splitlines(keepends=True):
-                if not line.endswith("\n"):
+            for line in file:
+                if not line.endswith(b"\n"):
                     break
-                position += len(line.encode())
-                written, _, text = line.partition("\t")
+                position += len(line)
+                written, _, text = line.partition(b"\t")
                 if float(written) >= since:
-                    sys.stdout.write(text)
-            sys.stdout.flush()
+                    sys.stdout.buffer.write(text)
+            sys.stdout.buffer.flush()
         if over:
             return
         time.sleep(POLL_S)

@@ -26,8 +26,8 @@ from opsboard.supervise.situation import Exited
 from opsboard.supervise.watching import ended, how_it_ended
 
 LOOK_S = 2.0
-SETTLE_S = 2.0
-"""After an end: what those who run it may take to start it again."""
+SETTLE_S = 0.5
+"""After an end: what those who run it may take to start it again, before it is called one."""
 _CONNECT_S = 2.0
 _STEP_S = 0.1
 _MISSES = 2
@@ -101,7 +101,7 @@ class RestartRunner:
         end = loop.time() + SETTLE_S
         before = bundle.read(str(place.bundle), bundle.IDENTITY) or {}
         while loop.time() < end:
-            found = await self.find(spec, place, SETTLE_S)
+            found = await self.find(spec, place, _CONNECT_S)
             if found is not None and found.alive and found.instance != before.get("instance"):
                 return found
             await asyncio.sleep(_STEP_S)
