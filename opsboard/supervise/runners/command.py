@@ -104,7 +104,8 @@ class CommandRunner:
         if remains is not None and status.process is None and _is_open(remains):
             return msgspec.structs.replace(remains, running=True)
         life = 1 if remains is None else remains.life + 1
-        _begin(spec, place, instance=str(uuid.uuid4()), life=life, process=status.process)
+        if record.is_news(place.bundle, remains, status.process):
+            _begin(spec, place, instance=str(uuid.uuid4()), life=life, process=status.process)
         found = await asyncio.to_thread(examine, place.bundle)
         return found and msgspec.structs.replace(found, running=status.process is None)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from opsboard.core.errors import SuperviseError
 from opsboard.supervise import bundle
+from opsboard.supervise.adopt import Remains
 from opsboard.supervise.launch import LaunchSpec, fingerprint
 from opsboard.supervise.processes import Process, boot_id
 
@@ -44,6 +45,17 @@ def begin(
         bundle.write(str(directory), bundle.IDENTITY, identity, sync=True)
     except OSError as error:
         raise _unwritten(directory, error) from error
+
+
+def is_news(directory: Path, before: Remains | None, process: Process | None) -> bool:
+    """Tell whether what runs is not written down yet; ``before`` is what was when it was looked for it.
+
+    A start of ours may have written it meanwhile. Ask and begin without a pause between.
+    """
+    identity = bundle.read(str(directory), bundle.IDENTITY) or {}
+    known = identity.get("process") or {}
+    same = process is not None and (known.get("pid"), known.get("start_ticks")) == (process.pid, process.start_ticks)
+    return not same and identity.get("instance") == (None if before is None else before.instance)
 
 
 def know(directory: Path, instance: str, **more: Any) -> None:

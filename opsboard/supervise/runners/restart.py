@@ -62,8 +62,7 @@ class RestartRunner:
             ) from None
         finally:
             fresh.cancel()
-        seen = await asyncio.to_thread(examine, place.bundle)
-        if process is None or seen is None or not process.same_as(seen.main):  # else it was found before we had
+        if process is None or record.is_news(place.bundle, before, process):  # else it was found before we had
             record.begin(place.bundle, spec, instance=instance, life=life, process=process)
 
     async def find(self, spec: LaunchSpec, place: Place, budget_s: float) -> Remains | None:
@@ -75,10 +74,12 @@ class RestartRunner:
             process = await _listener(spec)
             if process is None and not await _connects(spec):
                 return remains
+            process = process or await _listener(spec)  # it may have begun to listen between the two
         if remains is not None and process is None and _is_open(remains):
             return msgspec.structs.replace(remains, running=True)
         life = 1 if remains is None else remains.life + 1
-        record.begin(place.bundle, spec, instance=str(uuid.uuid4()), life=life, process=process)
+        if record.is_news(place.bundle, remains, process):
+            record.begin(place.bundle, spec, instance=str(uuid.uuid4()), life=life, process=process)
         found = await asyncio.to_thread(examine, place.bundle)
         return found and msgspec.structs.replace(found, running=process is None)
 
@@ -123,7 +124,7 @@ async def _fresh(spec: LaunchSpec, old: Process | None) -> Process | None:
         elif process is None:
             connects = await _connects(spec)
             if connects and paused:
-                return None
+                return await _listener(spec)  # it may have begun to listen between the two
             paused = paused or not connects
         await asyncio.sleep(_STEP_S)
 
