@@ -69,10 +69,13 @@ def away_from_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 @pytest.fixture
-def herd(tmp_path: Path) -> Iterator[Herd]:
-    """Small engines under real shims; what still runs when the test ends is ended."""
+def herd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Herd]:
+    """Small engines under real shims, looked at often; what still runs when the test ends is ended."""
+    from opsboard.supervise import life
     from tests.support.herd import Herd
 
+    monkeypatch.setattr(life, "LOOK_S", 0.05)
+    monkeypatch.setattr(life, "PROBE_S", 0.05)
     found = Herd(tmp_path / "state", Path(os.environ["XDG_RUNTIME_DIR"]) / "opsboard")
     yield found
     found.end()

@@ -65,7 +65,7 @@ def place() -> Iterator[Path]:
 
 
 def test_the_last_line_is_a_status_of_three_ready_engines_with_traffic(place: Path) -> None:
-    with demo(place, "--seconds", "12") as process:
+    with demo(place, "--seconds", "5") as process:
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
         status = json.loads(out.strip().splitlines()[-1])
