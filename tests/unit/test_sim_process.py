@@ -75,7 +75,7 @@ def test_the_same_prompt_gets_the_same_answer_and_the_page_counts_it(engine: Sim
     assert engine.value("http_requests_total") > 0
 
 
-def test_a_stream_is_server_sent_events_with_one_token_each(engine: SimProcess) -> None:
+def test_a_stream_is_server_sent_events_of_whole_tokens(engine: SimProcess) -> None:
     body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, "ignore_eos": True, "stream": True}
     status, data = engine.request("POST", "/v1/chat/completions", body)
     events = [line.removeprefix("data: ") for line in data.decode().split("\n\n") if line]
@@ -83,7 +83,9 @@ def test_a_stream_is_server_sent_events_with_one_token_each(engine: SimProcess) 
     assert events[-1] == "[DONE]"
     chunks = [json.loads(event)["choices"][0] for event in events[:-1]]
     assert chunks[0]["delta"] == {"role": "assistant", "content": ""}
-    assert [len(chunk["delta"]["content"]) for chunk in chunks[1:]] == [4, 4, 4, 4]
+    sizes = [len(chunk["delta"]["content"]) for chunk in chunks[1:]]
+    assert [size % 4 for size in sizes] == [0] * len(sizes), "a late front end sends several at once, as vLLM's does"
+    assert sum(sizes) == 4 * 4
     assert chunks[-1]["finish_reason"] == "length"
 
 
