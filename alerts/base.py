@@ -7,12 +7,13 @@ engine can give (processes, canaries); what is missing there is None and makes i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from opsboard.core.clock import Now
 from opsboard.core.connections import ConnectionReading
+from opsboard.core.incidents import Urgency
 from opsboard.core.inflight import InflightRequest
 from opsboard.core.model import (
     CanaryReading,
@@ -25,9 +26,6 @@ from opsboard.core.model import (
     ProcessView,
     Record,
 )
-
-Urgency = Literal["page", "ticket", "note"]
-"""How loud its findings are: wake somebody, work for somebody, worth knowing."""
 
 
 class Observation(Record, frozen=True, kw_only=True):
@@ -104,6 +102,7 @@ class Detector(Record, frozen=True, kw_only=True):
 
     name: str
     severity: Urgency
+    """How loud its findings are."""
     summary: str
     """For lists of detectors: what it claims, in one line."""
     params: type[msgspec.Struct]

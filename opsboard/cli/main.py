@@ -26,6 +26,7 @@ VERBS = {
     ),
     "doctor": ("opsboard.cli.doctor:doctor", "Check this machine and this installation."),
     "engine": ("opsboard.cli.engine:engine", "List, start, stop and restart engines; read their logs."),
+    "incident": ("opsboard.cli.incident:incident", "What went wrong: list, show, acknowledge, note, resolve."),
     "record": ("opsboard.cli.record:record", "Write readings to a file."),
     "shim": ("opsboard.cli.shim:shim", "Internal: the parent process of one engine."),
     "sim": ("opsboard.cli.sim:sim", "Run one simulated engine."),

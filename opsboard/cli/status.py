@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from opsboard.cli.common import client, echo_json, echo_notes, echo_table, shown, shown_age, shown_bytes
+from opsboard.cli.incident import incident_line
 from opsboard.core.clock import SystemClock
 from opsboard.core.holders import strangers
 from opsboard.core.model import state_word
@@ -52,11 +53,14 @@ def _wait() -> None:
 def _write(now: Status) -> None:
     daemon = now.daemon
     load = f"cpu {shown(daemon.cpu_ratio, '%', 100, 1)}  rss {shown_bytes(daemon.rss_bytes)}"
-    click.echo(f"{now.host}  opsboard {daemon.version} (pid {daemon.pid})  {load}  incidents {len(now.incidents)}")
+    going = [incident for incident in now.incidents if incident.resolved is None]
+    click.echo(f"{now.host}  opsboard {daemon.version} (pid {daemon.pid})  {load}  incidents {len(going)}")
     if not daemon.recorded:
         click.echo(f"NOT RECORDED: {daemon.message or 'nothing can be written'}")
     elif daemon.message:
         click.echo(f"note: {daemon.message}")
+    for incident in going:
+        click.echo(incident_line(incident, now.time))
     click.echo()
     if now.engines:
         header = [

@@ -24,6 +24,9 @@ from opsboard.core.wire import (
     EngineDetail,
     Forgotten,
     History,
+    Incident,
+    IncidentDetail,
+    IncidentRequest,
     LastRolling,
     Status,
 )
@@ -90,6 +93,20 @@ class Client:
     def forget(self, name: str) -> Forgotten:
         """Let go of an engine that was taken over."""
         return decode(self._call("POST", target("/v1/engines", name, "forget")), Forgotten)
+
+    def incidents(self, *, every: bool = False, subject: str | None = None, limit: int = 100) -> list[Incident]:
+        """Return what is open, or with ``every`` the newest ones, newest first; of one ``subject``, or of all."""
+        query: dict[str, str | int | float | None] = {"all": int(every), "subject": subject, "limit": limit}
+        return decode(self._call("GET", target("/v1/incidents", query=query)), list[Incident])
+
+    def incident(self, name: str) -> IncidentDetail:
+        """Return one incident with its timeline and evidence, by its number or its uid."""
+        return decode(self._call("GET", target("/v1/incidents", name)), IncidentDetail)
+
+    def tell_incident(self, name: str, verb: str, text: str | None = None, by: str | None = None) -> Incident:
+        """``ack``, ``note`` or ``resolve`` an incident; returns when it is written down. Raises Conflict."""
+        body = msgspec.json.encode(IncidentRequest(text=text, by=by))
+        return decode(self._call("POST", target("/v1/incidents", name, verb), body), Incident)
 
     def history(
         self, series: str, start: float | None = None, end: float | None = None, step: float | None = None

@@ -29,8 +29,7 @@ from msgspec import Meta
 
 from opsboard.config.schema import Config, Detectors, Section
 from opsboard.config.units import Seconds
-
-Urgency = Literal["page", "ticket", "note"]
+from opsboard.core.incidents import Urgency
 
 _S = TypeVar("_S", bound=Section)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from opsboard.core.model import EngineState, EngineView
+import re
+
+from opsboard.core.model import EngineState, EngineView, LifeView
 
 SERVES = frozenset({EngineState.READY, EngineState.DRAINING})
 """States in which an engine answers requests."""
@@ -16,3 +18,11 @@ def other_process(old: EngineView, new: EngineView) -> bool | None:
     if old.process_start is None or new.process_start is None:
         return None
     return abs(new.process_start - old.process_start) > PROCESS_START_SLACK_S
+
+
+_SPENT = re.compile(r"restarted \d+ times within ")
+
+
+def spent_its_budget(life: LifeView) -> bool:
+    """Tell whether an engine is parked because it was restarted too often, as ``supervise.budget`` words it."""
+    return life.state is EngineState.PARKED and _SPENT.search(life.message or "") is not None

@@ -5,6 +5,7 @@ SI: seconds, bytes, ratios 0..1, USD; unknown is null, never 0; latencies and ra
 
 from __future__ import annotations
 
+from opsboard.core.incidents import Curve, Entry, IncidentAction
 from opsboard.core.model import GpuProcess, HostView, Phase, ProcessView, Record, Rolling, Step, Transition
 
 STATUS_SCHEMA = "opsboard.status/1"
@@ -161,7 +162,7 @@ class Gpu(Record, frozen=True, kw_only=True):
 
 
 class Incident(Record, frozen=True, kw_only=True):
-    """One incident; none are opened before the judging issue."""
+    """One incident: what people are told about, from its opening to its end. The times are Unix seconds."""
 
     id: int
     uid: str
@@ -173,9 +174,42 @@ class Incident(Record, frozen=True, kw_only=True):
     summary: str
     acknowledged: float | None = None
     resolved: float | None = None
-    evidence: dict[str, object] = {}
-    actions: tuple[dict[str, object], ...] = ()
+    evidence: dict[str, float | str | bool | None] = {}
+    """The newest numbers that justify it."""
+    actions: tuple[IncidentAction, ...] = ()
     cost_usd: float | None = None
+    # added beyond CONTRACT
+    since: float | None = None
+    """When it began as far as is known."""
+    ended: float | None = None
+    """When it was last seen, once it is gone."""
+    confirmed: bool = False
+    flapping: bool = False
+    acknowledged_by: str | None = None
+    resolved_by: str | None = None
+    """The person who closed it; null: it was over, or is open."""
+    cause: int | None = None
+    """The incident it turned out to belong to."""
+    related: tuple[int, ...] = ()
+
+
+class IncidentDetail(Record, frozen=True, kw_only=True):
+    """``GET /v1/incidents/ID``: the incident, what it was opened with, its timeline, and the series kept with it."""
+
+    incident: Incident
+    first_summary: str
+    first_evidence: dict[str, float | str | bool | None] = {}
+    timeline: tuple[Entry, ...] = ()
+    left_out: int = 0
+    """Lines in the middle of the timeline that were given up."""
+    curves: tuple[Curve, ...] = ()
+
+
+class IncidentRequest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of ``POST /v1/incidents/ID/{ack,note,resolve}``. ``by`` is the person's name; the uid is added to it."""
+
+    text: str | None = None
+    by: str | None = None
 
 
 class TargetInfo(Record, frozen=True, kw_only=True):

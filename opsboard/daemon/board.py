@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 from opsboard.config.schema import Route
+from opsboard.core import incidents
 from opsboard.core.clock import Now
 from opsboard.core.histogram import latency
 from opsboard.core.model import EngineState, Event, GpuView, Rolling
@@ -17,6 +18,7 @@ from opsboard.core.wire import (
     EngineDetail,
     EventInfo,
     Gpu,
+    Incident,
     Latency,
     ReadingInfo,
     Status,
@@ -29,6 +31,9 @@ from opsboard.daemon.samples import total
 BOARD_EVENTS = 16
 _FIGURE_NAMES = Figures.__struct_fields__
 _GPU_NAMES = tuple(name for name in Gpu.__struct_fields__ if name in GpuView.__struct_fields__)
+_INCIDENT_NAMES = tuple(
+    name for name in Incident.__struct_fields__ if name in incidents.Incident.__struct_fields__ and name != "evidence"
+)
 
 
 def status(
@@ -43,6 +48,7 @@ def status(
         daemon=daemon,
         engines=tuple(engine(track, state.specs[track.name], now) for track in state.engines.values()),
         gpus=tuple(map(gpu_line, gpus)),
+        incidents=tuple(incident(one) for one in state.incidents.shown(now)),
         routes=route_infos(routes, states_of(state)),
         rolling=rolling,
         system=state.system,
@@ -107,6 +113,13 @@ def engine(track: EngineTrack, spec: EngineSpec, now: Now) -> Engine:
 def gpu_line(gpu: GpuView) -> Gpu:
     """Return one GPU's line."""
     return Gpu(**{name: getattr(gpu, name) for name in _GPU_NAMES})
+
+
+def incident(one: incidents.Incident) -> Incident:
+    """Return an incident as JSON shows it."""
+    return Incident(
+        **{name: getattr(one, name) for name in _INCIDENT_NAMES}, state=one.state, evidence=dict(one.evidence)
+    )
 
 
 def detail(state: PipelineState, name: str, now: Now) -> EngineDetail:

@@ -24,11 +24,13 @@ from opsboard.core.wire import (
     EngineDetail,
     EventInfo,
     History,
+    IncidentRequest,
     LastRolling,
     Status,
 )
 from opsboard.daemon import board
 from opsboard.daemon.adopting import Adopting
+from opsboard.daemon.incident_desk import VERBS, Desk
 from opsboard.daemon.pipeline import PipelineState
 from opsboard.daemon.recording import Recorders
 from opsboard.daemon.rights import Right
@@ -74,6 +76,7 @@ class Control:
         past: Past,
         newest: Newest,
         recorders: Recorders,
+        desk: Desk,
         act: Callable[[str, ActionRequest, Peer | None], Awaitable[ActionAccepted]],
         rolling: Callable[[], Rolling | None],
         cancel_rolling: Callable[[Peer | None], Rolling],
@@ -93,6 +96,7 @@ class Control:
         self._past = past
         self._newest = newest
         self._recorders = recorders
+        self._desk = desk
         self._act = act
         self._rolling = rolling
         self._cancel_rolling = cancel_rolling
@@ -147,14 +151,22 @@ class Control:
                 return StreamResponse(200, NDJSON, self._newest.stream())
             case ["v1", "engines", *rest]:
                 return await self._engines(rest, request)
-            case ["v1", "rolling"]:
-                return json_response(LastRolling(rolling=self._rolling()))
-            case ["v1", "history"]:
-                return json_response(await self._history(request))
-            case ["v1", "series"]:
-                return json_response(await self._past.series())
+            case ["v1", "incidents", *rest] if len(rest) <= 1:
+                return json_response(await (self._desk.detail(rest[0]) if rest else self._desk.listed(request.query)))
             case ["v1", "record"]:
                 return StreamResponse(200, NDJSON, self._recorders.stream())
+            case ["v1", what]:
+                return await self._told(what, request)
+        return None
+
+    async def _told(self, what: str, request: Request) -> Response | None:
+        match what:
+            case "rolling":
+                return json_response(LastRolling(rolling=self._rolling()))
+            case "history":
+                return json_response(await self._history(request))
+            case "series":
+                return json_response(await self._past.series())
         return None
 
     async def _engines(self, rest: list[str], request: Request) -> Response | StreamResponse | None:
@@ -178,6 +190,8 @@ class Control:
                 return json_response(await self._adopter().adopt(wanted, request.peer))
             case ("POST", ["v1", "engines", name, "forget"]):
                 return json_response(await self._adopter().forget(name, request.peer))
+            case ("POST", ["v1", "incidents", name, verb]) if verb in VERBS:
+                return json_response(await self._desk.act(name, verb, request.json(IncidentRequest), request.peer))
             case ("POST", ["v1", "reload"]):
                 await self._reload()
                 return json_response({"reloaded": True})

@@ -89,6 +89,8 @@ class EngineTrack:
         self.last: EngineReading | None = None
         self.view: EngineView | None = None
         self.good_mono: float | None = None
+        self.failing: Now | None = None
+        """Since when its page cannot be read, in this life; None: it can."""
         self.figures = NO_FIGURES
         self.processes: tuple[ProcessView, ...] = ()
         self.zombies: tuple[int, ...] = ()
@@ -132,6 +134,7 @@ class EngineTrack:
     def read(self, reading: EngineReading, now: Now) -> bool:
         """Take in one scrape; return whether the serving process began anew since the last good one."""
         self.last, self._tells, self.newborn = reading, True, False
+        self.failing = (self.failing or now) if reading.outcome is Outcome.FAILED else None
         if reading.outcome is not Outcome.OK or reading.view is None:
             return False
         old, self.view, self.good_mono = self.view, reading.view, now.mono
@@ -206,7 +209,7 @@ class EngineTrack:
         return max(known, key=lambda one: (one.outcome is None, one.began), default=None)
 
     def _forget(self) -> None:
-        self.last = self.view = self.good_mono = None
+        self.last = self.view = self.good_mono = self.failing = None
         self.figures, self.processes, self.gpu_memory_bytes, self.restarted = NO_FIGURES, (), None, False
         self.zombies, self.looked, self.idle_since, self._connected = (), None, None, None
         self.inflight = None

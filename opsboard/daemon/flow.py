@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
+from alerts.incidents import Change
 from opsboard.core.clock import Clock
+from opsboard.core.incidents import Incident
 from opsboard.core.model import CanaryReading, Event, FindingChange, LifeView, Sample, Severity
-from opsboard.daemon.pipeline import PipelineState, Reading, feed
+from opsboard.daemon.pipeline import PipelineState, Reading, feed, told
 from opsboard.daemon.recording import Recorders
 from opsboard.daemon.subscribers import Newest
 
@@ -30,6 +32,9 @@ class Records(Protocol):
     def life(self, life: LifeView) -> None:
         """Record what supervision says."""
 
+    def incident(self, incident: Incident) -> Future[None]:
+        """Record an incident as it is now."""
+
 
 class Flow:
     """The way of every reading through the daemon."""
@@ -49,6 +54,8 @@ class Flow:
         """Hear what supervision says, when it has been taken in."""
         self.on_canaries: Callable[[Sequence[str]], None] = lambda _names: None
         """Hears which engines to ask for a token."""
+        self.on_incident: Callable[[Incident], None] = lambda _incident: None
+        """Hears of incidents that changed."""
 
     def reading(self, reading: Reading) -> None:
         """Take one reading; ``now`` is taken here, once."""
@@ -62,6 +69,7 @@ class Flow:
             self._out(event)
         if self._recorders is not None and isinstance(reading, CanaryReading | LifeView | Event):
             self._recorders.hear(reading, now)
+        self._record(effects.incidents)  # before anybody acts on it
         for change in effects.findings:
             self.on_finding(change)
         if effects.canaries:
@@ -82,6 +90,20 @@ class Flow:
     def tell(self, kind: str, text: str, severity: Severity = Severity.INFO, subject: str = "host") -> None:
         """Make an event of the daemon's own and take it."""
         self.event(Event(t=self._clock.now().wall, subject=subject, kind=kind, text=text, severity=severity))
+
+    def incident(self, change: Change) -> Future[None]:
+        """Take what a person says of an incident; the future is done when it is on disk."""
+        for event in told([change], self._clock.now()):
+            self.event(event)
+        written = self._records.incident(change.incident)
+        self.on_incident(change.incident)
+        self._newest.publish_soon()
+        return written
+
+    def _record(self, incidents: Iterable[Incident]) -> None:
+        for one in incidents:
+            self._records.incident(one)
+            self.on_incident(one)
 
     def _out(self, event: Event) -> None:
         self._records.event(event)

@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from alerts.base import Detector, Observation, Urgency
+from alerts.base import Detector, Observation
 from opsboard.core.clock import Now
+from opsboard.core.incidents import Urgency
 from opsboard.core.model import CanaryReading, Event, Finding, FindingChange, GpuView, HostView, Severity
 from opsboard.core.registry import detectors
 from opsboard.core.text import sanitise

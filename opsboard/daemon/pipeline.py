@@ -8,9 +8,11 @@ from typing import assert_never
 
 import msgspec
 
+from alerts.incidents import Change, Claim, Incidents
 from collectors.nvml import join
 from opsboard.core.clock import Now
 from opsboard.core.connections import ConnectionReading
+from opsboard.core.incidents import Incident
 from opsboard.core.inflight import InflightReading
 from opsboard.core.model import (
     CanaryReading,
@@ -42,6 +44,7 @@ from opsboard.daemon.samples import (
     self_samples,
     total,
 )
+from opsboard.daemon.troubles import can_be_judged, engine_troubles, host_troubles, worked_on
 
 EVENTS_KEPT = 256
 _GPU_IDENTITY = ("index", "uuid", "name", "mig", "parent", "lost", "xid", "xid_time")
@@ -99,6 +102,8 @@ class Effects(Record, frozen=True):
     births: Sequence[Sample] = ()
     findings: Sequence[FindingChange] = ()
     canaries: Sequence[str] = ()
+    incidents: Sequence[Incident] = ()
+    """Those that changed, as they are now."""
 
 
 class PipelineState:
@@ -113,6 +118,7 @@ class PipelineState:
         self.system: HostView | None = None
         self.itself = SelfReading()
         self.judging = Judging()
+        self.incidents = Incidents()
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.configure(specs)
 
@@ -160,7 +166,7 @@ def feed(state: PipelineState, reading: Reading, now: Now) -> Effects:
         case InflightReading():
             effects = _inflight(state, reading)
         case Event():
-            effects = _told(state, reading)
+            effects = _told(state, reading, now)
         case LifeView():
             effects = _life(state, reading, now)
         case CanaryReading():
@@ -168,7 +174,7 @@ def feed(state: PipelineState, reading: Reading, now: Now) -> Effects:
         case GpuReading():
             effects = _gpus(state, reading, now)
         case HostReading():
-            effects = _host(state, reading)
+            effects = _host(state, reading, now)
         case SelfReading():
             state.itself = reading
             effects = Effects(self_samples(state.host, reading.cpu_ratio, reading.rss_bytes))
@@ -220,11 +226,51 @@ def _judged(
     """Let the detectors judge what is known of an engine now. Their claims follow ``events`` on its timeline."""
     gpus = () if state.gpus is None else state.gpus.gpus
     judged = state.judging.judge(track, now, gpus=gpus, host=state.system, events=events, fresh=fresh, canary=canary)
+    changes = _incidents(state, track, now, events)
     return Effects(
-        events=[*events, *judged.events],
+        events=[*events, *judged.events, *told(changes, now)],
         findings=judged.changes,
         canaries=(track.name,) if judged.canary else (),
+        incidents=_newest(changes),
     )
+
+
+def _incidents(state: PipelineState, track: EngineTrack, now: Now, events: Sequence[Event]) -> list[Change]:
+    """Let what is claimed of an engine, and what became of it, change its incidents."""
+    subject, judging, incidents = f"engine/{track.name}", state.judging, state.incidents
+    claims = [
+        Claim(
+            detector=finding.detector,
+            subject=subject,
+            severity=judging.severity(finding.detector),
+            summary=finding.summary,
+            since=finding.since,
+            confirmed=finding.confirmed,
+            evidence=finding.evidence,
+        )
+        for finding in judging.claims(track.name)
+    ]
+    claims += engine_troubles(track, now)
+    changes = incidents.see(subject, claims, now, calm=can_be_judged(track), held=worked_on(track, now))
+    if track.transaction is not None:
+        changes += incidents.act(track.transaction, now)
+    return changes + [change for event in events for change in incidents.hear(event, now)]
+
+
+def told(changes: Iterable[Change], now: Now) -> Iterable[Event]:
+    """Return the lines that tell people of changes."""
+    for one, text in changes:
+        if text is not None:
+            loud = _LOUD[one.severity] if one.open else Severity.INFO
+            yield _event(now, one.subject, "incident", f"incident {one.id} ({one.detector}) {text}", loud)
+
+
+_LOUD = {"page": Severity.ERROR, "ticket": Severity.WARNING, "note": Severity.INFO}
+
+
+def _newest(changes: Iterable[Change]) -> tuple[Incident, ...]:
+    """Return each incident once, as it is after the last change."""
+    return tuple({change.incident.id: change.incident for change in changes}.values())
 
 
 def _processes(state: PipelineState, reading: ProcessReading, now: Now) -> Effects:
@@ -251,13 +297,13 @@ def _inflight(state: PipelineState, reading: InflightReading) -> Effects:
     return Effects()
 
 
-def _told(state: PipelineState, event: Event) -> Effects:
-    """Let the detectors of whom it concerns see it: one engine, or all when it is the host's or a GPU's."""
+def _told(state: PipelineState, event: Event, now: Now) -> Effects:
+    """Let the detectors and the incidents of whom it concerns see it: one engine, or all when it is the host's or a GPU's."""
     kind, _, name = event.subject.partition("/")
     for engine in state.engines:
         if kind != "engine" or engine == name:
             state.judging.hear(engine, event)
-    return Effects(events=(event,))
+    return Effects(events=(event,), incidents=_newest(state.incidents.hear(event, now)))
 
 
 def _life(state: PipelineState, life: LifeView, now: Now) -> Effects:
@@ -329,9 +375,14 @@ def _gpu_severity(*, lost: bool) -> Severity:
     return Severity.ERROR if lost else Severity.INFO
 
 
-def _host(state: PipelineState, reading: HostReading) -> Effects:
+def _host(state: PipelineState, reading: HostReading, now: Now) -> Effects:
     state.system = reading.host  # None: what was true before has no age on the board
-    return Effects() if reading.host is None else Effects(host_samples(state.host, reading.host))
+    known = {"host", *(f"engine/{name}" for name in state.engines)}
+    claims = host_troubles(reading.host, now, state.incidents.open)
+    changes = state.incidents.leave(known, now)
+    changes += state.incidents.see("host", claims, now, calm=reading.host is not None)
+    samples = () if reading.host is None else host_samples(state.host, reading.host)
+    return Effects(samples, tuple(told(changes, now)), incidents=_newest(changes))
 
 
 def _event(now: Now, subject: str, kind: str, text: str, severity: Severity) -> Event:

@@ -42,6 +42,7 @@ from opsboard.daemon.flow import Flow
 from opsboard.daemon.gpu_room import GpuRoom
 from opsboard.daemon.health import Health
 from opsboard.daemon.holders import Holders
+from opsboard.daemon.incident_desk import Desk, open_desk
 from opsboard.daemon.keys import Keys
 from opsboard.daemon.notify import Notifier
 from opsboard.daemon.observed import local_port
@@ -118,6 +119,7 @@ class Daemon:
         self._rolling: RollingRestarts | None = None
         self._store: Store
         self._flow: Flow
+        self._desk: Desk
         self._collecting: Collecting
         self._canaries: Canaries
         self._tasks: TaskSet
@@ -176,6 +178,7 @@ class Daemon:
         config = self._loaded.config
         await self._open_store(config, ending)
         self._flow = Flow(self._clock, self.state, self._store, self._newest, self._recorders)
+        self._desk = await open_desk(self._clock, self.state, self._store, self._flow, ending)
         self._flow.tell("daemon", f"opsboard {__version__} began, {len(self.state.engines)} engines")
         ending.push_async_callback(self._gpus.close)
         ending.push_async_callback(self._close_fetcher)
@@ -338,6 +341,7 @@ class Daemon:
             past=self._store,
             newest=self._newest,
             recorders=self._recorders,
+            desk=self._desk,
             act=actions.ask,
             rolling=lambda: None if self._rolling is None else self._rolling.last,
             cancel_rolling=actions.cancel_rolling,

@@ -70,6 +70,19 @@ STATE = (
     CREATE TABLE keys (id TEXT PRIMARY KEY, t REAL NOT NULL, answer TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE INDEX keys_t ON keys (t);
     """,
+    """
+    CREATE TABLE incidents (
+        id INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, detector TEXT NOT NULL, subject TEXT NOT NULL,
+        severity TEXT NOT NULL, state TEXT NOT NULL, since REAL NOT NULL, opened REAL NOT NULL, acknowledged REAL,
+        ended REAL, resolved REAL, summary TEXT NOT NULL, record TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX incidents_open ON incidents (id) WHERE resolved IS NULL OR ended IS NULL;
+    CREATE INDEX incidents_subject ON incidents (subject, id);
+    CREATE TABLE incident_curves (
+        uid TEXT NOT NULL REFERENCES incidents (uid), moment TEXT NOT NULL, series TEXT NOT NULL, step REAL NOT NULL,
+        points BLOB NOT NULL, PRIMARY KEY (uid, moment, series)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 SERIES = (

@@ -15,9 +15,11 @@ import msgspec
 from opsboard.core.aside import Aside
 from opsboard.core.clock import Clock
 from opsboard.core.errors import StoreError
+from opsboard.core.incidents import Curve, Incident
 from opsboard.core.model import Event, LifeView, Restart, Rolling, Sample, Severity, Transaction, Transition
 from opsboard.core.wire import History
-from opsboard.store import state, supervision
+from opsboard.store import incident_table, state, supervision
+from opsboard.store.incident_table import KeptIncidents
 from opsboard.store.retention import StoreLimits
 from opsboard.store.series_file import SeriesFile
 from opsboard.store.state import AuditEntry, Wish
@@ -218,6 +220,36 @@ class Store:
     async def transitions(self, engine: str, limit: int = 100) -> list[Transition]:
         """Return the newest changes of an engine's state, oldest first. Raises StoreError."""
         return await self._ask(lambda connection: supervision.read_transitions(connection, engine, limit))
+
+    # --- incidents ----------------------------------------------------------------------------------------------------
+
+    def incident(self, incident: Incident) -> Future[None]:
+        """Keep an incident as it is now, for ever; done when it is on disk."""
+        return self._change(lambda connection: incident_table.put(connection, incident))
+
+    async def kept_incidents(self) -> KeptIncidents:
+        """Return what the next daemon needs to go on with. Raises StoreError."""
+        return await self._ask(incident_table.read_kept)
+
+    async def incidents(
+        self, *, limit: int = 100, only_open: bool = False, subject: str | None = None
+    ) -> list[Incident]:
+        """Return the newest incidents, newest first. Raises StoreError."""
+        return await self._ask(
+            lambda connection: incident_table.read(connection, limit, only_open=only_open, subject=subject)
+        )
+
+    async def one_incident(self, name: int | str) -> Incident | None:
+        """Return one by its number or its uid. Raises StoreError."""
+        return await self._ask(lambda connection: incident_table.read_one(connection, name))
+
+    def curves(self, uid: str, curves: Sequence[Curve]) -> Future[None]:
+        """Keep series with an incident, for ever."""
+        return self._change(lambda connection: incident_table.put_curves(connection, uid, curves))
+
+    async def curves_of(self, uid: str) -> list[Curve]:
+        """Return the series that were kept with an incident. Raises StoreError."""
+        return await self._ask(lambda connection: incident_table.read_curves(connection, uid))
 
     # --- the store itself ---------------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from opsboard.core.wire import ActionAccepted, ActionRequest, DaemonInfo, Histor
 from opsboard.daemon.actions import Actions, Crew
 from opsboard.daemon.board import status
 from opsboard.daemon.control import Control
+from opsboard.daemon.incident_desk import Desk
 from opsboard.daemon.keys import Keys
 from opsboard.daemon.pipeline import EngineSpec, PipelineState, feed
 from opsboard.daemon.recording import Recorders
@@ -38,6 +39,7 @@ from opsboard.daemon.subscribers import Newest
 from opsboard.httpd import Limits, Peer, serve
 from opsboard.store.state import AuditEntry
 from opsboard.supervise.world import Begins
+from tests.support.kept_incidents import FakeKept
 
 T = TypeVar("T")
 ALL = Right.READ | Right.OPERATE
@@ -147,6 +149,7 @@ class FakeDaemon:
         """What is on the disk of idempotency keys."""
         self.crew = None if looks_only else Crew(hands=self.hands, beds=self.hands, rolls=self.hands)
         self.actions = self.new_actions()
+        self.kept = FakeKept()
         self.control = Control(
             clock=self.clock,
             state=self.state,
@@ -154,6 +157,7 @@ class FakeDaemon:
             past=FakePast(),
             newest=self.newest,
             recorders=self.recorders,
+            desk=Desk(self.clock, self.state, self.kept, self.kept.carry_out),
             act=self.ask,
             rolling=lambda: None,
             cancel_rolling=self.actions.cancel_rolling,

@@ -32,7 +32,7 @@ from tests.support.watched import WHOLE, failed, page
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from alerts.base import Urgency
+    from opsboard.core.incidents import Urgency
     from opsboard.daemon.pipeline import Reading
 
 SPEC = EngineSpec(name="a", url="http://127.0.0.1:8001")
@@ -64,7 +64,7 @@ class Line:
 
 
 def told(effects: Effects) -> list[tuple[str, Severity, str]]:
-    return [(event.kind, event.severity, event.text) for event in effects.events]
+    return [(event.kind, event.severity, event.text) for event in effects.events if event.kind != "incident"]
 
 
 def test_the_registry_finds_the_detectors() -> None:
