@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
-from alerts.base import Urgency
+from opsboard.core.incidents import Urgency
 from opsboard.core.model import Event, Finding, FindingChange
 from opsboard.daemon.judging import Setting
 from opsboard.daemon.pipeline import EngineSpec, PipelineState, feed

@@ -298,7 +298,7 @@ def _inflight(state: PipelineState, reading: InflightReading) -> Effects:
 
 
 def _told(state: PipelineState, event: Event, now: Now) -> Effects:
-    """Let the detectors and the incidents of whom it concerns see it: one engine, or all when it is the host's or a GPU's."""
+    """Let the detectors of whom it concerns see it: one engine, or all when it is the host's or a GPU's."""
     kind, _, name = event.subject.partition("/")
     for engine in state.engines:
         if kind != "engine" or engine == name:
