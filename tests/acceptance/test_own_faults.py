@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opsboard.core.model import EngineState
-from opsboard.supervise import errands, life, looks, startup, world
+from opsboard.supervise import errands, looks, startup, world
 from opsboard.supervise.runners import registry, shim
 from tests.support.herd import free_port
 from tests.support.waiting import wait_until_async
@@ -39,14 +39,8 @@ class Breaks:
 
 def test_it_goes_on(herd: Herd, monkeypatch: pytest.MonkeyPatch) -> None:
     """In all that the machine waits for: a launch, a start, the proof, an exit, an end."""
-    for module, name in (
-        (world, "AGAIN_S"),
-        (registry, "AGAIN_S"),
-        (looks, "AGAIN_S"),
-        (life, "PROBE_S"),
-        (life, "LOOK_S"),
-    ):
-        monkeypatch.setattr(module, name, 0.05)
+    for module in (world, registry, looks):
+        monkeypatch.setattr(module, "AGAIN_S", 0.05)
 
     async def story() -> None:
         supervisor = herd.supervisor(herd.spec("a", "serve", free_port()))
