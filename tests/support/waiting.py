@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DEADLINE_S = 10.0
+DEADLINE_S = 20.0
 POLL_S = 0.02
 
 
