@@ -83,6 +83,7 @@ class Keeper:
         self._launching: asyncio.Task[None] | None = None
         self._preparing: asyncio.Task[None] | None = None
         self._proving: asyncio.Task[None] | None = None
+        self._outlook: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._moved = asyncio.Event()
         self._rehearsing = asyncio.Lock()
@@ -140,6 +141,7 @@ class Keeper:
             await self._adopt(wish)
         finally:
             self.looked.set()
+        self._look_out()
 
     async def _adopt(self, wish: Wish | None) -> None:
         before = self._situation
@@ -162,8 +164,6 @@ class Keeper:
         self._know(remains)
         self._chronicle.resume(notes.transaction)
         self._take(situation, commands, sure=there.unsure is None)
-        if RUNNERS[self.spec.runner].restarts_itself:
-            self._crew.do(look_out(self.spec.name, self._look, lambda: self.body is Body.NOTHING, self.reborn))
         if self._life is not None:
             self._world.tell(self.spec.name, "adopted", f"found running {self._life.remains.who}")
             self._life.watch()
@@ -230,6 +230,8 @@ class Keeper:
     def change(self, spec: LaunchSpec) -> None:
         """Take a new configuration; what runs goes on with the old one until its next start."""
         self.spec = spec
+        if self.looked.is_set():
+            self._look_out()
         self.publish()
 
     async def close(self) -> None:
@@ -412,6 +414,12 @@ class Keeper:
     async def _accept(self) -> None:
         if await asyncio.to_thread(golden.accept, self._directory):
             self._world.tell(self.spec.name, "golden_accepted", "its new answer is the golden one now")
+
+    def _look_out(self) -> None:
+        """Look for what others begin of it from now on, where they may."""
+        if self._outlook is None and RUNNERS[self.spec.runner].restarts_itself:
+            work = look_out(self.spec.name, self._look, lambda: self.body is Body.NOTHING, self.reborn)
+            self._outlook = self._crew.do(work)
 
     async def _adopt_later(self, wish: Wish | None) -> None:
         await asyncio.sleep(ADOPT_AGAIN_S)
