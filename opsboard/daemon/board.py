@@ -73,7 +73,7 @@ def engine(track: EngineTrack, spec: EngineSpec, now: Now) -> Engine:
     figures = track.figures if view is not None else NO_FIGURES
     return Engine(
         name=track.name,
-        kind=track.kind or (None if track.view is None else track.view.kind),
+        kind=track.known_kind,
         model=None if track.view is None else track.view.model,
         version=None if track.view is None else track.view.version,
         supervised=track.supervised,

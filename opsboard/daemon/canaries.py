@@ -137,5 +137,5 @@ class Canaries:
         spec, track = self._state.specs.get(name), self._state.engines.get(name)
         if spec is None:
             return None, None
-        kind = spec.kind or (track.view.kind if track is not None and track.view is not None else None)
+        kind = spec.kind if track is None else track.known_kind
         return spec.url if track is None else track.url, dialects().found.get(kind or "")

@@ -129,6 +129,11 @@ class EngineTrack:
         """Where it is to be found now: where its life listens, else where it is configured to."""
         return (self.life.url if self.life is not None else None) or self.configured_url
 
+    @property
+    def known_kind(self) -> str | None:
+        """What kind of engine it is: as configured, else as its page was recognised; None: nobody knows."""
+        return self.kind or (None if self.view is None else self.view.kind)
+
     # --- readings ---------------------------------------------------------------------------------------------------
 
     def read(self, reading: EngineReading, now: Now) -> bool:

@@ -149,6 +149,11 @@ class PipelineState:
             if one.engine in self.engines:
                 self.engines[one.engine].recall(one)
 
+    def kind_of(self, name: str) -> str | None:
+        """Return what kind of engine one is; None: nobody knows, or there is none."""
+        track = self.engines.get(name)
+        return None if track is None else track.known_kind
+
     def pids_by_engine(self) -> dict[str, list[int]]:
         """Return the processes of each engine as last seen."""
         return {name: [process.pid for process in track.processes] for name, track in self.engines.items()}

@@ -151,7 +151,7 @@ class Sleeper:
         end = self._clock.now().mono + KIND_S
         while self._clock.now().mono < end:
             track = self._state.engines.get(name)
-            if track is None or track.kind or track.view is not None:
+            if track is None or track.known_kind:
                 return
             await asyncio.sleep(POLL_S)
 

@@ -29,9 +29,16 @@ WITHIN_S = 2.0
 
 
 def engine_targets(
-    specs: Iterable[EngineSpec], fetcher: Fetcher, supervisor: Supervisor | None, clock: Clock
+    specs: Iterable[EngineSpec],
+    fetcher: Fetcher,
+    supervisor: Supervisor | None,
+    clock: Clock,
+    kind_of: Callable[[str], str | None] = lambda _name: None,
 ) -> list[EngineTarget]:
-    """Return what is read of each engine that has an address."""
+    """Return what is read of each engine that has an address.
+
+    ``kind_of(name)`` is what its page was recognised as before: its processes have roles from the first look on.
+    """
     listening, looking = Listening(_is_engine, clock), Aside("processes", LOOKS)
     found = []
     for spec in specs:
@@ -42,7 +49,11 @@ def engine_targets(
         if spec.supervised and supervisor is not None:
             life, pids = _life(spec.name, supervisor), _supervised_pids(spec.name, supervisor, looking)
         scraper = _scraper(spec, spec.url, fetcher, life)
-        found.append(EngineTarget(spec.name, scraper, pids=pids, role_of=_role_of(scraper), life=life))
+        found.append(
+            EngineTarget(
+                spec.name, scraper, pids=pids, role_of=_role_of(scraper, partial(kind_of, spec.name)), life=life
+            )
+        )
     return found
 
 
@@ -104,11 +115,11 @@ def _no_life() -> None:
     return None
 
 
-def _role_of(scraper: LifeScraper) -> RoleOf:
-    """Return roles by the engine's kind, which may be known only after its first page."""
+def _role_of(scraper: LifeScraper, before: Callable[[], str | None]) -> RoleOf:
+    """Return roles by the engine's kind, which may be known only after its first page, or was known ``before``."""
 
     def role(name: str, arguments: Sequence[str]) -> str | None:
-        dialect: Dialect | None = dialects().found.get(scraper.kind or "")
+        dialect: Dialect | None = dialects().found.get(scraper.kind or before() or "")
         return None if dialect is None else dialect.process_role(name, arguments)
 
     return role
@@ -127,7 +138,7 @@ def ready_probe(fetcher: Fetcher, engines: Callable[[], Iterable[EngineTrack]]) 
     """Return what asks a starting engine whether it serves: its health page answers 2xx."""
 
     async def probe(url: str) -> bool:
-        kind = next((track.kind for track in engines() if track.url == url), None)
+        kind = next((track.known_kind for track in engines() if track.url == url), None)
         dialect: Dialect | None = dialects().found.get(kind or "")
         try:
             await fetcher.get(url.rstrip("/") + (dialect.health_path if dialect else HEALTH_PATH))

@@ -390,7 +390,8 @@ class Daemon:
 
     def _collect(self) -> None:
         """Begin to read what is known now, in the place of what was read before."""
-        targets = engine_targets(self.state.specs.values(), self._fetcher, self._supervisor, self._clock)
+        specs, kind_of = self.state.specs.values(), self.state.kind_of
+        targets = engine_targets(specs, self._fetcher, self._supervisor, self._clock, kind_of)
         self._tasks.replace("collect:", self._collecting.tasks(targets, self._holders, self._host))
 
     def _engines_changed(self) -> None:

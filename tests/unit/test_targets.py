@@ -11,9 +11,9 @@ import pytest
 from collectors.engine_scrape import EngineScraper
 from collectors.fetch import Fetcher, Limits
 from opsboard.core.clock import SystemClock
-from opsboard.core.model import EngineReading, EngineState, LifeView, Outcome
+from opsboard.core.model import EngineReading, EngineState, EngineView, LifeView, Outcome
 from opsboard.daemon import targets
-from opsboard.daemon.pipeline import EngineSpec
+from opsboard.daemon.pipeline import EngineSpec, PipelineState, feed
 from opsboard.daemon.targets import LifeScraper, engine_targets
 from opsboard.supervise.supervisor import Supervisor
 
@@ -74,3 +74,18 @@ def test_a_state_directory_that_hangs_hides_the_processes_and_stops_nothing(monk
         assert [await target.pids() for target in read] == [[7]] * 6
 
     asyncio.run(story())
+
+
+def test_processes_have_roles_from_the_first_look_of_a_reload_on() -> None:
+    """A look without roles would make the detectors forget who belongs to the engine."""
+    state = PipelineState("h", [EngineSpec(name="a", url=CONFIGURED)])
+    page = EngineReading(engine="a", outcome=Outcome.OK, view=EngineView(kind="vllm"))
+
+    def role() -> str | None:
+        (target,) = engine_targets(state.specs.values(), Fetcher(Limits()), None, SystemClock(), state.kind_of)
+        return target.role_of("VLLM::EngineCore", ("VLLM::EngineCore",))
+
+    assert role() is None, "nobody knows yet what it is"
+    feed(state, page, SystemClock().now())
+    state.configure([EngineSpec(name="a", url=CONFIGURED)])
+    assert role() == "engine_core"
