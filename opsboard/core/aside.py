@@ -39,6 +39,7 @@ class Aside:
     def _begin(self, work: Callable[[], T]) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
+        done.add_done_callback(_heed)
         try:
             worker = self._idle.pop() if self._idle else _Worker(self._name)
         except BaseException:
@@ -96,6 +97,12 @@ class Brief:
         if job.error is not None:
             raise job.error
         return job.result
+
+
+def _heed(done: asyncio.Future[T]) -> None:
+    """Take an error that comes when nobody waits any more: whoever did was told that it took too long."""
+    if not done.cancelled():
+        done.exception()
 
 
 def _end(workers: list[_Worker]) -> None:

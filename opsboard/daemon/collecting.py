@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Protocol
 
 from collectors.process import ProcessReader, RoleOf
+from opsboard.core.aside import Aside
 from opsboard.core.clock import Clock
 from opsboard.core.model import EngineReading, GpuReading, HostReading, LifeView, Outcome, ProcessReading
 from opsboard.core.wire import Gpu
@@ -139,7 +140,7 @@ class Collecting:
         self._health = health
         self._interval_s = interval_s
         self._processes = ProcessReader(clock=clock)
-        self._host_look: asyncio.Task[HostReading] | None = None
+        self._host_looking = Aside("host")
         self._targets: dict[str, EngineTarget] = {}
         self._parts = Parts(self._part_has_ended)
         self._looks: set[asyncio.Task[None]] = set()
@@ -237,13 +238,9 @@ class Collecting:
 
     async def _host(self, host: Host) -> None:
         self._feed(self._health.read(self._clock.now()))
-        # statvfs of a dead network file system may hang for ever: not in the loop, and one thread at most.
-        look = self._host_look = self._host_look or asyncio.create_task(asyncio.to_thread(host.read))
-        await asyncio.wait({look}, timeout=HOST_S)
-        if look.done():
-            self._host_look = None
-            self._feed(look.result())
-        else:
+        try:  # statvfs of a dead network file system may hang for ever
+            self._feed(await self._host_looking.do(host.read, HOST_S))
+        except TimeoutError:
             error = f"the disk of the state directory did not answer within {HOST_S:g} s"
             self._feed(HostReading(outcome=Outcome.FAILED, error=error))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,6 +15,8 @@ from opsboard.core.connections import ConnectionReading
 from opsboard.daemon.observed import local_port
 from opsboard.daemon.pipeline import PipelineState, Reading
 
+log = logging.getLogger("opsboard.daemon")
+
 IDLE_S = 2.0
 """Pages without a request for so long: sooner nobody has waited long enough to be asked about."""
 EVERY_S = 1.9
@@ -23,9 +26,8 @@ YOUNG_S = 10.0
 SHARE = 0.02
 """Of one core that looks may take. One costs 4 to 8 ms of the kernel's time, whoever is connected (it walks a table as
 large as the machine), and 40 to 80 ms with 10,000 connections."""
-
-
 WITHIN_S = 10.0
+"""What one may take; who is connected is not known then."""
 
 
 class Connected:
@@ -39,9 +41,10 @@ class Connected:
         self._reader = ConnectionReader()
         self._looking = Aside("connections")
         self._due = -math.inf
+        self._told = False
 
     async def look(self) -> None:
-        """Look, in a thread, if any engine needs it and the last look was cheap or long ago. Raises TimeoutError."""
+        """Look, in a thread, if any engine needs it and the last look was cheap or long ago."""
         began = self._clock.now().mono
         ports = {
             track.name: port
@@ -52,7 +55,13 @@ class Connected:
         }
         if not ports or began < self._due:
             return
-        found, cost_s = await self._looking.do(partial(self._read, frozenset(ports.values()), began), WITHIN_S)
+        try:
+            found, cost_s = await self._looking.do(partial(self._read, frozenset(ports.values()), began), WITHIN_S)
+        except TimeoutError:
+            if not self._told:
+                log.warning("who is connected to engines could not be found out within %g s", WITHIN_S)
+            self._told = True
+            return
         came = max((since[0] for since in found.values() if since), default=-math.inf)
         self._due = began + max(cost_s / SHARE, 0.0 if began - came < YOUNG_S else EVERY_S)
         for name, port in ports.items():

@@ -66,6 +66,22 @@ async def test_no_more_hang_than_agreed_and_they_are_free_again() -> None:
     await wait_until_async(lambda: len(aside._idle) == 2, what="both are free")
 
 
+@in_loop
+async def test_an_error_that_comes_too_late_is_nobodys(caplog: pytest.LogCaptureFixture) -> None:
+    aside, go = Aside("a"), threading.Event()
+
+    def fail_late() -> None:
+        go.wait(LONG_S)
+        raise OSError
+
+    with pytest.raises(TimeoutError):
+        await aside.do(fail_late, 0.01)
+    go.set()
+    await wait_until_async(lambda: len(aside._idle) == 1, what="it has failed")
+    gc.collect()
+    assert caplog.messages == []
+
+
 def test_a_thread_that_outlives_its_loop_ends_with_its_work() -> None:
     hang = Hang()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from collectors.connections import KEPT, ConnectionReader
 from opsboard.core.clock import ManualClock
 from opsboard.core.connections import ConnectionReading
 from opsboard.core.model import EngineReading, EngineView, Outcome
+from opsboard.daemon import connected
 from opsboard.daemon.connected import Connected
 from opsboard.daemon.engine_track import CONNECTED_S
 from opsboard.daemon.pipeline import EngineSpec, PipelineState, Reading, feed
@@ -128,6 +130,26 @@ def test_what_cannot_be_seen_is_unknown(port: int) -> None:
         looking.clock.advance(2.0)
     assert elsewhere.look() == []
     assert nobody.look() == [ConnectionReading(engine="a", looked=nobody.clock.now().mono)]
+
+
+def test_a_look_that_hangs_is_told_once_and_fails_no_task(
+    port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A task that fails again and again would end the daemon."""
+    go = threading.Event()
+    monkeypatch.setattr(connected, "WITHIN_S", 0.01)
+    looking = Looking(port)
+    monkeypatch.setattr(looking.connected, "_read", lambda _ports, _mono: (go.wait(10), 0.0))
+    looking.page()
+    looking.clock.advance(2.0)
+
+    async def looks() -> None:
+        for _ in range(3):
+            await looking.connected.look()
+
+    asyncio.run(looks())
+    go.set()
+    assert (looking.seen, len(caplog.messages)) == ([], 1)
 
 
 def test_who_came_lately_is_looked_at_every_tick_and_looks_that_are_dear_are_rare(
