@@ -16,7 +16,8 @@ from opsboard.core.errors import ConfigError
 
 ENGINE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _MIN_AGE_S = 3600.0
-_MIN_INTERVAL_S = 0.2
+_INTERVAL_S = (0.2, 10.0)
+"""Farther apart, readings say nothing of what was under way between them: no drain and no detector could rely on them."""
 _GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 
 
@@ -25,8 +26,9 @@ def check(path: Path, config: Config, kinds: Collection[str]) -> None:
 
     Raises ConfigError.
     """
-    if config.collect.interval < _MIN_INTERVAL_S:
-        raise ConfigError(f"{path}: `collect.interval`: expected at least 200ms, found {config.collect.interval!r}")
+    least, most = _INTERVAL_S
+    if not least <= config.collect.interval <= most:
+        raise ConfigError(f"{path}: `collect.interval`: expected 200ms to 10s, found {config.collect.interval!r}")
     for key in ("raw", "minute", "hour"):
         if getattr(config.store, key) <= 0:
             raise ConfigError(f"{path}: `store.{key}`: expected more than 0")

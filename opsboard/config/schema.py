@@ -30,7 +30,7 @@ class Host(Section, frozen=True, kw_only=True):
 class Collect(Section, frozen=True, kw_only=True):
     """`[collect]`: how often and how patiently engines, GPUs and the host are read."""
 
-    interval: Annotated[Seconds, Meta(description="time between two readings of a target; at least 200ms")] = Seconds(1)
+    interval: Annotated[Seconds, Meta(description="time between two readings of a target; 200ms to 10s")] = Seconds(1)
     timeout: Annotated[Seconds, Meta(description="deadline of one scrape")] = Seconds(3)
 
 
