@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
-from opsboard.core.errors import Conflict, NoRoom, OpsboardError, StillThere, SuperviseError
+from opsboard.core.errors import NoRoom, OpsboardError, StillThere, SuperviseError
 from opsboard.core.model import FatalVerdict, Restart, Severity
 from opsboard.core.text import sanitise
 from opsboard.supervise import golden
@@ -176,7 +176,7 @@ async def count(world: World, spec: LaunchSpec, situation: Situation) -> Prepare
 async def planned(world: World, spec: LaunchSpec, situation: Situation, begin: Callable[[], bool]) -> None:
     """Count a restart and ``begin`` it; what does not begin after all is not counted.
 
-    Raises SuperviseError then, or the Conflict with which ``begin`` refuses.
+    Raises SuperviseError then, or that with which ``begin`` refuses.
     """
     outcome = await count(world, spec, situation)
     if isinstance(outcome, Unprepared):
@@ -185,7 +185,7 @@ async def planned(world: World, spec: LaunchSpec, situation: Situation, begin: C
     try:
         if begin():
             return
-    except Conflict as error:
+    except OpsboardError as error:
         refusal = error
     if outcome.restart is not None:
         take_back(world, outcome.restart)

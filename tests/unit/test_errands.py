@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from opsboard.core.clock import ManualClock
-from opsboard.core.errors import Conflict, SuperviseError
+from opsboard.core.errors import Conflict, NotFound, OpsboardError, SuperviseError
 from opsboard.core.model import EngineState, FatalVerdict, Restart
 from opsboard.supervise import errands, machine
 from opsboard.supervise.budget import Budget
@@ -117,12 +117,14 @@ async def test_a_planned_restart_that_would_take_the_last_target_after_all_is_no
     keeper = Keeper(SPEC, tmp_path / "a", place.world)
     keeper._situation = _serving(place)
 
-    def refuse() -> None:
-        raise Conflict("a is the last healthy target of route chat")
+    for error in (Conflict("a is the last healthy target of route chat"), NotFound("there is no engine a any more")):
 
-    with pytest.raises(Conflict, match="last healthy target"):
-        await keeper.renew("24 h old", refuse)
-    assert (place.written, keeper.view.state) == ([], EngineState.READY)
+        def refuse(error: OpsboardError = error) -> None:
+            raise error
+
+        with pytest.raises(type(error), match=error.message):
+            await keeper.renew("24 h old", refuse)
+        assert (place.written, keeper.view.state) == ([], EngineState.READY)
     await keeper.close()
 
 
