@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 from collectors import procfs
@@ -74,6 +74,18 @@ def inodes_of(pid: int, proc_root: str = procfs.PROC) -> set[int] | None:
         if target.startswith("socket:["):
             held.add(int(target[8:-1]))
     return held
+
+
+def holders(inodes: Collection[int], proc_root: str = procfs.PROC) -> dict[int, set[int]]:
+    """Return who holds each of these sockets, by pid: all that we may see, which may be none.
+
+    Reads the descriptors of every process: about 25 us each.
+    """
+    found: dict[int, set[int]] = {inode: set() for inode in inodes}
+    for pid in procfs.pids(proc_root) if found else ():
+        for inode in found.keys() & (inodes_of(pid, proc_root) or ()):
+            found[inode].add(pid)
+    return found
 
 
 def network_of(pid: int | str, proc_root: str = procfs.PROC) -> str | None:

@@ -17,7 +17,7 @@ from opsboard.core.errors import ConfigError
 ENGINE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _MIN_AGE_S = 3600.0
 _INTERVAL_S = (0.2, 10.0)
-"""Farther apart, readings say nothing of what was under way between them: no drain and no detector could rely on them."""
+"""Farther apart, readings say nothing of what was under way between them: no drain and no detector can rely on them."""
 _GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 
 

@@ -9,19 +9,18 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-import psutil
-
+from collectors.sockets import Listener, holders, listeners, rows
 from opsboard.core.errors import NoRoom
 from opsboard.core.model import FatalVerdict
 from opsboard.supervise.processes import Process, look
 from opsboard.supervise.who import who
 
 _DEFAULT = {"http": 80, "https": 443}
-_LOOPBACK = {"0.0.0.0", "::", "127.0.0.1", "::1", "::ffff:127.0.0.1"}  # noqa: S104  compared with, not bound to
+_HERE = frozenset(map(ip_address, ("0.0.0.0", "::", "127.0.0.1", "::1")))  # noqa: S104  compared with, not bound to
 _HANDS_ON = frozenset(
     {
         *("docker", "docker-compose", "docker-proxy", "podman", "nerdctl", "conmon", "rootlesskit", "rootlessport"),
@@ -47,16 +46,22 @@ def stranger_at(url: str, life: Callable[[], Collection[Process]]) -> str | None
     ``life`` tells its living processes, asked when it is known who listens. Costs a look at every process.
     """
     port = port_of(url)
-    listening = [] if port is None else [one for one in _users(port) if one.status == psutil.CONN_LISTEN]
-    pids = {one.pid for one in listening if one.laddr.ip in _LOOPBACK}
-    known = life() if pids else ()
-    strangers = {pid for pid in pids if pid is not None} - {process.pid for process in known}
-    if not known or not strangers or None in pids or _HANDS_ON.intersection(process.name for process in known):
+    listening = [] if port is None else [one for one in _listening(port) if _answers_here(one)]
+    known = life() if listening else ()
+    held = holders([one.inode for one in listening]) if known else {}
+    ours = {process.pid for process in known}
+    strangers = {pid for pids in held.values() if not pids & ours for pid in pids}
+    if not strangers or not all(held.values()) or _HANDS_ON.intersection(process.name for process in known):
         return None
     here = next((space for process in known if (space := _space(process.pid)) is not None), None)
     if here is None or any(_space(pid) != here or who(pid).name in _HANDS_ON for pid in strangers):
         return None
     return f"port {port} is answered by {who(min(strangers))}, not ours"
+
+
+def _answers_here(listening: Listener) -> bool:
+    address = listening.address
+    return (getattr(address, "ipv4_mapped", None) or address) in _HERE
 
 
 def _space(pid: int) -> str | None:
@@ -80,18 +85,12 @@ def taken_by(port: int, ours: Mapping[str, Collection[int]] | None = None) -> st
     vLLM binds its port minutes before it listens, and the kernel lists no socket that is only bound: that one shows by
     refusing to be bound a second time.
     """
-    users = _users(port)
-    listening = [found for found in users if found.status == psutil.CONN_LISTEN]
-    if listening:
-        pids = sorted({found.pid for found in listening if found.pid})
-        return _named(pids[0], ours) if pids else "a process of another user"
-    if not users and _refuses(port):
+    if listening := _listening(port):
+        pids = _all_holders(listening)
+        return _named(min(pids), ours) if pids else "a process of another user"
+    if not _in_use(port) and _refuses(port):
         return "a process that has bound it and does not listen yet (another server that is starting?)"
     return None
-
-
-def _users(port: int) -> list[Any]:
-    return [found for found in psutil.net_connections("tcp") if found.laddr and found.laddr.port == port]
 
 
 def listener(url: str) -> Process | None:
@@ -100,12 +99,23 @@ def listener(url: str) -> Process | None:
     Further API servers of one engine share its socket and are its children. Costs what :func:`taken_by` does.
     """
     port = port_of(url)
-    if port is None:
-        return None
-    users = [found for found in psutil.net_connections("tcp") if found.laddr and found.laddr.port == port]
-    pids = {found.pid for found in users if found.status == psutil.CONN_LISTEN and found.pid}
+    pids = set() if port is None else _all_holders(_listening(port))
     living = [process for pid in pids if (process := look(pid)) is not None]
     return min(living, key=lambda process: (process.start_ticks, process.pid), default=None)
+
+
+def _listening(port: int) -> list[Listener]:
+    return [one for one in listeners() if one.port == port]
+
+
+def _all_holders(listening: Iterable[Listener]) -> set[int]:
+    return set().union(*holders([one.inode for one in listening]).values())
+
+
+def _in_use(port: int) -> bool:
+    """Tell whether the kernel knows a connection of this port, be it one that only waits for its end."""
+    end = b":%04X" % port
+    return any(local.endswith(end) for local, *_ in rows())
 
 
 def _named(pid: int, ours: Mapping[str, Collection[int]] | None) -> str:

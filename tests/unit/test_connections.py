@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
