@@ -187,8 +187,8 @@ class Life:
 
     async def _see_it_end(self) -> None:
         await insist(self.spec.name, lambda: self._runner.over(self.spec, self._place, self.remains))
-        if self._owner.body is Body.ENDING and self._runner.restarts_itself:
-            return  # who ends it looks for himself what there is
+        if self._owner.body is Body.ENDING:
+            return  # who ends it looks for himself what there is, and writes down who wanted it
         event = await insist(
             self.spec.name, lambda: self._runner.how_it_ended(self.spec, self._place, self._last_words)
         )

@@ -163,8 +163,11 @@ def test_what_ignores_term_is_killed_with_all_it_began(herd: Herd, way: Way) -> 
         await supervisor.stop("a", "now")
         assert [pid for pid in family if look(pid)] == []
         assert supervisor.life("a").state is EngineState.STOPPED
+        ended = herd.remains("a").exit
+        assert ended is not None
+        assert ended.asked_by == "operator: now", "whoever sees the main process end before the others"
 
-    under(herd, way.of(herd.spec("a", "family", stop_timeout_s=0.3)), story)
+    under(herd, way.of(herd.spec("a", "family", stop_timeout_s=0.8)), story)
 
 
 def test_a_start_that_cannot_be(herd: Herd, way: Way) -> None:
