@@ -1,0 +1,60 @@
+"""Records of judgement: what a detector claims, and what an engine answers to a request of opsboard's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from opsboard.core.words import Record
+
+
+class Finding(Record, frozen=True, kw_only=True):
+    """What a detector claims now, with the numbers that justify it.
+
+    ``summary`` is one sentence for people with those numbers; ``since`` (Unix s) when it began as far as is known;
+    ``confirmed``: more than one kind of evidence speaks for it, so that automation may act on it.
+    """
+
+    detector: str
+    engine: str
+    summary: str
+    since: float
+    confirmed: bool = False
+    evidence: Mapping[str, float | str | bool | None] = {}
+
+
+class FindingChange(Record, frozen=True, kw_only=True):
+    """A finding that opened, gained or lost its confirmation, or closed."""
+
+    t: float
+    finding: Finding
+    open: bool
+
+
+class CanaryOutcome(StrEnum):
+    """What became of one request that opsboard itself made."""
+
+    OK = "ok"
+    TIMEOUT = "timeout"
+    """Accepted, and no answer within its deadline."""
+    SATURATED = "saturated"
+    """No connection within its deadline: busy, not dead."""
+    REFUSED = "refused"
+    """Nobody listens, or an answer that says it cannot serve (5xx)."""
+    ASLEEP = "asleep"
+    """Paused or sleeping, as somebody asked it to."""
+    UNABLE = "unable"
+    """It cannot be asked: no model known, no right, no such endpoint."""
+
+
+class CanaryReading(Record, frozen=True, kw_only=True):
+    """One small request to an engine. ``seconds`` until its end; the rest only for a golden one that was answered."""
+
+    engine: str
+    outcome: CanaryOutcome
+    seconds: float
+    error: str | None = None
+    output: str | None = None
+    output_sha256: str | None = None
+    version: str | None = None
+    """Of the engine that was asked, where its page tells."""
