@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 
 from opsboard.core.clock import SystemClock
 from opsboard.supervise import keeper as keepers
-from opsboard.supervise.launch import LaunchSpec
+from opsboard.supervise.launch import LaunchSpec, RunsAs
+from opsboard.supervise.runners import command
+from opsboard.supervise.runners.base import Place
 from opsboard.supervise.supervisor import Supervisor
 from tests.support.in_loop import in_loop
 from tests.support.waiting import wait_until_async
@@ -84,3 +87,20 @@ async def test_it_begins_when_the_configuration_hands_an_engine_to_others(
     await wait_until_async(lambda: looks.outlooks > 0, what="it is looked out for")
     await engines.close()
     assert looks.outlooks == 1
+
+
+@in_loop
+async def test_a_directory_server_that_knows_the_user_is_not_asked_on_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[threading.Thread] = []
+
+    def account(_spec: LaunchSpec) -> RunsAs:
+        asked.append(threading.current_thread())
+        return RunsAs(None, None, None)
+
+    monkeypatch.setattr(command, "runs_as", account)
+    spec = msgspec.structs.replace(BY_COMMAND, status_command=("false",))
+    assert await command.CommandRunner().find(spec, Place(tmp_path / "a", tmp_path), 10.0) is None
+    assert asked
+    assert threading.main_thread() not in asked

@@ -20,7 +20,7 @@ from opsboard.core.model import Severity
 from opsboard.supervise import bundle, ports
 from opsboard.supervise.adopt import Remains, examine, survivors
 from opsboard.supervise.ending import Ending
-from opsboard.supervise.launch import LaunchSpec, environment, program_of, rehearse_writing, runs_as
+from opsboard.supervise.launch import READY_S, LaunchSpec, RunsAs, environment, program_of, rehearse_writing, runs_as
 from opsboard.supervise.processes import TAG, Family, Process, look
 from opsboard.supervise.rotate import rotate
 from opsboard.supervise.runners import record
@@ -69,8 +69,7 @@ class CommandRunner:
 
     async def rehearse(self, spec: LaunchSpec, place: Place) -> None:
         """See :class:`Runner`."""
-        env = _environment(spec)
-        runs_as(spec)
+        env, _ = await _as_whom(spec)
         for argv in filter(None, (spec.command, spec.stop_command, spec.status_command, spec.logs_command)):
             await asyncio.to_thread(program_of, msgspec.structs.replace(spec, command=argv), env)
         await asyncio.to_thread(rehearse_writing, place.bundle, env)
@@ -78,10 +77,10 @@ class CommandRunner:
     async def start(self, spec: LaunchSpec, place: Place, *, instance: str, life: int) -> None:
         """See :class:`Runner`."""
         await asyncio.to_thread(ports.check, spec.url)
-        env = _environment(spec)
+        env, account = await _as_whom(spec)
         _begin(spec, place, instance=instance, life=life)
         try:
-            said = await run(spec.command, deadline_s=spec.ready_timeout_s, env=env, runs_as=runs_as(spec))
+            said = await run(spec.command, deadline_s=spec.ready_timeout_s, env=env, runs_as=account)
             if not said.ok:
                 raise SuperviseError(f"start_command {said}", hint=f"it is: {shown(spec.command)}", permanent=False)
             status = await _up(spec)
@@ -116,11 +115,12 @@ class CommandRunner:
             group.create_task(_keep_records(spec, place, remains))
             if logs := commands.get("logs", ()):
                 argv = tuple(logs)
+                env, account = await _as_whom(spec)
                 follower = Follower(
                     place.bundle,
                     lambda since: [word.replace(SINCE, f"{since:.3f}") for word in argv],
-                    env=_environment(spec),
-                    runs_as=runs_as(spec),
+                    env=env,
+                    runs_as=account,
                 )
                 group.create_task(follower.follow(remains.started))
             else:
@@ -216,7 +216,8 @@ async def _up(spec: LaunchSpec) -> Status:
 
 async def _ask(spec: LaunchSpec, argv: Sequence[str], deadline_s: float = ASK_S) -> Status:
     try:
-        said = await run(argv, deadline_s=deadline_s, env=_environment(spec), runs_as=runs_as(spec))
+        env, account = await _as_whom(spec)
+        said = await run(argv, deadline_s=deadline_s, env=env, runs_as=account)
     except SuperviseError as error:
         return Status(None, said=error.message)
     return read_status(said)
@@ -238,7 +239,8 @@ def read_status(said: Said) -> Status:
 async def _stop(spec: LaunchSpec, argv: Sequence[str]) -> str:
     try:
         deadline_s = spec.stop_timeout_s + STOP_MORE_S
-        return str(await run(argv, deadline_s=deadline_s, env=_environment(spec), runs_as=runs_as(spec)))
+        env, account = await _as_whom(spec)
+        return str(await run(argv, deadline_s=deadline_s, env=env, runs_as=account))
     except SuperviseError as error:
         return error.message
 
@@ -257,6 +259,18 @@ def _commands(place: Place) -> Mapping[str, Sequence[str]]:
 def _is_open(remains: Remains) -> bool:
     """Tell whether a life without a known process may be the one that runs."""
     return remains.same_boot and remains.exit is None and remains.group is None and not remains.by_hand
+
+
+async def _as_whom(spec: LaunchSpec) -> tuple[dict[str, str], RunsAs]:
+    """Return in which environment and as whom its commands run; a directory server may be asked for its user.
+
+    Raises SuperviseError: there is no such user, or no answer.
+    """
+    try:
+        async with asyncio.timeout(READY_S):
+            return await asyncio.to_thread(lambda: (_environment(spec), runs_as(spec)))
+    except TimeoutError:
+        raise SuperviseError(f"no answer within {READY_S:g} s about user {spec.user}", permanent=False) from None
 
 
 def _environment(spec: LaunchSpec) -> dict[str, str]:
