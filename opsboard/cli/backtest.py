@@ -28,7 +28,7 @@ _PROBLEMS_SHOWN = 5
 
 @click.command()
 @click.argument("recordings", metavar="RECORDING...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--config", metavar="FILE", help="Take the [detector.NAME] sections of this file; default: none.")
+@click.option("--config", metavar="FILE", help="Take [slo] and [detector.NAME] of this file; default: none.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON line as each finding opens and closes, then a summary.")
 @click.option("--keep-going", is_flag=True, help="Leave bad lines out, count them, and judge the good ones.")
 @click.pass_obj
@@ -78,7 +78,7 @@ def _settings(options: Options, config: str | None) -> Mapping[str, Setting]:
     named = config or options.config
     if named is None:
         return {}
-    return settings(loaded(options, named, only={"detector"}).config, detectors().found)
+    return settings(loaded(options, named, only={"detector", "slo"}).config, detectors().found)
 
 
 def _judge(
@@ -129,7 +129,7 @@ def _write_line(claim: Claim, path: Path, reader: Reader, judge: Judge) -> None:
             t=t,
             engine=finding.engine,
             detector=finding.detector,
-            severity=judge.severity(finding.detector),
+            severity=judge.severity(finding),
             state="open" if claim.closed is None else "closed",
             summary=finding.summary,
             evidence=dict(finding.evidence),
@@ -165,6 +165,6 @@ def _row(claim: Claim, first: float, judge: Judge) -> list[str]:
         lasted,
         finding.engine,
         finding.detector,
-        judge.severity(finding.detector),
+        judge.severity(finding),
         f"{sure}{finding.summary}",
     ]

@@ -11,13 +11,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from opsboard.config.check_runner import check_runner
-from opsboard.config.schema import Config, Engine
+from opsboard.config.schema import Config, Engine, Slo
 from opsboard.core.errors import ConfigError
 
 ENGINE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _MIN_AGE_S = 3600.0
 _INTERVAL_S = (0.2, 10.0)
 """Farther apart, readings say nothing of what was under way between them: no drain and no detector can rely on them."""
+_SLO_TIMES = ("ttft_p95", "itl_p95", "e2e_p95")
+_ALL = 100.0
+_SLO_PERIOD_S = (86400.0, 90 * 86400.0)
 _GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 
 
@@ -32,6 +35,7 @@ def check(path: Path, config: Config, kinds: Collection[str]) -> None:
     for key in ("raw", "minute", "hour"):
         if getattr(config.store, key) <= 0:
             raise ConfigError(f"{path}: `store.{key}`: expected more than 0")
+    _check_slo(path, config.slo)
     names: dict[str, int] = {}
     places: dict[tuple[str | None, int | None], int] = {}
     exporter = parse_listen(path, "exporter.listen", config.exporter.listen) if config.exporter else None
@@ -57,6 +61,19 @@ def check(path: Path, config: Config, kinds: Collection[str]) -> None:
             )
         places[place] = index
     _check_routes(path, config)
+
+
+def _check_slo(path: Path, slo: Slo) -> None:
+    for key in _SLO_TIMES:
+        limit_s = getattr(slo, key)
+        if limit_s is not None and limit_s <= 0:
+            raise ConfigError(f"{path}: `slo.{key}`: expected more than 0")
+    if slo.availability is not None and not 0 < slo.availability < _ALL:
+        raise ConfigError(
+            f"{path}: `slo.availability`: expected more than 0 and less than 100, found {slo.availability!r}"
+        )
+    if not _SLO_PERIOD_S[0] <= slo.period <= _SLO_PERIOD_S[1]:
+        raise ConfigError(f"{path}: `slo.period`: expected 1d to 90d, found {slo.period!r}")
 
 
 def _check_engine(path: Path, where: str, engine: Engine, kinds: Collection[str]) -> None:

@@ -73,11 +73,17 @@ def settings(config: Config, known: Mapping[str, Known]) -> dict[str, Setting]:
     Raises ValueError, with the section, for what makes no sense together.
     """
     sections = ((detector, getattr(config.detector, name, None)) for name, detector in known.items())
-    return {detector.name: _setting(detector, section) for detector, section in sections if section is not None}
+    return {detector.name: _setting(detector, section, config) for detector, section in sections if section is not None}
 
 
-def _setting(detector: Known, section: Any) -> Setting:
-    values: dict[str, Any] = {}
+def shared(params: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the parameters that are whole sections of the file, not keys of the detector's own: `slo`."""
+    hints = get_type_hints(params)
+    return tuple(name for name, hint in hints.items() if isinstance(hint, type) and issubclass(hint, Section))
+
+
+def _setting(detector: Known, section: Any, config: Config) -> Setting:
+    values: dict[str, Any] = {name: getattr(config, name) for name in shared(detector.params)}
     for key in _keys(detector.params):
         value = getattr(section, key.name)
         values[key.field] = float(value) if key.seconds else value

@@ -179,6 +179,20 @@ class Route(Section, frozen=True, kw_only=True):
     targets: Annotated[tuple[str, ...], Meta(description="names of the engines that serve it")]
 
 
+class Slo(Section, frozen=True, kw_only=True):
+    """`[slo]`: what every engine owes its clients. What is not set is not judged (docs/detectors/slo_burn.md)."""
+
+    ttft_p95: Annotated[Seconds | None, Meta(description="95 % of the first tokens come within this")] = None
+    itl_p95: Annotated[Seconds | None, Meta(description="95 % of the gaps between two tokens are no longer")] = None
+    e2e_p95: Annotated[Seconds | None, Meta(description="95 % of the requests are answered within this")] = None
+    availability: Annotated[
+        float | None, Meta(description="percent of the requests that do not fail, such as `99.9`")
+    ] = None
+    period: Annotated[
+        Seconds, Meta(description="time in which a budget of what may be late or fail may be spent; 1d to 90d")
+    ] = Seconds(30 * 86400)
+
+
 class Detectors(Section, frozen=True, kw_only=True):
     """`[detector.NAME]`: one section a detector that exists (:mod:`opsboard.config.detectors` makes them)."""
 
@@ -193,4 +207,5 @@ class Config(Section, frozen=True, kw_only=True):
     exporter: Exporter | None = None
     engine: tuple[Engine, ...] = ()
     route: tuple[Route, ...] = ()
+    slo: Slo = Slo()
     detector: Detectors = Detectors()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Literal
 
 from opsboard.core.words import Record
 
@@ -12,7 +13,8 @@ class Finding(Record, frozen=True, kw_only=True):
     """What a detector claims now, with the numbers that justify it.
 
     ``summary`` is one sentence for people with those numbers; ``since`` (Unix s) when it began as far as is known;
-    ``confirmed``: more than one kind of evidence speaks for it, so that automation may act on it.
+    ``confirmed``: more than one kind of evidence speaks for it, so that automation may act on it; ``severity``: where
+    it is quieter than others of its detector.
     """
 
     detector: str
@@ -20,6 +22,7 @@ class Finding(Record, frozen=True, kw_only=True):
     summary: str
     since: float
     confirmed: bool = False
+    severity: Literal["page", "ticket", "note"] | None = None
     evidence: Mapping[str, float | str | bool | None] = {}
 
 

@@ -24,9 +24,9 @@ class Judge:
         self._state.judging.configure(settings or {})
         self._tell = tell
 
-    def severity(self, detector: str) -> Urgency:
-        """Return how loud a detector's findings are."""
-        return self._state.judging.severity(detector)
+    def severity(self, finding: Finding) -> Urgency:
+        """Return how loud a finding is."""
+        return self._state.judging.loudness(finding)
 
     def changes(self, moments: Iterable[Moment]) -> Iterator[FindingChange]:
         """Yield what opens, gains or loses its confirmation, and closes, when it does."""

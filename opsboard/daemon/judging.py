@@ -18,6 +18,7 @@ from opsboard.core.text import sanitise
 from opsboard.daemon.engine_track import EngineTrack
 
 _SEVERITY = {"page": Severity.ERROR, "ticket": Severity.WARNING, "note": Severity.INFO}
+_QUIETER: tuple[Urgency, ...] = ("page", "ticket", "note")
 
 NEWS_KEPT = 64
 """Lines from elsewhere that wait for an engine to be judged; of more the oldest are not seen."""
@@ -93,6 +94,11 @@ class Judging:
         """Return how loud a detector's findings are."""
         return self._urgency[detector]
 
+    def loudness(self, finding: Finding) -> Urgency:
+        """Return how loud a finding is: as its detector, or as it says where that is quieter."""
+        allowed = self._urgency[finding.detector]
+        return allowed if finding.severity is None else max(allowed, finding.severity, key=_QUIETER.index)
+
     def keep(self, engines: Collection[str]) -> None:
         """Forget all other engines, and what was claimed of them."""
         self._states = {name: states for name, states in self._states.items() if name in engines}
@@ -158,7 +164,7 @@ class Judging:
     ) -> Iterable[FindingChange]:
         if claim is not None:
             self._claims[key] = claim
-            if before is None or before.confirmed != claim.confirmed:
+            if before is None or (before.confirmed, before.severity) != (claim.confirmed, claim.severity):
                 yield FindingChange(t=now.wall, finding=claim, open=True)
         elif before is not None:
             del self._claims[key]
@@ -166,7 +172,7 @@ class Judging:
 
     def _line(self, change: FindingChange) -> Event:
         finding = change.finding
-        loud = _SEVERITY[self._urgency[finding.detector]]
+        loud = _SEVERITY[self.loudness(finding)]
         if not change.open:
             seconds = f"{change.t - finding.since:.0f} s"
             text, severity = f"{finding.detector} is over after {seconds}: {finding.summary}", Severity.INFO

@@ -1,0 +1,115 @@
+"""How many events of how many were bad in any window of the last three days, in little memory.
+
+Two curves of what was counted so far: a point each 5 s for an hour and each 2 min for three days, 24 bytes each.
+Between two points events are taken as evenly spread, so a window that begins at a point is exact, and any other is
+wrong by a part of one step at its far end; so are events of a time that nobody read, which belong somewhere in the gap.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from typing import NamedTuple
+
+FINE_STEP_S, FINE_S = 5.0, 3600.0
+COARSE_STEP_S, COARSE_S = 120.0, 3 * 86400.0
+_COMPACT = 256
+"""Forgotten points are cut off this many at a time."""
+
+
+class Events(NamedTuple):
+    """Bad ones, and all."""
+
+    bad: float
+    total: float
+
+    @property
+    def ratio(self) -> float:
+        """Part that was bad, 0..1; 0 without events."""
+        return self.bad / self.total if self.total > 0 else 0.0
+
+
+class _Curve:
+    """What was counted so far, at instants ``step_s`` apart or more, ``horizon_s`` back."""
+
+    __slots__ = ("_at", "_bad", "_head", "_horizon_s", "_step_s", "_total")
+
+    def __init__(self, step_s: float, horizon_s: float, mono: float) -> None:
+        self._step_s, self._horizon_s = step_s, horizon_s
+        self._at, self._bad, self._total = array("d", [mono]), array("d", [0.0]), array("d", [0.0])
+        self._head = 0
+
+    def add(self, mono: float, now: Events) -> None:
+        at = self._at
+        if mono - at[-1] < self._step_s:
+            return
+        at.append(mono)
+        self._bad.append(now.bad)
+        self._total.append(now.total)
+        head, edge = self._head, mono - self._horizon_s
+        while at[head + 1] <= edge:
+            head += 1
+        if head >= _COMPACT:
+            del at[:head], self._bad[:head], self._total[:head]
+            head = 0
+        self._head = head
+
+    def so_far(self, mono: float, last: float, now: Events) -> Events:
+        """Return what had been counted at ``mono``; ``now`` at ``last``, which no point may tell yet."""
+        at, head = self._at, self._head
+        index = bisect_right(at, mono, head) - 1
+        if index < head:
+            return Events(self._bad[head], self._total[head])
+        before = Events(self._bad[index], self._total[index])
+        further = index + 1 < len(at)
+        then = at[index + 1] if further else last
+        if mono >= then:
+            return now
+        after = Events(self._bad[index + 1], self._total[index + 1]) if further else now
+        part = (mono - at[index]) / (then - at[index])
+        return Events(before.bad + (after.bad - before.bad) * part, before.total + (after.total - before.total) * part)
+
+    def onset(self, since: float, allowed: float) -> float | None:
+        """Return the instant after which, from ``since`` on, most more events were bad than ``allowed`` (a ratio).
+
+        The most likely begin of a change that is there now (the maximum of a CUSUM); None without a point there.
+        """
+        best, found = float("inf"), None
+        for index in range(max(self._head, bisect_right(self._at, since, self._head) - 1), len(self._at)):
+            excess = self._bad[index] - allowed * self._total[index]
+            if excess <= best:
+                best, found = excess, self._at[index]
+        return found
+
+
+class History:
+    """The events of one kind. It is changed where it lies: copying three days at every reading would not be O(1)."""
+
+    __slots__ = ("_coarse", "_fine", "_last", "_now")
+
+    def __init__(self, mono: float) -> None:
+        """Begin with none, at ``mono`` (monotonic seconds)."""
+        self._fine = _Curve(FINE_STEP_S, FINE_S, mono)
+        self._coarse = _Curve(COARSE_STEP_S, COARSE_S, mono)
+        self._last, self._now = mono, Events(0.0, 0.0)
+
+    def add(self, mono: float, bad: float, total: float) -> None:
+        """Take in events that were seen at ``mono``, and happened since the last call."""
+        if mono <= self._last:
+            return
+        self._now = Events(self._now.bad + bad, self._now.total + total)
+        self._last = mono
+        self._fine.add(mono, self._now)
+        self._coarse.add(mono, self._now)
+
+    def last(self, window_s: float, mono: float) -> Events:
+        """Return the events of the ``window_s`` seconds before ``mono``, as far back as is known."""
+        then = self._of(window_s).so_far(mono - window_s, self._last, self._now)
+        return Events(max(0.0, self._now.bad - then.bad), max(0.0, self._now.total - then.total))
+
+    def onset(self, window_s: float, mono: float, allowed: float) -> float | None:
+        """Return when (monotonic s) more than ``allowed`` of the events began to be bad, inside a window. O(window)."""
+        return self._of(window_s).onset(mono - window_s, allowed)
+
+    def _of(self, window_s: float) -> _Curve:
+        return self._fine if window_s <= FINE_S else self._coarse
