@@ -26,7 +26,7 @@ class Judge:
 
     def severity(self, finding: Finding) -> Urgency:
         """Return how loud a finding is."""
-        return self._state.judging.loudness(finding)
+        return self._state.judging.severity(finding)
 
     def changes(self, moments: Iterable[Moment]) -> Iterator[FindingChange]:
         """Yield what opens, gains or loses its confirmation, and closes, when it does."""

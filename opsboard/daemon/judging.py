@@ -90,11 +90,7 @@ class Judging:
         """Take in a line of a timeline that came from elsewhere; detectors see it when the engine is next judged."""
         self._news.setdefault(engine, deque(maxlen=NEWS_KEPT)).append(event)
 
-    def severity(self, detector: str) -> Urgency:
-        """Return how loud a detector's findings are."""
-        return self._urgency[detector]
-
-    def loudness(self, finding: Finding) -> Urgency:
+    def severity(self, finding: Finding) -> Urgency:
         """Return how loud a finding is: as its detector, or as it says where that is quieter."""
         allowed = self._urgency[finding.detector]
         return allowed if finding.severity is None else max(allowed, finding.severity, key=_QUIETER.index)
@@ -172,7 +168,7 @@ class Judging:
 
     def _line(self, change: FindingChange) -> Event:
         finding = change.finding
-        loud = _SEVERITY[self.loudness(finding)]
+        loud = _SEVERITY[self.severity(finding)]
         if not change.open:
             seconds = f"{change.t - finding.since:.0f} s"
             text, severity = f"{finding.detector} is over after {seconds}: {finding.summary}", Severity.INFO

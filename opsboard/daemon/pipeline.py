@@ -247,7 +247,7 @@ def _incidents(state: PipelineState, track: EngineTrack, now: Now, events: Seque
         Claim(
             detector=finding.detector,
             subject=subject,
-            severity=judging.severity(finding.detector),
+            severity=judging.severity(finding),
             summary=finding.summary,
             since=finding.since,
             confirmed=finding.confirmed,
