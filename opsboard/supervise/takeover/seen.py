@@ -16,11 +16,10 @@ from opsboard.core.secret import Secret
 from opsboard.core.text import sanitise
 from opsboard.supervise import manners
 from opsboard.supervise.processes import boot_id
+from opsboard.supervise.takeover.script import script_of
 
 NAMESPACES = ("mnt", "pid", "net", "user", "ipc", "uts")
 _ARGUMENTS_BYTES = 8 << 20  # beyond what execve takes: a quarter of the stack limit, 6 MiB at most
-_SCRIPT_BYTES = 1 << 16
-_OWN_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 _ANCESTORS = 64
 _LOOKS = 3  # a process that was just forked becomes another program once
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish", "busybox", "ash"})
@@ -184,33 +183,10 @@ def _ancestors(pid: int, proc_root: str) -> tuple[Ancestor, ...]:
                 name=above.comm,
                 argv=argv,
                 cgroups=ancestor.cgroups,
-                script=_script(argv, _link(pid, "cwd", proc_root), f"{proc_root}/{pid}"),
+                script=script_of(argv, _link(pid, "cwd", proc_root), f"{proc_root}/{pid}"),
             )
         found.append(ancestor)
     return tuple(found)
-
-
-def _script(argv: tuple[str, ...], cwd: str | None, folder: str) -> str | None:
-    """Return what a shell was told to run: the text after -c, or of its script. None for one that people type into.
-
-    ``folder`` is the shell's own below /proc: a script given as a descriptor, ``bash <(..)``, is not one of ours.
-    """
-    words = list(argv[1:])
-    while words and words[0].startswith(("-", "+")):
-        option = words.pop(0)
-        if "c" in option.lstrip("-") and not option.startswith("--"):
-            return words[0] if words else None
-    if not words:
-        return None
-    own = _OWN_DESCRIPTOR.fullmatch(words[0])
-    path = Path(folder, "fd", own[1]) if own else Path(cwd or "/", words[0])
-    try:
-        if not path.is_file():  # to open a pipe would be to wait for it, and to read it to take what it holds
-            return ""
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return file.read(_SCRIPT_BYTES)
-    except OSError:
-        return ""
 
 
 def _program(argv: tuple[str, ...], cwd: str | None, environ: bytes | None) -> str | None:
