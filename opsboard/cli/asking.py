@@ -13,12 +13,25 @@ from opsboard.core.errors import ControlError, NotReachable
 
 if TYPE_CHECKING:
     from opsboard.client.sync import Client
-    from opsboard.core.wire import EngineDetail
+    from opsboard.core.wire import Engine, EngineDetail
 
 _POLL_S = 0.25
 _GLANCE_S, _GLANCE_POLL_S = 1.0, 0.05  # a launch answers within 0.1 s
 _WAIT_S = 3600.0  # the engine's own ready_timeout and stop_timeout end the wait long before
+_DOWN = frozenset({"stopped", "stopping"})  # a restart that is "stopping" starts again without being asked twice
 _AWAY_S = 60.0  # an upgrade, or a service manager that waits before it starts a daemon again
+
+
+def everyone(engines: Sequence[Engine], kind: str) -> list[str]:
+    """Return whom ``--all`` means: those supervised, and for a restart those of them that are not to stay down."""
+    supervised = [engine for engine in engines if engine.supervised]
+    down = [engine.name for engine in supervised if kind == "restart" and engine.state in _DOWN]
+    if down:
+        click.echo(f"stopped, and left so: {', '.join(down)}", err=True)
+    chosen = [engine.name for engine in supervised if engine.name not in down]
+    if not chosen:
+        click.echo(f"no {'other ' if down else ''}engine is supervised: nothing to do", err=True)
+    return chosen
 
 
 def roll(source: Client, names: Sequence[str], reason: str | None, *, wait: bool, now: bool = False) -> None:

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from opsboard.cli.adopt import adopt, forget
-from opsboard.cli.asking import act, cancel, roll
+from opsboard.cli.asking import act, cancel, everyone, roll
 from opsboard.cli.common import client, echo_json, echo_notes, echo_table, shown, shown_age
 from opsboard.core.clock import SystemClock
 from opsboard.core.errors import NotFound, UsageError
@@ -103,7 +103,7 @@ def _action(kind: str, summary: str, *flags: tuple[str, str]) -> Callable[..., N
                 raise UsageError("--cancel stands alone", hint="it calls off the one rolling restart under way")
             cancel(source)
             return
-        targets = _targets(source, names, every)
+        targets = _targets(source, names, every, kind)
         if rolling and len(targets) > 1:
             roll(source, targets, reason, wait=wait, now=now)
         else:
@@ -141,15 +141,12 @@ sleep = _action(
 wake = _action("wake", "Wake engines, or start stopped ones: in service when they have given their golden answer.")
 
 
-def _targets(source: Client, names: tuple[str, ...], every: bool) -> list[str]:
+def _targets(source: Client, names: tuple[str, ...], every: bool, kind: str) -> list[str]:
     if bool(names) == every:
         raise UsageError("name the engines, or say --all", hint="`opsboard engine list` shows their names")
     if not every:
         return list(dict.fromkeys(names))
-    supervised = [item.name for item in source.status().engines if item.supervised]
-    if not supervised:
-        click.echo("no engine is supervised: nothing to do", err=True)
-    return supervised
+    return everyone(source.status().engines, kind)
 
 
 @engine.command()

@@ -105,6 +105,11 @@ def named(engine: FoundEngine, wanted: str | None, config: Config, taken: Mappin
                     f"{engine.url} is the address of {other.name}, which is in the configuration with a command",
                     hint=f"stop what runs there, then: opsboard engine start {other.name}",
                 )
+            if other.restart_command:
+                raise Conflict(
+                    f"{engine.url} is the address of {other.name}, which `restart_command` restarts",
+                    hint=f"opsboard engine restart {other.name}; or take `restart_command` out and reload",
+                )
             if wanted not in {None, other.name}:
                 raise Conflict(f"the configuration calls it {other.name}", hint="leave --name out")
             return other.name, other.url

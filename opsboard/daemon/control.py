@@ -241,7 +241,10 @@ class Control:
         board.find(self._state, name)
         path = self._log_path(name)
         if path is None:
-            raise Conflict(f"opsboard did not start {name} and has no log of it", hint="look where it was started")
+            raise Conflict(
+                f"opsboard has no log of {name}: it did not start it, or has no `logs_command`",
+                hint="look where it was started",
+            )
         lines = int(_number(request, "lines", LOG_LINES))
         if not 0 <= lines <= MAX_LOG_LINES:
             raise UsageError(f"expected `lines` between 0 and {MAX_LOG_LINES}, found {lines}")

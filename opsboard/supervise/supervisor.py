@@ -249,9 +249,14 @@ class Supervisor:
         """
         return self._of(name).processes()
 
-    def log_path(self, name: str) -> Path:
-        """Return where an engine's output goes; the file may not be there yet. Raises NotFound."""
-        return self._of(name).log_path
+    def log_path(self, name: str) -> Path | None:
+        """Return where an engine's output goes, be it there yet or not; None where nothing brings it here.
+
+        Raises NotFound.
+        """
+        keeper = self._of(name)
+        nowhere = keeper.spec.runner == "command" and not keeper.spec.logs_command
+        return None if nowhere and not keeper.log_path.exists() else keeper.log_path
 
     async def close(self) -> None:
         """Let go of all engines, which run on."""

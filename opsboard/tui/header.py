@@ -74,7 +74,7 @@ def _tokens(status: Status, width: int) -> list[Span]:
     known = [
         e.generation_tokens_per_s
         for e in status.engines
-        if e.generation_tokens_per_s is not None and e.state == "ready"
+        if e.generation_tokens_per_s is not None and e.state in {"ready", "draining"}  # of others it may be an old one
     ]
     total = fit(fmt.count(sum(known) if known else None), 5, ">")
     return [Span(total, "strong"), Span(" tokens/s" if width >= 100 else " tok/s", "dim")]

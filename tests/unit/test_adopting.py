@@ -120,6 +120,9 @@ def test_an_address_that_is_somebody_elses() -> None:
     with pytest.raises(Conflict, match="address of a, which is in the configuration with a command") as caught:
         named(found(), None, config, {})
     assert caught.value.hint == "stop what runs there, then: opsboard engine start a"
+    config = Config(engine=(Engine(name="a", url=URL, restart_command=("systemctl", "restart", "a")),))
+    with pytest.raises(Conflict, match="address of a, which `restart_command` restarts"):
+        named(found(), None, config, {})
     with pytest.raises(Conflict, match="address of old, which was taken over as another process"):
         named(found(), None, Config(), taken(old="http://localhost:8000").kept)
 

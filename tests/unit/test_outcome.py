@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from opsboard.cli.asking import act, roll
+from opsboard.cli.asking import act, everyone, roll
 from opsboard.core.errors import Conflict, ControlError, NotFound, NotReachable
 from opsboard.core.model import Rolling, Step
 from opsboard.core.wire import ActionAccepted, Engine, EngineDetail, EventInfo, ReadingInfo
@@ -336,3 +336,16 @@ def test_sleep_and_wake_are_done_when_the_board_says_so(capsys: pytest.CaptureFi
     assert capsys.readouterr().out.splitlines() == ["a: asleep", "a: ready"]
     with pytest.raises(ControlError, match="no room"):
         do(FakeSource(a=looks("a", "ready", "ready!")), "sleep")
+
+
+def test_a_restart_of_all_starts_nothing_that_was_stopped(capsys: pytest.CaptureFixture[str]) -> None:
+    states = {"a": "ready", "b": "stopped", "c": "parked", "d": "stopping", "e": "asleep"}
+    engines = [looks(name, state)[0].engine for name, state in states.items()]
+    engines.append(msgspec.structs.replace(engines[0], name="seen", supervised=False))
+    assert everyone(engines, "restart") == ["a", "c", "e"]
+    assert capsys.readouterr().err == "stopped, and left so: b, d\n"
+    assert everyone(engines, "start") == everyone(engines, "stop") == list(states)
+    assert capsys.readouterr().err == ""
+    assert everyone(engines[1:2], "restart") == everyone(engines[5:], "stop") == []
+    said = capsys.readouterr().err.splitlines()
+    assert said[1:] == ["no other engine is supervised: nothing to do", "no engine is supervised: nothing to do"]

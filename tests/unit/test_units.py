@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from opsboard.core.errors import SuperviseError
+from opsboard.supervise.runners import units
 from opsboard.supervise.runners.command import read_status
 from opsboard.supervise.runners.commands import Said, run
 from opsboard.supervise.runners.units import Unit, name_of, parse
@@ -56,6 +58,22 @@ def test_what_only_the_result_tells() -> None:
 
 def test_names_of_units() -> None:
     assert name_of("llama-3.3_b") == "opsboard-llama-3.3_b.service"
+
+
+@pytest.mark.parametrize("boots", [False, True])
+@in_loop
+async def test_a_machine_without_systemd_is_no_passing_trouble(
+    boots: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(*_words: str) -> Said:
+        return Said(1, "Failed to connect to bus: Host is down")
+
+    monkeypatch.setattr(units, "systemctl", silent)
+    monkeypatch.setattr(units, "_BOOTED", tmp_path if boots else tmp_path / "none")
+    with pytest.raises(SuperviseError, match="Host is down") as caught:
+        await units.show("opsboard-a.service")
+    assert caught.value.permanent is not boots
+    assert ("does not run systemd" in caught.value.message) is not boots
 
 
 @pytest.mark.parametrize(

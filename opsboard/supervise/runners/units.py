@@ -14,6 +14,8 @@ from opsboard.supervise.runners.commands import Said, run
 ASK_S = 5.0
 """What systemctl may take; it is 0.01 s on an idle host."""
 _ROOT = 0
+_BOOTED = Path("/run/systemd/system")
+"""Exists where systemd is the first process (sd_booted(3))."""
 _UNIT_WORD = re.compile(r"[^A-Za-z0-9_.]")
 _PID = re.compile(r"\bpid=(\d+)")
 _CLD_EXITED = "1"
@@ -77,8 +79,15 @@ async def show(name: str) -> Unit:
     """Return what systemd says of a unit. Raises SuperviseError: it says nothing."""
     said = await systemctl("show", name, f"--property={','.join(_PROPERTIES)}")
     if not said.ok:
-        raise SuperviseError(f"systemctl show {name}: {said}", hint="does systemd run here?", permanent=False)
+        raise _silent(name, said)
     return parse(name, said.text)
+
+
+def _silent(name: str, said: Said) -> SuperviseError:
+    if _BOOTED.is_dir():
+        return SuperviseError(f"systemctl show {name}: {said}", hint="systemctl status", permanent=False)
+    what = f"this machine does not run systemd (there is no {_BOOTED}); systemctl {said}"
+    return SuperviseError(what, hint='`runner` = "shim" does without')
 
 
 def parse(name: str, text: str) -> Unit:
