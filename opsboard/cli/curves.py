@@ -27,7 +27,7 @@ def curve_lines(curves: Iterable[Curve], began: float, ended: float | None) -> l
     names = {series: _name(series) for series in newest}
     width = max(map(len, names.values()))
     lines = [
-        f"{names[series]:<{width}}  {_bars(curve.points, start, end)}  {_range(curve.points)}"
+        f"{names[series]:<{width}}  {_bars(curve, start, end)}  {_range(curve.points)}"
         for series, curve in newest.items()
     ]
     return [*lines, f"{'':<{width}}  {_marks(began, ended, start, end)}"]
@@ -43,10 +43,12 @@ def _column(t: float, start: float, end: float) -> int:
     return min(WIDTH - 1, max(0, int(part * WIDTH)))
 
 
-def _bars(points: Sequence[tuple[float, float]], start: float, end: float) -> str:
+def _bars(curve: Curve, start: float, end: float) -> str:
+    """Draw the mean of each column; a point reaches over its step, what nobody read stays empty."""
     columns: dict[int, list[float]] = {}
-    for t, value in points:
-        columns.setdefault(_column(t, start, end), []).append(value)
+    for t, value in curve.points:
+        for at in range(_column(t, start, end), max(_column(t, start, end) + 1, _column(t + curve.step, start, end))):
+            columns.setdefault(at, []).append(value)
     means = {at: sum(values) / len(values) for at, values in columns.items()}
     low, high = min(means.values()), max(means.values())
     drawn = {at: _BARS[round((mean - low) / (high - low) * 7) if high > low else 0] for at, mean in means.items()}

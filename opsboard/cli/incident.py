@@ -136,8 +136,8 @@ def _write(detail: IncidentDetail, now: float) -> None:
             click.echo(f"  {line}")
     click.echo("\nTIMELINE (UTC)")
     for entry in detail.timeline:
-        by = f" ({entry.by})" if entry.by else ""
-        click.echo(f"  {_when(entry.t)}  {entry.kind:<9}  {entry.text}{by}")
+        by = f"{entry.by}: " if entry.by else ""
+        click.echo(f"  {_when(entry.t)}  {entry.kind:<9}  {by}{entry.text}")
     if detail.left_out:
         click.echo(f"  ({detail.left_out} lines in between were given up)")
 
