@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from opsboard.core.clock import Now
+from opsboard.core.incidents import Incident
 from opsboard.core.model import CanaryOutcome, CanaryReading, FindingChange
-from opsboard.daemon.pipeline import EngineSpec, PipelineState, feed
+from opsboard.daemon.pipeline import Effects, EngineSpec, PipelineState, Reading, feed
 from tests.support.replay import replay
 
 RECORDINGS = Path(__file__).parents[1] / "fixtures/recordings"
@@ -19,20 +21,29 @@ NAME = "vllm-a"
 DEADLINE_S = 5.0
 
 
-def changes(name: str) -> list[FindingChange]:
-    """Replay a recording. A canary gets an answer at once, or none within its deadline while the engine hangs."""
+def changes(name: str, incidents: dict[int, Incident] | None = None) -> list[FindingChange]:
+    """Replay a recording; ``incidents`` gets those that were told, as they are at its end.
+
+    A canary gets an answer at once, or none within its deadline while the engine hangs.
+    """
     state = PipelineState("gpu-a", [EngineSpec(name=NAME, url="http://127.0.0.1:8000")])
     hang = labels(name)
     found: list[FindingChange] = []
     under_way: tuple[float, CanaryReading] | None = None
+
+    def take(reading: Reading, now: Now) -> Effects:
+        effects = feed(state, reading, now)
+        found.extend(effects.findings)
+        if incidents is not None:
+            incidents.update({one.id: one for one in effects.incidents})
+        return effects
+
     for now, page, processes in replay(RECORDINGS / f"{name}.jsonl.xz"):
         if under_way is not None and now.mono >= under_way[0]:
-            found += feed(state, under_way[1], now).findings
+            take(under_way[1], now)
             under_way = None
-        feed(state, processes, now)
-        effects = feed(state, page, now)
-        found += effects.findings
-        if effects.canaries and under_way is None:
+        take(processes, now)
+        if take(page, now).canaries and under_way is None:
             hangs = hang.get("fault", 1e12) <= now.wall < hang.get("end", 0.0)
             outcome = CanaryOutcome.TIMEOUT if hangs else CanaryOutcome.OK
             seconds = DEADLINE_S if hangs else 0.1
@@ -48,7 +59,8 @@ def labels(name: str) -> dict[str, float]:
 
 def test_a_hang_is_confirmed_by_a_canary_within_15_seconds() -> None:
     hang = labels("hang-4")
-    opened, closed = changes("hang-4")
+    incidents: dict[int, Incident] = {}
+    opened, closed = changes("hang-4", incidents)
     assert opened.open
     assert opened.finding.detector == "stall"
     assert opened.finding.confirmed
@@ -57,8 +69,15 @@ def test_a_hang_is_confirmed_by_a_canary_within_15_seconds() -> None:
     assert opened.t - hang["fault"] <= 15.0
     assert not closed.open
     assert closed.t - hang["end"] <= 1.5
+    (one,) = incidents.values()
+    assert (one.detector, one.severity, one.since) == ("stall", "page", opened.finding.since)
+    assert one.opened == opened.t
+    assert [entry.kind for entry in one.timeline] == ["opened", "gone"], "the recording ends before it is surely over"
+    assert one.ended == pytest.approx(closed.t, abs=1.5)
 
 
 @pytest.mark.parametrize("name", ["healthy_mix-2", "slow_20pct-3", "leak_slow_busy-5", "leak_tiny_idle-1"])
 def test_nothing_else_is_claimed(name: str) -> None:
-    assert changes(name) == []
+    incidents: dict[int, Incident] = {}
+    assert changes(name, incidents) == []
+    assert incidents == {}
