@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 BAD_FLAG, NO_MODEL = "bad-flag", "no-model"
 VERDICT_S = 15.0
 """From a hang to its verdict, under traffic."""
+IDLE_VERDICT_S = 20.0
+"""The same of an idle one, from the first request: 14 s on a free machine; looks at connections are paced by load."""
 GIVES_UP_S = 5.0
 """vLLM itself looks every 5 s whether its EngineCore lives, and then exits with 0."""
 STOP_S = 10.0
@@ -136,6 +138,28 @@ def test_a_hang_is_found_by_its_progress(house: House, traffic: Traffic, measure
     timeline = told(house, NAME, since=hung)
     assert [one.state for one in timeline] == ["backing_off", "stopping", "starting", "ready"]
     measured(f"hang, /health 200 all the time: verdict after {verdict.t - hung:.1f} s ({verdict.text}), {spell(steps)}")
+    serves(house, traffic)
+
+
+def test_a_hang_of_an_idle_engine_is_found_when_somebody_asks(
+    house: House, traffic: Traffic, measured: Measured
+) -> None:
+    traffic.end_load()
+    wait_until(lambda: house.engine().engine.running == 0, ANSWERS_WITHIN_S, what="it is idle")
+    before = house.engine().engine.pid
+    house.hang.touch()
+    request = traffic.send(prompt_tokens=20, max_tokens=40)  # the first step it asks for never ends
+    wait_until(lambda: not house.hang.exists(), ANSWERS_WITHIN_S, what="the engine hangs")
+    hung = time.time()
+    verdict = wait_until(lambda: confirmed(house, "stall", hung), HEALTHY_WITHIN_S, what="the hang is found")
+    assert verdict is not None
+    steps = restarted(house, before, hung)
+    assert verdict.t - hung <= IDLE_VERDICT_S
+    assert "0 running and 0 waiting" in verdict.text
+    assert not request.ok
+    measured(
+        f"hang while idle, one request then: verdict after {verdict.t - hung:.1f} s ({verdict.text}), {spell(steps)}"
+    )
     serves(house, traffic)
 
 
