@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +26,29 @@ log = logging.getLogger("opsboard.daemon")
 
 THREADS = 64
 """What looks at disks and at /proc. A few that hang must not keep starts and stops waiting; unused ones are free."""
+LEAVE_S = 2.0
+"""What they may take when the daemon ends."""
+
+
+class Threads(ThreadPoolExecutor):
+    """Those of ``asyncio.to_thread``. One that hangs on a sick disk does not keep the daemon from its end."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more work; wait for what is being done, but not for ever."""
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
+        clock = SystemClock()
+        end = clock.now().mono + LEAVE_S
+        for thread in self._threads if wait else ():
+            thread.join(max(0.0, end - clock.now().mono))
+
+
+def leave(code: int) -> None:
+    """End the process when threads hang, for which Python would wait; return when there are none."""
+    hanging = [one.name for one in threading.enumerate() if one is not threading.current_thread() and not one.daemon]
+    if hanging:
+        log.warning("threads hang, and it ends without them (%d): does the state directory answer?", len(hanging))
+        logging.shutdown()
+        os._exit(code)
 
 
 def run(
@@ -54,7 +78,9 @@ def run(
     for assumed in loaded.assumed:
         log.info("assumed: %s", assumed)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_main(loaded, options, redact, parent_pid))
+        code = runner.run(_main(loaded, options, redact, parent_pid))
+    leave(code)
+    return code
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -69,7 +95,7 @@ async def _main(loaded: Loaded, options: Options, redact: Callable[[Config], Non
     daemon = Daemon(loaded, options, SystemClock(), Notifier(), redact)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(THREADS, "daemon"))
+    loop.set_default_executor(Threads(THREADS, "daemon"))
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
