@@ -18,6 +18,7 @@ from opsboard.daemon import board
 from opsboard.daemon.flow import Flow
 from opsboard.daemon.freezing import Freezer
 from opsboard.daemon.pipeline import PipelineState
+from opsboard.daemon.supervising import heed
 from opsboard.httpd import Peer
 from opsboard.store.state import AuditEntry
 from opsboard.store.store import Store
@@ -110,8 +111,10 @@ class Desk:
             t=now.wall, action=f"incident {verb}", subject=f"incident/{one.id}", uid=uid, pid=pid, reason=text or None
         )
         self._kept.audit(entry)
+        heed(written)
         try:
-            await asyncio.wait_for(asyncio.wrap_future(written), WRITE_S)
+            async with asyncio.timeout(WRITE_S):
+                await asyncio.shield(asyncio.wrap_future(written))
         except TimeoutError:
             raise StoreError("the disk did not take it yet: it is shown, and written when it can be") from None
         return board.incident(change.incident)

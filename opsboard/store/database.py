@@ -193,7 +193,8 @@ class Writer:
     def submit(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """Queue a closure; never blocks.
 
-        The future fails with StoreError when the queue is full or the writer is closed.
+        The future fails with StoreError when the queue is full or the writer is closed. Cancelling it takes the write
+        back where it was not begun: who only stops waiting shields it.
         """
         future: Future[T] = Future()
         try:
@@ -244,11 +245,11 @@ class Writer:
         self._connection.close()
 
     def _take(self, wait_s: float) -> None:
-        """Move what is queued to the waiting list, sleeping up to ``wait_s`` for the first."""
+        """Move what is queued to the waiting list, sleeping up to ``wait_s`` for the first; not what was cancelled."""
         with contextlib.suppress(queue.Empty):
             job = self._queue.get(timeout=wait_s) if wait_s > 0 else self._queue.get_nowait()
             while True:
-                if job is not None:
+                if job is not None and job.future.set_running_or_notify_cancel():  # from here on it cannot be
                     self._waiting.append(job)
                 if len(self._waiting) >= self._queue.maxsize:
                     break

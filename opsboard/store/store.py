@@ -132,7 +132,7 @@ class Store:
     # --- timelines and decisions --------------------------------------------------------------------------------------
 
     def event(self, event: Event) -> Future[None]:
-        """Record an event. The future (``await asyncio.wrap_future(...)``, or ignore it) is done when it is on disk."""
+        """Record an event. The future is done when it is on disk; cancelled, also by a waiter, it is taken back."""
         return self._change(lambda connection: state.add_event(connection, event))
 
     async def events(self, subject: str | None = None, limit: int = 100) -> list[Event]:

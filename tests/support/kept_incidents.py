@@ -19,6 +19,8 @@ class FakeKept:
         self.curves: dict[str, list[Curve]] = {}
         self.asked: list[AuditEntry] = []
         self.error: Exception | None = None
+        self.written: Future[None] | None = None
+        """What says whether a change is on disk; None: it is at once."""
 
     async def incidents(
         self, *, limit: int = 100, only_open: bool = False, subject: str | None = None
@@ -41,7 +43,7 @@ class FakeKept:
 
     def carry_out(self, change: Change) -> Future[None]:
         self.rows[change.incident.id] = change.incident
-        return done()
+        return self.written or done()
 
     def _check(self) -> None:
         if self.error:

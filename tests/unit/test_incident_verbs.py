@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,8 +15,9 @@ from alerts.incidents import Claim
 from opsboard.cli.curves import WIDTH, curve_lines
 from opsboard.cli.main import main
 from opsboard.client.sync import Client
-from opsboard.core.errors import BadRequest, Conflict, NotFound, StoreError
+from opsboard.core.errors import BadRequest, Conflict, NotFound, OpsboardError, StoreError
 from opsboard.core.incidents import Curve
+from opsboard.daemon import incident_desk
 from tests.support.control_daemon import FakeDaemon, in_thread, socket_path, with_daemon
 
 if TYPE_CHECKING:
@@ -40,6 +42,20 @@ def opened(daemon: FakeDaemon) -> int:
     (change,) = daemon.state.incidents.see("engine/a", [claim(now)], now)
     daemon.kept.carry_out(change)
     return change.incident.id
+
+
+def test_what_is_said_is_written_down_also_when_the_disk_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(incident_desk, "WRITE_S", 0.02)
+
+    async def test(daemon: FakeDaemon) -> None:
+        opened(daemon)
+        daemon.kept.written = Future()
+        with pytest.raises(OpsboardError, match="the disk did not take it yet"):
+            await in_thread(lambda: Client(daemon.path).tell_incident("1", "ack", by="ann"))
+        assert not daemon.kept.written.cancelled(), "that would take it back"
+        daemon.kept.written.set_result(None)
+
+    with_daemon(socket_path(), test)
 
 
 def run(*words: str) -> int:

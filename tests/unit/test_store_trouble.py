@@ -269,6 +269,28 @@ async def test_jobs_that_are_wrong_fail_alone(tmp_path: Path) -> None:
         assert store.health().recorded
 
 
+def test_a_write_that_nobody_waits_for_any_more_ends_no_writer(tmp_path: Path) -> None:
+    """One taken back in time is not done; one that is being done is, and all after it are told."""
+    writer = Writer(open_writer(tmp_path / "state.db", KIND), tmp_path / "state.db")
+    doing, go, done = threading.Event(), threading.Event(), []
+
+    def work(_connection: sqlite3.Connection) -> None:
+        doing.set()
+        go.wait(10)
+        done.append("first")
+
+    writer.start()
+    first = writer.submit(work)
+    assert doing.wait(10)
+    second = writer.submit(lambda _connection: done.append("second"))
+    third = writer.submit(lambda _connection: done.append("third"))
+    assert (first.cancel(), second.cancel()) == (False, True)
+    go.set()
+    third.result(10)
+    assert (done, writer.trouble) == (["first", "third"], None)
+    assert writer.close()
+
+
 def test_a_writer_that_is_closed_or_overrun_says_no(tmp_path: Path) -> None:
     connection = open_writer(tmp_path / "state.db", KIND)
     writer = Writer(connection, tmp_path / "state.db", bound=2)
