@@ -71,6 +71,8 @@ class State(Record, frozen=True, kw_only=True):
     """Looks in a row at which such a server had none any more."""
     empty: int = 0
     """Looks in a row at which no process was there any more."""
+    answered: bool = False
+    """A page was read since: the last one before may have been its own."""
     lost_wall: float | None = None
     refused: int = 0
     """Canaries in a row that were refused while the page was read."""
@@ -135,6 +137,8 @@ def _read(state: State, reading: EngineReading, seen: Observation) -> State:
         state = State(params=state.params, life=state.life, served=state.served, claim=state.claim)
     if state.failing is not None:
         state = replace(state, failures=0, failing=None, failing_wall=None, canary=None)
+    if state.empty:
+        state = replace(state, answered=True)
     return state if view is None or view.process_start is None else replace(state, page=view)
 
 
@@ -142,7 +146,8 @@ def _looked(state: State, seen: Observation) -> State:
     """Take in a new look at its processes."""
     state = replace(state, looked=seen.looked)
     if not seen.processes:
-        return replace(state, empty=state.empty + 1, lost_wall=state.lost_wall or seen.now.wall)
+        answered = state.answered and state.empty > 0
+        return replace(state, empty=state.empty + 1, answered=answered, lost_wall=state.lost_wall or seen.now.wall)
     servers = frozenset(process.pid for process in seen.processes if process.role == "api_server")
     if any(process.role == "engine_core" for process in seen.processes):
         return replace(state, seen_any=True, crew=servers, coreless=0, empty=0, lost_wall=None)
@@ -212,7 +217,7 @@ def _cases(state: State, seen: Observation) -> Iterator[Case]:
     if state.empty and state.seen_any:
         if state.failing is not None:
             yield Case("gone", "its processes are gone and its page cannot be read", lost, confirmed=True)
-        elif state.empty >= 2 and reading is not None:
+        elif state.empty >= 2 and state.answered:
             known = seen.life is not None
             if known or state.page is not None:  # else somebody may have restarted it and it cannot be told
                 yield Case("silent_death", "its processes are gone, and something still answers", lost, confirmed=known)

@@ -123,6 +123,15 @@ def test_the_processes_are_gone_and_something_answers() -> None:
     assert predicate(engine.read(page(1000))) == ("silent_death", True)
 
 
+@pytest.mark.parametrize(("reading", "what"), [(page(1000), "silent_death"), (failed(), "gone")])
+def test_the_page_from_before_its_end_is_no_answer(reading: EngineReading, what: str) -> None:
+    engine = serving()
+    for _ in range(2):
+        engine.look()
+        assert engine.hear(CanaryOutcome.UNABLE, after=1.0) is None
+    assert predicate(engine.read(reading)) == (what, True)
+
+
 def test_somebody_restarted_an_observed_engine_and_its_processes_are_not_found_yet() -> None:
     engine = serving(supervised=False)
     for _ in range(6):
