@@ -97,10 +97,11 @@ def _claim(state: State, spans: tuple[Seen, ...], seen: Observation) -> Finding 
     if not (needless or costly or each >= ease * params.alone):
         return None
     why = "without_need" if needless else "costly" if costly else "many"
+    counted = f"{preempted:.0f} preemptions in {known_s:.0f} s while {finished:.0f} requests finished"
     return Finding(
         detector="preemption_storm",
         engine=seen.engine,
-        summary=f"{preempted:.0f} preemptions in {known_s:.0f} s while {finished:.0f} requests finished{_so(why, usage, part)}",
+        summary=f"{counted}{_so(why, usage, part)}",
         since=stormy[0].ended - stormy[0].span.seconds if state.claim is None else state.claim.since,
         confirmed=True,
         evidence={
