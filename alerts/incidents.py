@@ -24,6 +24,8 @@ from opsboard.core.model import EngineState, Event, Record, Transaction
 
 SUSPECT_S = 15.0
 """How long a claim that is not certain stands before people are told."""
+LOUD_S = 120.0
+"""A suspicion that would page is a ticket until it has stood for so long: some can never be made sure."""
 AWAY_S = 60.0
 """How long a claim stays away before its incident is over."""
 RESUMED_AWAY_S = 900.0
@@ -170,6 +172,8 @@ class Incidents:
         if watch.first is None:
             watch.first = now.mono
         self._check(watch, now, claimed=True)
+        if claim.severity == "page" and not claim.confirmed and now.mono - watch.first < LOUD_S:
+            claim = replace(claim, severity="ticket")
         back, watch.gone, watch.away, watch.left = watch.gone, False, None, now.wall
         self._resumed.discard(claim.key)
         ongoing = self._open.get(claim.key)

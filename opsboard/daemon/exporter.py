@@ -95,6 +95,7 @@ class Board(Collector):
         yield from _engines(status)
         yield from _gpus(status)
         yield from _host(status.host, status.system)
+        yield _incidents(status)
         yield from self._daemon(status.host, status.daemon)
 
     def _daemon(self, host: str, daemon: DaemonInfo) -> Iterator[Metric]:
@@ -147,6 +148,17 @@ def _gpus(status: Status) -> Iterator[Metric]:
         if gpu.ecc_uncorrected is not None:
             errors.add_metric(common, gpu.ecc_uncorrected)
     yield from (lost, throttled, errors)
+
+
+def _incidents(status: Status) -> Metric:
+    labels = ["host", "engine", "gpu", "detector", "severity"]
+    going = GaugeMetricFamily("opsboard_incident_open", "1 while an incident is open.", labels=labels)
+    for one in status.incidents:
+        if one.resolved is None:
+            kind, _, name = one.subject.partition("/")
+            engine, gpu = (name if kind == "engine" else ""), (name if kind == "gpu" else "")
+            going.add_metric([status.host, engine, gpu, one.detector, one.severity], 1)
+    return going
 
 
 def _host(name: str, system: HostView | None) -> Iterator[Metric]:

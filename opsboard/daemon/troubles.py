@@ -46,16 +46,17 @@ def engine_troubles(track: EngineTrack, now: Now) -> list[Claim]:
             )
         )
     failing = track.failing
-    if last is not None and failing is not None and now.mono - failing.mono >= SCRAPE_S:
+    unread = now.mono - failing.mono if failing is not None else 0.0
+    if track.state is EngineState.UNREACHABLE and last is not None and failing is not None and unread >= SCRAPE_S:
         found.append(
             Claim(
                 detector="scrape_failed",
                 subject=subject,
                 severity="ticket",
-                summary=f"no page of {track.name} could be read for {now.mono - failing.mono:.0f} s: {last.error}",
+                summary=f"no page of {track.name} could be read for {unread:.0f} s: {last.error}",
                 since=failing.wall,
                 confirmed=last.reason not in NOBODY | NO_ANSWER,
-                evidence={"reason": last.reason, "error": last.error, "seconds": round(now.mono - failing.mono)},
+                evidence={"reason": last.reason, "error": last.error, "seconds": round(unread)},
             )
         )
     return found

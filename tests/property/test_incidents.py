@@ -33,7 +33,7 @@ LOOKS = st.lists(
         st.sampled_from((0.0, 1.0, 7.0, 61.0, 400.0)),
         st.booleans(),
         st.sampled_from((None, 0.0, float("inf"))),
-        st.sampled_from((None, None, None, "ack", "note", "resolve", "restart", "leave")),
+        st.sampled_from((None, None, None, "ack", "note", "resolve", "next", "leave")),
     ),
     max_size=40,
 )
@@ -67,6 +67,15 @@ class Watcher:
         told = {one.uid: one for one in self.known.values() if one.open}
         assert {one.uid for one in going} == told.keys(), "what is open was told, and what was told is open"
 
+    def next_daemon(self) -> Incidents:
+        """Go on with what was written down, as the store reads it."""
+        known = sorted(self.known.values(), key=lambda one: one.id)
+        rules = Incidents()
+        last = {(one.detector, one.subject): (one.id, one.opened) for one in known}
+        going = [one for one in known if one.resolved is None or one.ended is None]
+        rules.resume(going, last, max(self.keys, default=0) + 1)
+        return rules
+
     def linked(self) -> None:
         """Every incident that turned out to belong to another is named by it."""
         by_id = {one.id: one for one in self.known.values()}
@@ -95,7 +104,9 @@ def test_what_holds_of_incidents_whatever_is_claimed(looks: list[Look]) -> None:
             for detector, severity, confirmed, ago in claimed
         ]
         watcher.take(rules.see(subject, claims, now, calm=calm, held=held), rules)
-        if deed == "leave":
+        if deed == "next":
+            rules = watcher.next_daemon()
+        elif deed == "leave":
             watcher.take(rules.leave({"host"}, now), rules)
         elif deed is not None and rules.open:
             one = rules.open[0]

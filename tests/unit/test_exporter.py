@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from opsboard.core.model import HostView
-from opsboard.core.wire import DaemonInfo, Engine, Gpu, ReadingInfo, Status
+from opsboard.core.wire import DaemonInfo, Engine, Gpu, Incident, ReadingInfo, Status
 from opsboard.daemon.exporter import Exporter
 from opsboard.httpd import Request, Response
 
@@ -30,6 +30,12 @@ STATUS = Status(
     gpus=(
         Gpu(index=0, uuid="GPU-1", name="H200", sm_clock_mhz=1980.0, throttle=("sw_power_cap",), ecc_uncorrected=0),
         Gpu(index=1, uuid="GPU-2", lost=True),
+    ),
+    incidents=(
+        Incident(id=7, uid="u7", detector="stall", subject="engine/a", severity="page", state="open", opened=1.0,
+                 summary="it hangs"),
+        Incident(id=6, uid="u6", detector="latency", subject="engine/a", severity="page", state="resolved", opened=1.0,
+                 summary="it was slow", resolved=2.0),
     ),
     system=HostView(load1=0.5),
 )  # fmt: skip
@@ -58,6 +64,7 @@ GPU: Mapping[str, str] = {"gpu": "GPU-1", "index": "0", "name": "H200", "mig": "
     ("expected", "value"),
     [
         (series("engine_up", **A), 1.0),
+        (series("incident_open", engine="a", gpu="", detector="stall", severity="page"), 1.0),
         (series("engine_up", **B), 0.0),
         (series("engine_requests_running", **A), 2.0),
         (series("engine_ttft_seconds", quantile="0.95", **A), 0.5),

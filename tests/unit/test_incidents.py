@@ -10,6 +10,7 @@ from alerts.flapping import BEGINS, ENDS, STATES, flaps, part_of_change
 from alerts.incidents import (
     AWAY_S,
     CHECK_S,
+    LOUD_S,
     REFRESH_S,
     RESUMED_AWAY_S,
     SUSPECT_S,
@@ -94,13 +95,22 @@ def test_a_suspicion_opens_when_it_has_stood_for_a_while() -> None:
     doubt = world.claim(confirmed=False)
     assert world.see(doubt, seconds=SUSPECT_S) == []
     (opened,) = world.see(doubt)
-    assert not opened.incident.confirmed
+    assert (opened.incident.confirmed, opened.incident.severity) == (False, "ticket")
     (sure,) = world.see(world.claim())
-    assert (sure.told, sure.incident.confirmed, world.kinds(sure.incident)) == (None, True, ["opened", "confirmed"])
+    assert (sure.told, sure.incident.confirmed) == ("went from ticket to page", True)
+    assert world.kinds(sure.incident) == ["opened", "confirmed", "severity"]
     world.see(seconds=200)
     assert world.see(doubt, seconds=SUSPECT_S) == []
     world.see()
     assert world.see(doubt, seconds=SUSPECT_S) == [], "the wait begins anew"
+
+
+def test_a_suspicion_that_lasts_pages_in_the_end() -> None:
+    world = World()
+    doubt = world.claim(confirmed=False)
+    world.see(doubt, seconds=LOUD_S)
+    assert world.open()[0].severity == "ticket"
+    assert [change.told for change in world.see(doubt, seconds=2)] == ["went from ticket to page"]
 
 
 def test_a_short_absence_is_told_and_closes_nothing() -> None:
