@@ -73,6 +73,8 @@ class Change(NamedTuple):
 
     incident: Incident
     told: str | None = None
+    loud: bool = False
+    """It is worth as much noise as the incident is."""
 
 
 class Watch:
@@ -148,7 +150,7 @@ class Incidents:
         ``calm``: the subject could be judged, so that what is not claimed is not there. ``held``: somebody works on
         it; what begins is expected, and opens nothing.
         """
-        if not claims and not self._concerned(subject):
+        if not claims and not self.concerned(subject):
             return []
         changes: list[Change] = []
         for claim in sorted(claims, key=lambda claim: rank(claim.detector)):
@@ -158,7 +160,8 @@ class Incidents:
             changes += self._unclaimed(key, now, calm=calm)
         return changes
 
-    def _concerned(self, subject: str) -> bool:
+    def concerned(self, subject: str) -> bool:
+        """Tell whether anything is remembered of it, so that it has to be looked at again as time goes by."""
         return any(key[1] == subject for keys in (self._open, self._watches, self._dismissed) for key in keys)
 
     def _known(self, subject: str) -> list[Key]:
@@ -210,7 +213,7 @@ class Incidents:
             self._open[claim.key] = newer
             return []
         watch.written = now.mono
-        return [self._keep(newer, told)]
+        return [self._keep(newer, told, loud=told is not None)]
 
     def _opens(self, claim: Claim, watch: Watch, now: Now) -> Iterable[Change]:
         others = [one.id for one in self._open.values() if one.subject == claim.subject]
@@ -236,7 +239,7 @@ class Incidents:
         self._last[claim.key] = (one.id, one.opened)
         watch.written, watch.root = now.mono, None
         one = add(one, now, "opened", claim.summary)
-        changes = [self._keep(one, f"opened: {one.severity}")]
+        changes = [self._keep(one, f"opened: {one.severity}", loud=True)]
         for other in [other for other in self._open.values() if other.subject == one.subject and other.id != one.id]:
             changes += self._relate(one, other, now)
         return changes
@@ -261,7 +264,7 @@ class Incidents:
         told: str | None = None
         if _LOUDNESS[claim.severity] > _LOUDNESS[root.severity]:
             grown, told = _louder(grown, claim.severity, now)
-        return [self._keep(grown, told)]
+        return [self._keep(grown, told, loud=told is not None)]
 
     def _root(self, claim: Claim, now: Now) -> Incident | None:
         self._forget(now)
@@ -394,7 +397,7 @@ class Incidents:
 
     # --- keeping
 
-    def _keep(self, one: Incident, told: str | None = None) -> Change:
+    def _keep(self, one: Incident, told: str | None = None, *, loud: bool = False) -> Change:
         key = (one.detector, one.subject)
         if one.open:
             self._open[key] = one
@@ -403,7 +406,7 @@ class Incidents:
         for at, (mono, old) in enumerate(self._recent):
             if old.id == one.id:
                 self._recent[at] = (mono, one)
-        return Change(one, told)
+        return Change(one, told, loud)
 
     def _close(self, one: Incident, now: Now, text: str, by: str | None = None) -> Change:
         key = (one.detector, one.subject)

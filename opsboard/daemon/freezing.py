@@ -99,7 +99,7 @@ class Freezer:
                 ]
             curves = [_curve(moment, history) for history in histories if history.points]
             if curves:
-                await asyncio.wrap_future(self._past.curves(incident.uid, curves))
+                await asyncio.shield(asyncio.wrap_future(self._past.curves(incident.uid, curves)))
         except StoreError as error:
             log.warning("incident %d: its series were not kept: %s", incident.id, error.message)
 

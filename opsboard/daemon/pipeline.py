@@ -264,10 +264,10 @@ def _incidents(state: PipelineState, track: EngineTrack, now: Now, events: Seque
 
 def told(changes: Iterable[Change], now: Now) -> Iterable[Event]:
     """Return the lines that tell people of changes."""
-    for one, text in changes:
+    for one, text, loud in changes:
         if text is not None:
-            loud = _LOUD[one.severity] if one.open else Severity.INFO
-            yield _event(now, one.subject, "incident", f"incident {one.id} ({one.detector}) {text}", loud)
+            severity = _LOUD[one.severity] if loud else Severity.INFO
+            yield _event(now, one.subject, "incident", f"incident {one.id} ({one.detector}) {text}", severity)
 
 
 _LOUD = {"page": Severity.ERROR, "ticket": Severity.WARNING, "note": Severity.INFO}
@@ -385,6 +385,9 @@ def _host(state: PipelineState, reading: HostReading, now: Now) -> Effects:
     known = {"host", *(f"engine/{name}" for name in state.engines)}
     claims = host_troubles(reading.host, now, state.incidents.open)
     changes = state.incidents.leave(known, now)
+    for name, track in state.engines.items():  # those that stopped or sleep give no pages
+        if state.incidents.concerned(f"engine/{name}"):
+            changes += _incidents(state, track, now, ())
     changes += state.incidents.see("host", claims, now, calm=reading.host is not None)
     samples = () if reading.host is None else host_samples(state.host, reading.host)
     return Effects(samples, tuple(told(changes, now)), incidents=_newest(changes))

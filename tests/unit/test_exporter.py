@@ -93,6 +93,10 @@ def test_what_an_unreadable_engine_said_last_is_absent() -> None:
     assert series("engine_requests_running", **B) not in samples(ask())
 
 
+def test_an_incident_that_is_over_is_absent() -> None:
+    assert not any(("detector", "latency") in labels for _, labels in samples(ask()))
+
+
 def test_the_unknown_is_absent() -> None:
     names = {name for name, _ in samples(ask())}
     assert "opsboard_engine_kv_usage_ratio" not in names

@@ -21,7 +21,7 @@ from opsboard.core.model import (
     Restart,
     Transaction,
 )
-from opsboard.daemon.pipeline import Effects, EngineSpec, PipelineState, Reading, feed
+from opsboard.daemon.pipeline import Effects, EngineSpec, PipelineState, Reading, feed, told
 from opsboard.daemon.troubles import DISK_LOW_BYTES, DISK_WELL_BYTES, SCRAPE_S
 from opsboard.supervise.budget import Budget, Spent, decide
 
@@ -161,6 +161,29 @@ def test_a_crash_is_one_incident_with_the_restart_that_mended_it() -> None:
     assert "restart ok" in texts
     assert "drain asked by uid 0" in texts
     assert closed.timeline[-1].kind == "resolved"
+
+
+def test_an_incident_of_an_engine_that_was_stopped_ends_without_pages() -> None:
+    line = Line()
+    line.life(EngineState.READY)
+    line.feed(GOOD)
+    line.life(EngineState.BACKING_OFF, "exited by itself with code 1")
+    line.life(EngineState.STOPPED)
+    assert line.open() == ["engine_down"]
+    line.feed(HostReading(outcome=Outcome.OK, host=HostView()), seconds=AWAY_S + 5)
+    assert line.open() == []
+
+
+def test_what_opens_is_loud_and_what_people_say_is_not() -> None:
+    line = Line()
+    line.life(EngineState.READY)
+    line.feed(GOOD)
+    line.life(EngineState.PARKED, "the model is not there")
+    (one,) = line.state.incidents.open
+    (opened,) = [event for event in line.state.events if event.kind == "incident"]
+    assert opened.severity == "error"
+    change = line.state.incidents.note(one, line.clock.now(), "ann", "a disk was moved")
+    assert [event.severity for event in told([change], line.clock.now())] == ["info"]
 
 
 @pytest.mark.parametrize("outcome", ["ok", "failed"])
