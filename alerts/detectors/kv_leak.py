@@ -1,0 +1,319 @@
+"""KV-cache blocks that no request holds and the engine does not get back: the pool shrinks until nothing is admitted.
+
+No statistics: vLLM counts blocks exactly, and what its requests can hold at most is known. Three kinds of evidence, the
+strongest first: the requests that a gateway has under way; the tokens on the engine's own page; an idle engine, which
+holds nothing. Each gives a number of blocks that are lost at least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+from typing import Annotated
+
+from msgspec import Meta
+from msgspec.structs import replace
+
+from alerts.base import Detector, Observation, Step, check_seconds
+from alerts.kv_accounting import Blocks, blocks, together
+from alerts.kv_drift import pace
+from alerts.kv_growth import Growth, Point, accounted, grew, hours_left
+from alerts.kv_rank import IDLE_READINGS, Rank, met, read, returned
+from alerts.kv_truth import Truth, cleared, compared
+from opsboard.core.lives import SERVES, other_process
+from opsboard.core.model import CanaryOutcome, EngineView, Finding, Outcome, Record
+
+_BACK = 3
+"""So many pages in a row with lower counters are another life; fewer came late."""
+_SMOOTH = 0.05
+
+
+class Params(Record, frozen=True, kw_only=True):
+    """What people may set."""
+
+    blocks: Annotated[int, Meta(ge=1, description="so many lost blocks are claimed")] = 1
+    lease_s: Annotated[
+        float,
+        # NIXL 0.33: 30 s and heartbeats, the side that decodes 480 s; Mooncake 480 s; another 2 minutes on top.
+        Meta(
+            description="where a KV connector may hold blocks for others, an engine without requests must have rested "
+            "so long; at least 1s"
+        ),
+    ] = 600.0
+    again_s: Annotated[
+        float, Meta(description="between two canaries that show whether an idle engine's usage is of now; at least 1s")
+    ] = 30.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what makes no sense."""
+        check_seconds(self, ("lease", "again"))
+
+
+class State(Record, frozen=True, kw_only=True):
+    """What is remembered of one life. Instants are monotonic seconds."""
+
+    params: Params
+    view: EngineView | None = None
+    at: float = -inf
+    back: int = 0
+    """Pages in a row that say less than the last one that was taken."""
+    ranks: Mapping[str, Rank] = {}
+    truth: Truth = Truth()
+    growth: Growth = Growth()
+    level: float | None = None
+    """Blocks in use, smoothed."""
+    first: float | None = None
+    asked: float = -inf
+    answered: float = -inf
+    """When a canary was last answered: then the engine made a step."""
+    canaries: int = 0
+    """Asked since the last one changed what is known."""
+    since: float | None = None
+    """Unix seconds, of the claim that stands."""
+    confirmed: bool = False
+    opened: int = 0
+    """Blocks lost when it was claimed first."""
+
+
+def begin(params: Params) -> State:
+    """Know nothing."""
+    return State(params=params)
+
+
+def step(state: State, seen: Observation) -> Step:
+    """Take in one observation."""
+    if seen.life is not None and seen.life.state not in SERVES:
+        return Step(begin(state.params))
+    if seen.canary is not None and seen.canary.outcome is CanaryOutcome.OK:
+        state = replace(state, answered=seen.now.mono)
+    if seen.fresh and seen.reading is not None and seen.reading.outcome is Outcome.OK:
+        view = seen.reading.view
+        if view is not None and not view.asleep and seen.now.mono > state.at:
+            state = _read(state, view, seen)
+    return _judge(state, seen)
+
+
+# --- what came ---
+
+
+def _read(state: State, view: EngineView, seen: Observation) -> State:
+    found, mono = blocks(view), seen.now.mono
+    if not found:
+        return replace(state, at=mono)
+    if state.view is not None and (other_process(state.view, view) or view.model != state.view.model):
+        state = begin(state.params)
+    known = {rank: one.last for rank, one in state.ranks.items()}
+    if any(_other(known[new.rank], new) for new in found if new.rank in known):
+        state = begin(state.params)
+    elif any(_less(known[new.rank], new) for new in found if new.rank in known):
+        if state.back + 1 < _BACK:
+            return replace(state, at=mono, back=state.back + 1)
+        state = begin(state.params)
+    lends, spec = bool(view.kv_connectors), view.spec_tokens or 0
+    ranks = dict(state.ranks)
+    for new in found:
+        before = ranks.get(new.rank)
+        ranks[new.rank] = met(new, mono) if before is None else read(before, new, mono, spec_tokens=spec, lends=lends)
+    whole = together(found)
+    truth = state.truth
+    if whole is not None and whole.idle and whole.used == 0:
+        truth = cleared(truth)
+    elif whole is not None and whole.uniform and not lends and seen.accounted is not None:
+        truth = compared(truth, whole, seen.accounted, spec, mono)
+    used = sum(new.used for new in found)
+    level = used if state.level is None else state.level + _SMOOTH * (used - state.level)
+    first = mono if state.first is None else state.first
+    state = replace(state, view=view, at=mono, back=0, ranks=ranks, truth=truth, level=level, first=first)
+    return _grown(_lent_back(state, found, mono) if lends else state, mono)
+
+
+def _other(old: Blocks, new: Blocks) -> bool:
+    """Tell whether the pool is another one."""
+    return (old.pool, old.size) != (new.pool, new.size)
+
+
+def _less(old: Blocks, new: Blocks) -> bool:
+    """Tell whether a counter fell: a page that came late, or another life of an engine that does not tell its start."""
+    return len(old.counted) == len(new.counted) and any(
+        now < before for before, now in zip(old.counted, new.counted, strict=True)
+    )
+
+
+def _lent_back(state: State, found: tuple[Blocks, ...], mono: float) -> State:
+    """Take what is used for lost where a connector lends: after a long rest, and a step since then shows it still."""
+    ranks = dict(state.ranks)
+    for new in found:
+        rank = ranks[new.rank]
+        rested = rank.resting is not None and state.answered - rank.resting >= state.params.lease_s
+        if new.idle and rested and mono > state.answered and new.used > rank.reserved:
+            ranks[new.rank] = returned(rank)
+    return replace(state, ranks=ranks)
+
+
+def _grown(state: State, mono: float) -> State:
+    """Note how far the loss has come."""
+    ranks = state.ranks.values()
+    point = Point(
+        mono,
+        sum(one.last.finished or 0.0 for one in ranks),
+        sum(one.ledger.gone for one in ranks if one.ledger is not None),
+        _lost(state),
+    )
+    if point.lost == 0:
+        clean = all(one.clean == mono for one in ranks)
+        return replace(state, growth=accounted(point)) if clean or not state.growth.points else state
+    return replace(state, growth=grew(state.growth, point))
+
+
+def _suspected(state: State) -> int:
+    return sum(one.suspected for one in state.ranks.values())
+
+
+def _lost(state: State) -> int:
+    """Return the blocks of which it is proven."""
+    return max(state.truth.votes.lost, sum(one.lost for one in state.ranks.values()))
+
+
+# --- what follows ---
+
+
+def _judge(state: State, seen: Observation) -> Step:
+    lost, mono = max(_lost(state), _suspected(state)), seen.now.mono
+    if state.view is None:
+        return Step(state)
+    finding = None
+    if lost >= state.params.blocks:
+        state = replace(
+            state,
+            since=state.since if state.since is not None else seen.now.wall - (mono - _began(state)),
+            opened=state.opened or lost,
+            confirmed=state.confirmed or _sure(state),
+        )
+        finding = _finding(state, seen, lost)
+    elif state.since is not None:
+        state = replace(state, since=None, confirmed=False, opened=0)
+    ask = _doubtful(state, mono)
+    return Step(replace(state, asked=mono) if ask else state, finding, canary=ask)
+
+
+def _began(state: State) -> float:
+    """Return when the loss began as well as is known: after the last time that all was accounted for."""
+    ranks = state.ranks.values()
+    clean = min((one.clean for one in ranks if one.clean is not None), default=state.first)
+    if state.truth.votes.lost:
+        shown = state.truth.votes.since
+    elif _lost(state):
+        shown = None
+    else:
+        shown = min((one.drift.rising for one in ranks if one.suspected and one.drift.rising is not None), default=None)
+    return max((at for at in (clean, shown) if at is not None), default=state.at)
+
+
+def _sure(state: State) -> bool:
+    """Tell whether more than one kind of evidence speaks, or the one that needs no second."""
+    if state.truth.votes.lost:
+        return True
+    return any(
+        one.idle_lost
+        and (one.votes.lost or (one.moments > 1 and (one.clean is not None or _lost(state) > state.opened)))
+        for one in state.ranks.values()
+    )
+
+
+def _doubtful(state: State, mono: float) -> bool:
+    """Tell whether a token would help: an idle engine in use says what its last step said, which may be old."""
+    params = state.params
+    if state.confirmed or mono - state.asked < params.again_s:
+        return False
+    lends = state.view is not None and bool(state.view.kv_connectors)
+    for rank in state.ranks.values():
+        if not rank.last.idle or rank.last.used <= rank.reserved or rank.resting is None:
+            continue
+        if lends:
+            rested = mono - rank.resting >= params.lease_s
+            if rested and state.answered - rank.resting < params.lease_s:
+                return True
+        elif rank.moments < IDLE_READINGS:
+            return True
+    return False
+
+
+_BY = {
+    "requests": "the requests under way explain less",
+    "tokens": "the tokens under way explain less",
+    "idle": "no request runs or waits",
+    "drift": "between clients that went away more are used from stretch to stretch",
+}
+
+
+def _finding(state: State, seen: Observation, lost: int) -> Finding:
+    ranks = state.ranks.values()
+    pool, used = sum(one.last.pool for one in ranks), sum(one.last.used for one in ranks)
+    worst = max(ranks, key=lambda one: max(one.lost, one.suspected))
+    growth = state.growth if _lost(state) else pace(worst.drift, worst.last.finished, state.at)
+    hours, soonest, latest = hours_left(growth, pool - (state.level or used))
+    began = state.since if state.since is not None else seen.now.wall
+    said = {
+        "requests": state.truth.votes.lost,
+        "tokens": sum(one.votes.lost for one in ranks),
+        "idle": sum(one.idle_lost for one in ranks),
+        "drift": _suspected(state),
+    }
+    by = next((kind for kind, count in said.items() if count == lost), "idle")
+    each = "" if not growth.per_finished else f", {growth.per_finished:.2g} a finished request"
+    left = "" if hours is None else f"; the pool of {pool} is exhausted in {_spelt(hours * 3600)}"
+    clean = [one.clean for one in ranks if one.clean is not None]
+    return Finding(
+        detector="kv_leak",
+        engine=seen.engine,
+        summary=f"has leaked {lost} KV block{'s' * (lost != 1)} in {_spelt(seen.now.wall - began)}{each}{left}",
+        since=began,
+        confirmed=state.confirmed,
+        evidence={
+            "lost_blocks": float(lost),
+            "by": f"{by}: {_BY[by]}",
+            "by_requests_blocks": float(said["requests"]),
+            "by_tokens_blocks": float(said["tokens"]),
+            "by_idle_blocks": float(said["idle"]),
+            "by_drift_blocks": float(said["drift"]),
+            "drift_score": worst.drift.score,
+            "lost_tokens": float(lost * worst.last.size),
+            "pool_blocks": float(pool),
+            "used_blocks": float(used),
+            "running": float(sum(one.last.running for one in ranks)),
+            "waiting": float(sum(one.last.waiting for one in ranks)),
+            "explained_tokens": None if worst.ledger is None else worst.ledger.tokens,
+            "blocks_per_finished_request": growth.per_finished,
+            "blocks_per_aborted_request": growth.per_gone,
+            "blocks_per_hour": None if growth.per_hour is None else growth.per_hour.value,
+            "blocks_per_hour_low": None if growth.per_hour is None else growth.per_hour.low,
+            "blocks_per_hour_high": None if growth.per_hour is None else growth.per_hour.high,
+            "exhausted_in_s": None if hours is None else hours * 3600,
+            "exhausted_in_s_low": None if soonest is None else soonest * 3600,
+            "exhausted_in_s_high": None if latest is None else latest * 3600,
+            "all_accounted_for_s_ago": seen.now.mono - min(clean) if clean else None,
+            "rank": worst.last.rank if len(state.ranks) > 1 else None,
+        },
+    )
+
+
+def _spelt(seconds: float) -> str:
+    """Return a duration as people say it: ``40 s``, ``12 m``, ``3 h 10 m``, ``5 d``."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{max(0.0, seconds):.0f} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 1:
+        return f"{minutes} m"
+    return f"{hours} h {minutes} m" if hours < 48 else f"{hours / 24:.0f} d"
+
+
+DETECTOR = Detector(
+    name="kv_leak",
+    severity="ticket",
+    summary="KV-cache blocks that no request holds and that are never given back",
+    params=Params,
+    begin=begin,
+    step=step,
+)
+"""Others may read the numbers of its evidence: docs/detectors/kv_leak.md says what each means."""

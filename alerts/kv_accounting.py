@@ -1,0 +1,157 @@
+"""KV blocks on one page of vLLM's: how many are referenced, and how many those requests need that the page knows of.
+
+Sources: ``vllm/v1/core/block_pool.py`` (``get_usage``: 1 - free / (blocks - 1), the null block counts on neither side;
+what is only cached is free) and ``vllm/v1/core/single_type_kv_cache_manager.py`` (a request holds
+ceil((tokens + lookahead) / block) blocks). So an idle engine reads exactly 0, and any other usage is a whole number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from heapq import nlargest
+
+from opsboard.core.inflight import InflightRequest
+from opsboard.core.model import EngineView, RankView, Record
+
+ASYNC_TOKENS = 2
+"""Placeholders that asynchronous scheduling allocates ahead, at most."""
+
+_WHOLE = 0.01
+"""What is farther from a whole number is not counted in blocks."""
+
+_UNIFORM = 1.02
+"""More blocks than this for the tokens that fit mean several groups of layers, each with blocks of its own (hybrid
+models): then ceil(tokens / block) is not what a request holds."""
+
+
+class Blocks(Record, frozen=True, kw_only=True):
+    """The KV cache of one rank, as one page tells. Whole numbers of blocks, requests and tokens."""
+
+    rank: str
+    pool: int
+    """Blocks that there are for requests."""
+    size: int
+    """Tokens in one."""
+    used: int
+    """Those that somebody references."""
+    running: int
+    waiting: int
+    finished: float | None = None
+    """Requests that ended and were measured."""
+    steps: float | None = None
+    preemptions: float = 0.0
+    counted: tuple[float, ...] = ()
+    """Cumulative counters: one that falls belongs to another life. With :attr:`finished` they tell a step, too."""
+    tokens: float | None = None
+    """Tokens of the requests that have given one and were not measured yet: those that run, those thrown back to the
+    queue, and for ever those whose clients went away, because nobody measures them."""
+    begun: float | None = None
+    """And how many requests those are."""
+    hits: float | None = None
+    """Prompt tokens that those found in the prefix cache: blocks that they may share."""
+    uniform: bool = True
+    """A request holds ceil(tokens / :attr:`size`) blocks, as far as the page tells."""
+
+    @property
+    def idle(self) -> bool:
+        """No request runs or waits."""
+        return self.running == 0 and self.waiting == 0
+
+
+def blocks(view: EngineView) -> tuple[Blocks, ...]:
+    """Return what is known of each rank; a rank that lacks a number is left out."""
+    return tuple(known for known in map(_rank, view.ranks) if known is not None)
+
+
+def _rank(rank: RankView) -> Blocks | None:
+    usage, count, size = rank.kv_usage, rank.kv_blocks, rank.kv_block_tokens
+    if usage is None or count is None or count < 2 or not size or rank.running is None or rank.waiting is None:
+        return None
+    pool = count - 1
+    used = _whole(usage * pool)
+    if used is None:
+        used = _whole(usage * count)  # before V1 there was no null block
+    if used is None:
+        return None
+    counters = rank.counters
+    live = [counters.get(name) for name in _LIVE]
+    prompt, generated, prompt_out, generated_out, begun, completed = live
+    tokens = outstanding = None
+    if prompt is not None and generated is not None and prompt_out is not None and generated_out is not None:
+        tokens = prompt + generated - prompt_out - generated_out
+    if begun is not None and completed is not None:
+        outstanding = begun - completed
+    hits = None
+    cached, computed = counters.get("prompt_tokens_cached"), counters.get("completed_prefill_tokens")
+    if cached is not None and computed is not None and prompt_out is not None:
+        hits = cached - (prompt_out - computed)
+    fits = rank.kv_capacity_tokens
+    return Blocks(
+        rank=rank.rank,
+        pool=pool,
+        size=size,
+        used=used,
+        running=round(rank.running),
+        waiting=round(rank.waiting),
+        finished=completed,
+        steps=counters.get("iterations"),
+        preemptions=counters.get("preemptions", 0.0),
+        counted=tuple(value for value in live if value is not None),
+        tokens=tokens,
+        begun=outstanding,
+        hits=hits,
+        uniform=fits is None or count * size <= _UNIFORM * fits + 2 * size,
+    )
+
+
+_LIVE = (
+    "prompt_tokens",
+    "generation_tokens",
+    "completed_prompt_tokens",
+    "completed_generation_tokens",
+    "requests_begun",
+    "requests_completed",
+)
+
+
+def _whole(value: float) -> int | None:
+    nearest = round(value)
+    return nearest if nearest >= 0 and abs(value - nearest) <= _WHOLE else None
+
+
+def together(ranks: Sequence[Blocks]) -> Blocks | None:
+    """Return all ranks of one page as one; None where they cannot be added up."""
+    if len(ranks) == 1:
+        return ranks[0]
+    if not ranks or len({one.size for one in ranks}) > 1:
+        return None
+    return Blocks(
+        rank="all",
+        pool=sum(one.pool for one in ranks),
+        size=ranks[0].size,
+        used=sum(one.used for one in ranks),
+        running=sum(one.running for one in ranks),
+        waiting=sum(one.waiting for one in ranks),
+        finished=_sum(one.finished for one in ranks),
+        steps=_sum(one.steps for one in ranks),
+        preemptions=sum(one.preemptions for one in ranks),
+        counted=tuple(value for one in ranks for value in one.counted),
+        tokens=_sum(one.tokens for one in ranks),
+        begun=_sum(one.begun for one in ranks),
+        uniform=all(one.uniform for one in ranks),
+    )
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = list(values)
+    numbers = [value for value in known if value is not None]
+    return sum(numbers) if len(numbers) == len(known) else None
+
+
+def needed(requests: Iterable[InflightRequest], running: int, size: int, ahead: int) -> int:
+    """Return the most blocks that ``running`` of ``requests`` can hold: the largest ones, nothing of theirs shared.
+
+    Those that wait hold none, and nobody says which they are. ``ahead``: tokens allocated beyond what was generated.
+    """
+    tokens = (one.prompt_tokens + one.generated_tokens + ahead for one in requests)
+    return sum(-(-count // size) for count in nlargest(running, tokens))
