@@ -130,8 +130,12 @@ class Collecting:
         recorders: Recorders,
         health: Health,
         interval_s: float,
+        connected: Connected,
     ) -> None:
-        """``interval_s`` is the grid of all targets; ``lag`` measures how late their wakes come."""
+        """``interval_s`` is the grid of all targets; ``lag`` measures how late their wakes come.
+
+        ``connected`` outlives it: it remembers since when somebody waits.
+        """
         self.lag = Lag()
         self._clock = clock
         self._state = state
@@ -144,7 +148,7 @@ class Collecting:
         self._targets: dict[str, EngineTarget] = {}
         self._parts = Parts(self._part_has_ended)
         self._looks: set[asyncio.Task[None]] = set()
-        self._connected = Connected(state, clock, feed)
+        self._connected = connected
 
     async def close(self) -> None:
         """Wait for no process any more."""

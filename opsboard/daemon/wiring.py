@@ -34,6 +34,7 @@ from opsboard.daemon.adopting import Adopting, Around
 from opsboard.daemon.canaries import Canaries
 from opsboard.daemon.cards import CARDS_S, Cards
 from opsboard.daemon.collecting import Collecting
+from opsboard.daemon.connected import Connected
 from opsboard.daemon.control import Control
 from opsboard.daemon.engine_set import EngineSet, Joining
 from opsboard.daemon.finder import find_for_ever
@@ -121,6 +122,7 @@ class Daemon:
         self._flow: Flow
         self._desk: Desk
         self._collecting: Collecting
+        self._connected: Connected
         self._canaries: Canaries
         self._tasks: TaskSet
 
@@ -182,6 +184,7 @@ class Daemon:
         self._flow.tell("daemon", f"opsboard {__version__} began, {len(self.state.engines)} engines")
         ending.push_async_callback(self._gpus.close)
         ending.push_async_callback(self._close_fetcher)
+        self._connected = Connected(self.state, self._clock, self._flow.reading)
         self._collecting = self._make_collecting(config)
         ending.push_async_callback(self._close_collecting)
         # A daemon that could not be reached must not start engines either.
@@ -386,6 +389,7 @@ class Daemon:
             recorders=self._recorders,
             health=self._health,
             interval_s=config.collect.interval,
+            connected=self._connected,
         )
 
     def _collect(self) -> None:

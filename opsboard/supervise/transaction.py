@@ -97,14 +97,18 @@ def _step_of(situation: Situation, *, clears: bool) -> str | None:
 def _close(course: Course, situation: Situation, now: Now) -> Course:
     match situation.state:
         case EngineState.READY if course.under_way == DRAIN:
-            return over(course, now, ABORTED, situation.cause or "called off")
+            return over(course, now, ABORTED, _by("called off", situation))
         case EngineState.READY:
             return over(at(course, SERVING, now), now, OK)
         case EngineState.DRAINING:
             return over(at(course, SERVING, now, situation.message), now, SKIPPED)
         case EngineState.STOPPED | EngineState.STOPPING:
-            return over(course, now, ABORTED, situation.cause)
+            return over(course, now, ABORTED, _by("stopped", situation))
     return over(course, now, FAILED, situation.message)
+
+
+def _by(what: str, situation: Situation) -> str:
+    return f"{what}: {situation.cause}" if situation.cause else what
 
 
 def over(course: Course, now: Now, outcome: str, text: str | None = None) -> Course:

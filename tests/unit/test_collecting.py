@@ -24,6 +24,7 @@ from opsboard.core.model import (
 )
 from opsboard.daemon import collecting
 from opsboard.daemon.collecting import PROCESSES_EVERY_S, SETTLES_S, Collecting, EngineTarget
+from opsboard.daemon.connected import Connected
 from opsboard.daemon.health import Health
 from opsboard.daemon.pipeline import EngineSpec, PipelineState, Reading
 from opsboard.daemon.recording import Recorders
@@ -69,13 +70,16 @@ def target(scraper: FakeScraper, life: LifeView | None = None) -> EngineTarget:
 def collecting_of(
     targets: Sequence[EngineTarget], feed: Callable[[Reading], None], recorders: Recorders | None = None
 ) -> Collecting:
+    clock = virtual_time.LoopClock()
+    state = PipelineState("h", [EngineSpec(name=one.name) for one in targets])
     return Collecting(
-        clock=virtual_time.LoopClock(),
-        state=PipelineState("h", [EngineSpec(name=one.name) for one in targets]),
+        clock=clock,
+        state=state,
         feed=feed,
         recorders=recorders or Recorders(),
         health=Health(10.0),
         interval_s=1.0,
+        connected=Connected(state, clock, feed),
     )
 
 
@@ -192,13 +196,15 @@ def test_a_disk_that_hangs_hides_the_host_but_starves_no_watchdog(monkeypatch: p
     async def main() -> None:
         seen: list[Reading] = []
         health = Health(10.0)
+        state = PipelineState("h")
         collect = Collecting(
             clock=SystemClock(),
-            state=PipelineState("h"),
+            state=state,
             feed=seen.append,
             recorders=Recorders(),
             health=health,
             interval_s=1.0,
+            connected=Connected(state, SystemClock(), seen.append),
         )
         for _ in range(3):
             await collect._host(HangingHost())

@@ -209,9 +209,9 @@ def test_a_restarted_engine_that_is_not_let_into_service_is_a_failure() -> None:
 
 
 def test_a_restart_that_somebody_called_off_is_a_failure() -> None:
-    off = (Step(name="drain", started=10.0, seconds=4.0, outcome="aborted", text="asked by hand"),)
+    off = (Step(name="drain", started=10.0, seconds=4.0, outcome="aborted", text="stopped: asked by hand"),)
     called_off = msgspec.structs.replace(looks("a", "ready", pids=(1,))[0], transaction=off)
-    with pytest.raises(ControlError, match="a: restart aborted: asked by hand"):
+    with pytest.raises(ControlError, match="a: restart aborted: stopped: asked by hand"):
         do(FakeSource(a=[*looks("a", "ready", "draining", pids=(1, 1)), called_off]), "restart")
 
 

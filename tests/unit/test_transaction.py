@@ -93,10 +93,12 @@ def test_a_step_ends_as_what_was_told_of_it() -> None:
 def test_what_does_not_go_well() -> None:
     story = Story()
     story.tell(*UP)
-    assert steps(story.tell(Restart("x"), Undrain("no")))[-1] == ("drain", "aborted", 1.0)
+    off = story.tell(Restart("x"), Undrain("no"))
+    assert steps(off)[-1] == ("drain", "aborted", 1.0)
+    assert off.steps[-1].text == "called off: no"
     assert story.situation.state is EngineState.READY
     stopped = story.tell(Restart("x"), Stop("no, down"))
-    assert (stopped.outcome, stopped.steps[-1].text) == ("aborted", "no, down")
+    assert (stopped.outcome, stopped.steps[-1].text) == ("aborted", "stopped: no, down")
     failed = story.tell(Gone(), Start("again"), LaunchFailed("no such file"))
     assert (failed.outcome, failed.steps[-1].outcome) == ("failed", "failed")
     assert "no such file" in (failed.steps[-1].text or "")

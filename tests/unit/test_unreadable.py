@@ -12,6 +12,7 @@ import pytest
 from opsboard.core.clock import ManualClock
 from opsboard.core.model import EngineReading, EngineState, EngineView, FindingChange, LifeView, Outcome
 from opsboard.daemon.collecting import Collecting, EngineTarget
+from opsboard.daemon.connected import Connected
 from opsboard.daemon.health import Health
 from opsboard.daemon.pipeline import EngineSpec, PipelineState, Reading, feed
 from opsboard.daemon.recording import Recorders
@@ -162,7 +163,15 @@ async def test_processes_that_cannot_be_looked_at_are_not_claimed_to_be_gone(pla
         return [one.pid for one in roster.living()]
 
     hear(life)
-    reads = Collecting(clock=clock, state=state, feed=hear, recorders=Recorders(), health=Health(10.0), interval_s=1.0)
+    reads = Collecting(
+        clock=clock,
+        state=state,
+        feed=hear,
+        recorders=Recorders(),
+        health=Health(10.0),
+        interval_s=1.0,
+        connected=Connected(state, clock, hear),
+    )
     target = EngineTarget(name, _NoPage(), pids=pids, role_of=lambda _n, _a: "api_server", life=lambda: life)
     await reads._look_if_due(target)
     assert state.engines[name].looked is not None

@@ -45,6 +45,17 @@ def test_a_longer_interval_leaves_the_watchdog_its_patience(tmp_path: Path) -> N
     lived(tmp_path, story)
 
 
+def test_a_reload_does_not_forget_since_when_somebody_waits(tmp_path: Path) -> None:
+    async def story(daemon: Daemon, _path: Path) -> None:
+        await daemon.reload()
+        collecting = daemon._collecting
+        await daemon.reload()
+        assert daemon._collecting is not collecting
+        assert daemon._collecting._connected is collecting._connected
+
+    lived(tmp_path, story)
+
+
 def test_a_reload_that_comes_before_the_daemon_has_begun_waits_for_it(tmp_path: Path) -> None:
     async def story(daemon: Daemon, path: Path) -> None:
         path.write_text('[[engine]]\nname = "a"\nurl = "http://127.0.0.1:9"\n')
