@@ -189,7 +189,7 @@ class Incidents:
         root = self._root(claim, now)
         if root is None:
             return self._opens(claim, watch, now)
-        if watch.root == root.id or not root.open:
+        if watch.root == root.id or root.id not in {one.id for one in self._open.values()}:
             return []
         watch.root = root.id
         return self._belongs(root, claim, now)
@@ -273,8 +273,9 @@ class Incidents:
             for mono, one in self._recent
             if one.cause is None and now.mono - mono <= lingers_s(claim.detector) and one.subject == claim.subject
         )
-        still = (one for one in self._open.values() if one.subject == claim.subject)
-        return root_of((*still, *over), claim.detector, claim.since)
+        still = (*self._open.values(), *(replace(one, resolved=None) for one in self._dismissed.values()))
+        going = (one for one in still if one.subject == claim.subject)
+        return root_of((*going, *over), claim.detector, claim.since)
 
     # --- what is not seen any more
 

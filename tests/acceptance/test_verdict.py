@@ -84,12 +84,18 @@ def test_an_engine_that_hangs_is_found_and_restarted(house: House, port: int) ->
         lambda: house.engine("a").state == "ready" and house.engine("a").pid != before, DEADLINE_S, "a serves again"
     )
     request.join(DEADLINE_S)
+    (one,) = house.client.incidents()
+    assert (one.detector, one.severity, one.summary) == ("stall", "page", told.text)
+    wait_until(lambda: house.client.incidents()[0].actions[0].outcome == "ok", DEADLINE_S, "its restart is told")
     again = ask_for_tokens(port)
     wait_until(lambda: steps(port) > 0, DEADLINE_S, "tokens flow")
     post(port, "/sim/faults", {"name": "engine_death"})
     wait_until(lambda: ("engine/a", "engine_down") in house.events(), DEADLINE_S, "its end is found")
     wait_until(lambda: house.engine("a").state == "ready", DEADLINE_S, "a serves again")
     again.join(DEADLINE_S)
+    assert [other.id for other in house.client.incidents(every=True)] == [one.id], "so soon after, it is one trouble"
+    lines = [entry.text for entry in house.client.incident(one.uid).timeline if entry.kind == "caused"]
+    assert any(line.startswith("engine_down: ") for line in lines)
 
 
 IMPATIENT = """

@@ -290,6 +290,17 @@ def test_people_acknowledge_note_and_resolve() -> None:
     assert (another.incident.id, another.incident.related) == (2, (1,))
 
 
+def test_what_a_person_closed_explains_as_long_as_it_lasts() -> None:
+    world = World()
+    world.see(world.claim("engine_down"))
+    world.rules.resolve(world.open()[0], world.clock.now(), "ann", "taken out for good")
+    late = world.claim("scrape_failed")
+    assert world.see(world.claim("engine_down"), late, seconds=600) == []
+    world.see(late, seconds=AWAY_S + 1)
+    world.see(late, seconds=WITHIN_S + 1)
+    assert [one.detector for one in world.open()] == ["scrape_failed"]
+
+
 def test_what_is_done_about_it_is_on_its_timeline() -> None:
     world = World()
     world.see(world.claim())
