@@ -12,7 +12,17 @@ import msgspec
 from opsboard.client.replies import HEADERS, MAX_REPLY_BYTES, check, decode, target, unreachable
 from opsboard.core.errors import ControlError, NotReachable
 from opsboard.core.model import Record
-from opsboard.core.wire import PROTOCOL_HEADER, ActionAccepted, ActionRequest, EngineDetail, History, Status
+from opsboard.core.wire import (
+    PROTOCOL_HEADER,
+    ActionAccepted,
+    ActionRequest,
+    EngineDetail,
+    History,
+    Incident,
+    IncidentDetail,
+    IncidentRequest,
+    Status,
+)
 
 LINE_BYTES = 16 * 1024 * 1024
 FIRST_RETRY_S, LAST_RETRY_S = 0.25, 2.0
@@ -67,6 +77,15 @@ class AsyncClient:
             ActionRequest(kind=kind, reason=reason, idempotency_key=idempotency_key, now=now, then=tuple(then))
         )
         return decode(await self._call("POST", target("/v1/engines", name, "actions"), body), ActionAccepted)
+
+    async def incident(self, name: str) -> IncidentDetail:
+        """Return one incident with its timeline and evidence, by its number or its uid."""
+        return decode(await self._call("GET", target("/v1/incidents", name)), IncidentDetail)
+
+    async def tell_incident(self, name: str, verb: str, text: str | None = None, by: str | None = None) -> Incident:
+        """``ack``, ``note`` or ``resolve`` an incident; returns when it is written down. Raises Conflict."""
+        body = msgspec.json.encode(IncidentRequest(text=text, by=by))
+        return decode(await self._call("POST", target("/v1/incidents", name, verb), body), Incident)
 
     async def history(
         self, series: str, start: float | None = None, end: float | None = None, step: float | None = None

@@ -14,6 +14,7 @@ import pytest
 from alerts.incidents import Claim
 from opsboard.cli.curves import WIDTH, curve_lines
 from opsboard.cli.main import main
+from opsboard.client.stream import AsyncClient
 from opsboard.client.sync import Client
 from opsboard.core.errors import BadRequest, Conflict, NotFound, OpsboardError, StoreError
 from opsboard.core.incidents import Curve
@@ -93,6 +94,16 @@ def test_the_socket_tells_of_incidents_and_takes_what_people_say() -> None:
         asked = [(entry.action, entry.subject, entry.uid) for entry in daemon.kept.asked]
         verbs = ("ack", "note", "resolve", "note")
         assert asked == [(f"incident {verb}", "incident/1", os.getuid()) for verb in verbs]
+
+    with_daemon(socket_path(), test)
+
+
+def test_the_board_reads_and_says_the_same() -> None:
+    async def test(daemon: FakeDaemon) -> None:
+        opened(daemon)
+        client = AsyncClient(daemon.path)
+        assert (await client.tell_incident("1", "ack", "mine", "ann")).state == "acknowledged"
+        assert (await client.incident("1")).timeline[-1].text == "mine"
 
     with_daemon(socket_path(), test)
 

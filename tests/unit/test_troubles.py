@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+
 import msgspec
 import pytest
 
 from alerts.incidents import AWAY_S, SUSPECT_S
 from alerts.inhibition import WITHIN_S
 from opsboard.core.clock import ManualClock
+from opsboard.core.incidents import Incident
 from opsboard.core.lives import spent_its_budget
 from opsboard.core.model import (
     EngineReading,
@@ -19,11 +22,15 @@ from opsboard.core.model import (
     LifeView,
     Outcome,
     Restart,
+    Sample,
     Transaction,
 )
+from opsboard.daemon.flow import Flow
 from opsboard.daemon.pipeline import Effects, EngineSpec, PipelineState, Reading, feed, told
+from opsboard.daemon.subscribers import Newest
 from opsboard.daemon.troubles import DISK_LOW_BYTES, DISK_WELL_BYTES, SCRAPE_S
 from opsboard.supervise.budget import Budget, Spent, decide
+from tests.support.kept_incidents import done
 
 GOOD = EngineReading(engine="a", outcome=Outcome.OK, view=EngineView(kind="vllm", running=0.0, waiting=0.0))
 BAD = EngineReading(engine="a", outcome=Outcome.FAILED, error="answered 404", reason="status")
@@ -216,3 +223,31 @@ def test_an_engine_that_is_taken_away_leaves_nothing_open() -> None:
     (effects,) = line.feed(HostReading(outcome=Outcome.OK, host=HostView()))
     assert [one.state for one in effects.incidents] == ["resolved"]
     assert line.open() == []
+
+
+def test_an_incident_is_given_to_the_writer_before_anybody_acts_on_the_claim() -> None:
+    order: list[str] = []
+
+    class Records:
+        def append(self, wall: float, samples: list[Sample]) -> None:
+            """Keep nothing."""
+
+        def life(self, life: LifeView) -> None:
+            """Keep nothing."""
+
+        def event(self, event: Event) -> Future[None]:
+            return done()
+
+        def incident(self, incident: Incident) -> Future[None]:
+            order.append(f"written: {incident.detector}")
+            return done()
+
+    line = Line()
+    flow = Flow(line.clock, line.state, Records(), Newest(bytes))
+    flow.on_finding = lambda change: order.append(f"heard: {change.finding.detector}")
+    flow.on_incident = lambda incident: order.append(f"told: {incident.detector}")
+    for state in (EngineState.READY, EngineState.BACKING_OFF):
+        started = None if state in OVER else 1.0
+        flow.life(LifeView(engine="a", state=state, since=0.0, supervised=True, started=started, message="exited"))
+        flow.reading(GOOD)
+    assert order[:3] == ["written: engine_down", "told: engine_down", "heard: engine_down"]
