@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 _POLL_S = 0.25
 _GLANCE_S, _GLANCE_POLL_S = 1.0, 0.05  # a launch answers within 0.1 s
 _WAIT_S = 3600.0  # the engine's own ready_timeout and stop_timeout end the wait long before
-_DOWN = frozenset({"stopped", "stopping"})  # a restart that is "stopping" starts again without being asked twice
+_LEFT = frozenset({"stopped", "stopping", "parked"})  # what is "stopping" for a restart starts again anyway
 _AWAY_S = 60.0  # an upgrade, or a service manager that waits before it starts a daemon again
 
 
 def everyone(engines: Sequence[Engine], kind: str) -> list[str]:
-    """Return whom ``--all`` means: those supervised, and for a restart those of them that are not to stay down."""
+    """Return whom ``--all`` means: those supervised, and for a restart those of them that are to run."""
     supervised = [engine for engine in engines if engine.supervised]
-    down = [engine.name for engine in supervised if kind == "restart" and engine.state in _DOWN]
-    if down:
-        click.echo(f"stopped, and left so: {', '.join(down)}", err=True)
-    chosen = [engine.name for engine in supervised if engine.name not in down]
+    left = [engine for engine in supervised if kind == "restart" and engine.state in _LEFT]
+    if left:
+        click.echo(f"left as they are: {', '.join(f'{one.name} ({one.state})' for one in left)}", err=True)
+    chosen = [engine.name for engine in supervised if engine not in left]
     if not chosen:
-        click.echo(f"no {'other ' if down else ''}engine is supervised: nothing to do", err=True)
+        click.echo(f"no {'other ' if left else ''}engine is supervised: nothing to do", err=True)
     return chosen
 
 

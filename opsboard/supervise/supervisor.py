@@ -255,8 +255,8 @@ class Supervisor:
         Raises NotFound.
         """
         keeper = self._of(name)
-        nowhere = keeper.spec.runner == "command" and not keeper.spec.logs_command
-        return None if nowhere and not keeper.log_path.exists() else keeper.log_path
+        elsewhere = keeper.spec.runner == "command" and not keeper.spec.logs_command
+        return None if elsewhere and not _size(keeper.log_path) else keeper.log_path
 
     async def close(self) -> None:
         """Let go of all engines, which run on."""
@@ -329,3 +329,10 @@ async def _begun(keeper: Keeper) -> None:
 
 def _folders(path: Path) -> list[Path]:
     return sorted(folder for folder in path.iterdir() if folder.is_dir()) if path.is_dir() else []
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

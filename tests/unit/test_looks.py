@@ -104,3 +104,18 @@ async def test_a_directory_server_that_knows_the_user_is_not_asked_on_the_loop(
     assert await command.CommandRunner().find(spec, Place(tmp_path / "a", tmp_path), 10.0) is None
     assert asked
     assert threading.main_thread() not in asked
+
+
+@in_loop
+async def test_there_is_no_log_where_nothing_brings_one(tmp_path: Path) -> None:
+    log = tmp_path / "a" / "engine.log"
+    log.parent.mkdir()
+    for spec in (BY_COMMAND, msgspec.structs.replace(BY_COMMAND, logs_command=("logs",))):
+        engines, brought = supervisor(tmp_path, spec), bool(spec.logs_command)
+        assert engines.log_path("a") == (log if brought else None)
+        log.touch()
+        assert engines.log_path("a") == (log if brought else None), "every runner makes the file"
+        log.write_text("of a life that a shim began\n")
+        assert engines.log_path("a") == log
+        log.unlink()
+        await engines.close()

@@ -338,12 +338,12 @@ def test_sleep_and_wake_are_done_when_the_board_says_so(capsys: pytest.CaptureFi
         do(FakeSource(a=looks("a", "ready", "ready!")), "sleep")
 
 
-def test_a_restart_of_all_starts_nothing_that_was_stopped(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_restart_of_all_starts_nothing_that_is_to_stay_down(capsys: pytest.CaptureFixture[str]) -> None:
     states = {"a": "ready", "b": "stopped", "c": "parked", "d": "stopping", "e": "asleep"}
     engines = [looks(name, state)[0].engine for name, state in states.items()]
     engines.append(msgspec.structs.replace(engines[0], name="seen", supervised=False))
-    assert everyone(engines, "restart") == ["a", "c", "e"]
-    assert capsys.readouterr().err == "stopped, and left so: b, d\n"
+    assert everyone(engines, "restart") == ["a", "e"]
+    assert capsys.readouterr().err == "left as they are: b (stopped), c (parked), d (stopping)\n"
     assert everyone(engines, "start") == everyone(engines, "stop") == list(states)
     assert capsys.readouterr().err == ""
     assert everyone(engines[1:2], "restart") == everyone(engines[5:], "stop") == []
