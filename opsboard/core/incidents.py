@@ -7,14 +7,33 @@ sign to its end, kept for ever.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from math import isfinite
+from typing import Literal, SupportsFloat
 
 from opsboard.core.model import Record
+from opsboard.core.text import sanitise
 
 Urgency = Literal["page", "ticket", "note"]
 """How loud: wake somebody, work for somebody, worth knowing."""
 
 Evidence = Mapping[str, float | str | bool | None]
+
+
+def plain(evidence: Mapping[str, object]) -> dict[str, float | str | bool | None]:
+    """Return evidence as JSON can hold it, whoever's detector it comes from: what is no number or text is written out.
+
+    A number that is none (NaN, infinity) is None.
+    """
+    return {str(name): _plain(value) for name, value in evidence.items()}
+
+
+def _plain(value: object) -> float | str | bool | None:
+    if value is None or type(value) in {bool, int, str}:
+        return value  # type: ignore[return-value]  # as the line above says
+    if isinstance(value, SupportsFloat) and not isinstance(value, str):
+        number = float(value)
+        return number if isfinite(number) else None
+    return sanitise(str(value))
 
 
 class Entry(Record, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from opsboard.core.model import CanaryReading, Event, FindingChange, LifeView, S
 from opsboard.daemon.pipeline import PipelineState, Reading, feed, told
 from opsboard.daemon.recording import Recorders
 from opsboard.daemon.subscribers import Newest
+from opsboard.daemon.supervising import heed
 
 log = logging.getLogger("opsboard.events")
 
@@ -102,7 +103,7 @@ class Flow:
 
     def _record(self, incidents: Iterable[Incident]) -> None:
         for one in incidents:
-            self._records.incident(one)
+            heed(self._records.incident(one))
             self.on_incident(one)
 
     def _out(self, event: Event) -> None:

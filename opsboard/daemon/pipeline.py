@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from typing import assert_never
 
 import msgspec
@@ -12,7 +13,7 @@ from alerts.incidents import Change, Claim, Incidents
 from collectors.nvml import join
 from opsboard.core.clock import Now
 from opsboard.core.connections import ConnectionReading
-from opsboard.core.incidents import Incident
+from opsboard.core.incidents import Incident, plain
 from opsboard.core.inflight import InflightReading
 from opsboard.core.model import (
     CanaryReading,
@@ -249,9 +250,9 @@ def _incidents(state: PipelineState, track: EngineTrack, now: Now, events: Seque
             subject=subject,
             severity=judging.severity(finding),
             summary=finding.summary,
-            since=finding.since,
+            since=finding.since if isfinite(finding.since) else now.wall,
             confirmed=finding.confirmed,
-            evidence=finding.evidence,
+            evidence=plain(finding.evidence),
         )
         for finding in judging.claims(track.name)
     ]

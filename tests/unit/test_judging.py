@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 from alerts.base import Detector, Observation, Step
 from opsboard.config.detectors import Setting
 from opsboard.core.clock import ManualClock
+from opsboard.core.incidents import Incident, Urgency
 from opsboard.core.model import (
     CanaryOutcome,
     CanaryReading,
@@ -32,7 +34,6 @@ from tests.support.watched import WHOLE, failed, page
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from opsboard.core.incidents import Urgency
     from opsboard.daemon.pipeline import Reading
 
 SPEC = EngineSpec(name="a", url="http://127.0.0.1:8001")
@@ -270,3 +271,14 @@ def test_a_track_is_judged_with_what_it_remembers() -> None:
     both = Judging([detector(step)])
     both.judge(track, clock.now())
     assert (seen[0].reading, seen[0].fresh, seen[0].looked) == (None, False, None)
+
+
+def test_evidence_of_any_detector_can_be_written_down() -> None:
+    odd = {"n": Decimal("1.5"), "nan": float("nan"), "list": [1, 2], "yes": True, "none": None, "text": "x\x1b"}
+    claim = msgspec.structs.replace(finding(confirmed=True), evidence=odd, since=float("nan"))
+    line = Line(detector(lambda state, seen: Step(state, claim)))
+    (one,) = line.feed(page(1)).incidents
+    expected = {"n": 1.5, "nan": None, "list": "[1, 2]", "yes": True, "none": None, "text": "x\x1b"}
+    assert one.evidence == expected
+    assert one.since == one.opened
+    assert msgspec.json.decode(msgspec.json.encode(one), type=Incident) == one
