@@ -108,8 +108,8 @@ async def test_a_directory_server_that_knows_the_user_is_not_asked_on_the_loop(
 
 @in_loop
 async def test_there_is_no_log_where_nothing_brings_one(tmp_path: Path) -> None:
-    log = tmp_path / "a" / "engine.log"
-    log.parent.mkdir()
+    log = tmp_path / "engines" / "a" / "engine.log"
+    log.parent.mkdir(parents=True)
     for spec in (BY_COMMAND, msgspec.structs.replace(BY_COMMAND, logs_command=("logs",))):
         engines, brought = supervisor(tmp_path, spec), bool(spec.logs_command)
         assert engines.log_path("a") == (log if brought else None)
