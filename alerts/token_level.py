@@ -1,7 +1,9 @@
 """What an engine generates when so many requests run, learnt from its own healthy past, in spans of five seconds.
 
-A larger batch never gives fewer tokens a second, so what was reached with as many requests or fewer is a lower bound
-of what can be expected, as long as contexts are no longer and prompts take no more of the time than they did.
+A larger batch never gives fewer tokens a second, and a smaller one no less than its share, so every batch that was seen
+is a lower bound of what any other should give, as long as contexts are no longer and prompts take no more of the time
+than they did. Beyond the largest batch seen a step takes longer by no more than twice as much a request as it did
+before; half as much again is the most that is expected there, because nobody knows where computing begins to decide.
 """
 
 from __future__ import annotations
@@ -23,6 +25,10 @@ _SLOW = 0.7
 """What gives less than this part of a level is not learnt: it may be the trouble itself."""
 _MORE = 1.5
 """Contexts and prompts this many times as large as those of a level are another load."""
+_HEALTHY = 0.5
+"""Preemptions a finished request with which a full KV cache still gives what it can."""
+_BEYOND = 1.5
+_STEEPER = 2.0
 _COUNTED = ("generation_tokens", "prompt_tokens", "preemptions", "requests_finished")
 
 
@@ -54,6 +60,7 @@ class Level(NamedTuple):
     """What one size of batch gives; means over ``spans``, at most the last few minutes."""
 
     spans: int
+    running: float
     rate: float
     prompts: float
     context: float
@@ -115,27 +122,40 @@ def expected(past: Past, span: Span) -> Level | None:
     """Return the level that such a span should reach at least, None where none is known of a like load."""
     known = [
         level
-        for size, level in past.levels
+        for _, level in past.levels
         if level.spans >= LEAST
-        and size <= _size(span.running)
         and span.prompts <= _MORE * level.prompts + 1.0
         and span.context <= _MORE * level.context
     ]
-    return max(known, key=lambda level: level.rate, default=None)
+    if not known or span.running < 1.0:
+        return None
+    bounds = [level._replace(rate=level.rate * min(1.0, span.running / level.running)) for level in known]
+    best, top = max(bounds, key=lambda level: level.rate), max(known, key=lambda level: level.running)
+    beyond = _beyond(top, min(known, key=lambda level: level.running), span.running)
+    return best._replace(rate=max(best.rate, beyond))
+
+
+def _beyond(top: Level, low: Level, running: float) -> float:
+    """Return the tokens a second that a batch larger than ``top`` should give, from how steps grew from ``low`` on."""
+    if running <= top.running or top.running < _MORE * low.running:
+        return 0.0
+    step_s, short_s = top.running / top.rate, low.running / low.rate
+    slope = max(0.0, (step_s - short_s) / (top.running - low.running))
+    return min(running / (step_s + _STEEPER * slope * (running - top.running)), _BEYOND * top.rate)
 
 
 def learn(past: Past, span: Span) -> Past:
     """Take a span into the level of its size, unless it may be the trouble itself."""
-    if span.running < 1.0 or span.generated <= 0.0 or span.preempted > 0.0:
+    if span.running < 1.0 or span.generated <= 0.0 or span.preempted > _HEALTHY * span.finished:
         return past
     size, levels = _size(span.running), dict(past.levels)
-    old = levels.get(size, Level(0, 0.0, 0.0, 0.0))
+    old = levels.get(size, Level(0, 0.0, 0.0, 0.0, 0.0))
     if old.spans >= LEAST and span.rate < _SLOW * old.rate:
         return past
     spans = min(old.spans + 1, _MEMORY)
     means = (
         before + (now - before) / spans
-        for before, now in ((old.rate, span.rate), (old.prompts, span.prompts), (old.context, span.context))
+        for before, now in zip(old[1:], (span.running, span.rate, span.prompts, span.context), strict=True)
     )
     levels[size] = Level(spans, *means)
     return Past(
@@ -145,8 +165,8 @@ def learn(past: Past, span: Span) -> Past:
 
 
 def _size(running: float) -> int:
-    """Return the class of a batch: sizes of one class differ by less than a factor of 1.42."""
-    return round(2 * log2(max(1.0, running)))
+    """Return the class of a batch: sizes of one class differ by a factor of 2 at most."""
+    return round(log2(max(1.0, running)))
 
 
 def _begun(past: Past, view: EngineView, meter: Meter, mono: float) -> Past:

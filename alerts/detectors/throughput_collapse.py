@@ -1,0 +1,132 @@
+"""An engine that gives less than half of what it gave with as many requests running, while others wait.
+
+Not the load: that is what its level is for (alerts/token_level.py). Nor a hang: an engine that gives nothing is a
+stall's matter.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta
+from msgspec.structs import replace
+
+from alerts.base import Detector, Observation, Step, check_seconds
+from alerts.token_level import Level, Past, Span, expected, learn, take
+from opsboard.core.lives import SERVES
+from opsboard.core.model import Finding, Outcome, Record
+
+
+class Params(Record, frozen=True, kw_only=True):
+    """Parts of what it gave before, 0..1, and seconds."""
+
+    collapsed: Annotated[float, Meta(gt=0, lt=1, description="less than this is a collapse")] = 0.5
+    recovered: Annotated[float, Meta(gt=0, lt=1, description="from here it is over")] = 0.7
+    after_s: Annotated[float, Meta(description="so long it has to last, in spans of 5 s")] = 15.0
+    calm_s: Annotated[float, Meta(description="and so long it has to be over, or nobody to wait")] = 15.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what makes no sense together."""
+        check_seconds(self, ("after", "calm"))
+        if self.recovered < self.collapsed:
+            raise ValueError(f"`recovered` ({self.recovered:g}) must not be less than `collapsed` ({self.collapsed:g})")
+
+
+class Low(NamedTuple):
+    """A span in which it gave too little."""
+
+    span: Span
+    level: Level
+
+
+class State(Record, frozen=True, kw_only=True):
+    """What is remembered of one life."""
+
+    params: Params
+    past: Past = Past()
+    low_s: float = 0.0
+    """How long it has given too little, without a break."""
+    calm_s: float = 0.0
+    """How long nothing has been wrong."""
+    began: float = 0.0
+    """When (Unix s) it gave too little first."""
+    claim: Finding | None = None
+
+
+def begin(params: Params) -> State:
+    """Know nothing."""
+    return State(params=params)
+
+
+def step(state: State, seen: Observation) -> Step:
+    """Take in one observation."""
+    if seen.life is not None and seen.life.state not in SERVES:
+        return Step(State(params=state.params))
+    if not seen.fresh or seen.reading is None or seen.reading.outcome is not Outcome.OK or seen.reading.view is None:
+        return Step(state, state.claim)
+    past, span, broken = take(state.past, seen.reading.view, seen.now.mono)
+    if broken:
+        return Step(State(params=state.params, past=past))
+    state = replace(state, past=past)
+    if span is not None:
+        state = _judged(state, span, seen)
+    return Step(state, state.claim)
+
+
+def _judged(state: State, span: Span, seen: Observation) -> State:
+    """Take in a span. One without anybody who waits, or without progress, says nothing of what could be given."""
+    params, level = state.params, expected(state.past, span)
+    wanted = span.waiting >= 1.0 and span.running >= 1.0
+    if wanted and span.generated <= 0.0:
+        return replace(state, low_s=0.0)  # a stall's matter; it does not say that a collapse is over
+    if (
+        wanted
+        and level is not None
+        and span.rate < (params.recovered if state.claim else params.collapsed) * level.rate
+    ):
+        began = seen.now.wall - span.seconds if state.low_s == 0.0 and state.claim is None else state.began
+        state = replace(state, low_s=state.low_s + span.seconds, calm_s=0.0, began=began)
+        if state.claim is None and state.low_s < params.after_s - span.seconds / 2:
+            return state
+        return replace(state, claim=_finding(state, Low(span, level), seen))
+    if wanted and level is None and state.claim is not None:
+        return state  # another load: not known
+    state = replace(state, past=learn(state.past, span), low_s=0.0, calm_s=state.calm_s + span.seconds)
+    return replace(state, claim=None) if state.calm_s >= params.calm_s - span.seconds / 2 else state
+
+
+def _finding(state: State, low: Low, seen: Observation) -> Finding:
+    span, level = low
+    part = span.rate / level.rate
+    return Finding(
+        detector="throughput_collapse",
+        engine=seen.engine,
+        summary=(
+            f"it gives {span.rate:.0f} tokens a second with {span.running:.0f} requests running and "
+            f"{span.waiting:.0f} waiting, {100 * part:.0f} % of the {level.rate:.0f} that its past lets expect"
+        ),
+        since=state.began,
+        confirmed=True,
+        evidence={
+            "tokens_per_s": round(span.rate, 1),
+            "own_level_tokens_per_s": round(level.rate, 1),
+            "part_of_own_level": round(part, 3),
+            "lasts_s": round(seen.now.wall - state.began, 1),
+            "running": round(span.running, 2),
+            "waiting": span.waiting,
+            "prompt_tokens_per_s": round(span.prompts, 1),
+            "own_level_prompt_tokens_per_s": round(level.prompts, 1),
+            "kv_usage_highest": round(span.usage, 4),
+            "preemptions": span.preempted,
+        },
+    )
+
+
+DETECTOR = Detector(
+    name="throughput_collapse",
+    severity="page",
+    summary="an engine that gives less than half of the tokens it gave with as many running, while others wait",
+    params=Params,
+    begin=begin,
+    step=step,
+)
