@@ -82,6 +82,8 @@ def _sqlite(_options: Options) -> Iterator[Finding]:
 
 
 def _config(options: Options) -> Iterator[Finding]:
+    from opsboard.supervise.runners.units import BOOTED
+
     try:
         found = loaded(options)
     except OpsboardError as error:
@@ -101,6 +103,9 @@ def _config(options: Options) -> Iterator[Finding]:
         if engine.begins_by and shutil.which(engine.begins_by[0]) is None:
             text = f"engine {engine.name!r}: command not found: {engine.begins_by[0]}"
             yield Finding(check="engine-command", level="fail", text=text, hint="give its absolute path, or install it")
+        if engine.runner == "systemd" and not BOOTED.is_dir():
+            text = f'engine {engine.name!r} has `runner` = "systemd", which this machine does not run: no {BOOTED}'
+            yield Finding(check="engine-runner", level="fail", text=text, hint='`runner` = "shim" does without')
 
 
 def _state_dir(options: Options) -> Iterator[Finding]:

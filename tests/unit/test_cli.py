@@ -18,6 +18,7 @@ from opsboard.config.load import load
 from opsboard.core.clock import ManualClock
 from opsboard.core.model import EngineState, GpuReading, GpuView, Outcome, Step, Transition
 from opsboard.core.wire import DaemonInfo, Engine, EngineDetail, ReadingInfo, RouteInfo, Status, TargetInfo
+from opsboard.supervise.runners import units
 from tests.support.account import AS_ME
 
 
@@ -120,6 +121,19 @@ def test_the_list_of_verbs_hides_the_internal_one(capsys: pytest.CaptureFixture[
     said = capsys.readouterr().out
     assert "status" in said
     assert "shim" not in said
+
+
+@pytest.mark.parametrize("boots", [False, True])
+def test_doctor_knows_whether_systemd_can_run_an_engine(
+    boots: bool, tmp_path: Path, nowhere: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "BOOTED", tmp_path if boots else tmp_path / "none")
+    config = tmp_path / "opsboard.toml"
+    config.write_text('[[engine]]\nname = "a"\ncommand = ["true"]\nrunner = "systemd"\n' + AS_ME)
+    run("--config", str(config), "--socket", nowhere, "doctor", "--json")
+    findings = {line["check"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert ("engine-runner" in findings) is not boots
+    assert boots or findings["engine-runner"]["level"] == "fail"
 
 
 def test_doctor_says_what_is_missing_and_bundles_it(

@@ -69,7 +69,7 @@ async def test_a_machine_without_systemd_is_no_passing_trouble(
         return Said(1, "Failed to connect to bus: Host is down")
 
     monkeypatch.setattr(units, "systemctl", silent)
-    monkeypatch.setattr(units, "_BOOTED", tmp_path if boots else tmp_path / "none")
+    monkeypatch.setattr(units, "BOOTED", tmp_path if boots else tmp_path / "none")
     with pytest.raises(SuperviseError, match="Host is down") as caught:
         await units.show("opsboard-a.service")
     assert caught.value.permanent is not boots

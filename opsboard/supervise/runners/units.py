@@ -14,7 +14,7 @@ from opsboard.supervise.runners.commands import Said, run
 ASK_S = 5.0
 """What systemctl may take; it is 0.01 s on an idle host."""
 _ROOT = 0
-_BOOTED = Path("/run/systemd/system")
+BOOTED = Path("/run/systemd/system")
 """Exists where systemd is the first process (sd_booted(3))."""
 _UNIT_WORD = re.compile(r"[^A-Za-z0-9_.]")
 _PID = re.compile(r"\bpid=(\d+)")
@@ -84,9 +84,9 @@ async def show(name: str) -> Unit:
 
 
 def _silent(name: str, said: Said) -> SuperviseError:
-    if _BOOTED.is_dir():
+    if BOOTED.is_dir():
         return SuperviseError(f"systemctl show {name}: {said}", hint="systemctl status", permanent=False)
-    what = f"this machine does not run systemd (there is no {_BOOTED}); systemctl {said}"
+    what = f"this machine does not run systemd (there is no {BOOTED}); systemctl {said}"
     return SuperviseError(what, hint='`runner` = "shim" does without')
 
 
