@@ -152,7 +152,9 @@ class Judging:
             if claim is not None or before is not None:
                 changes += self._change((track.name, name), before, claim, now)
         lines = ((change, self._line(change)) for change in changes)
-        told += [line for change, line in lines if not (change.open and _said(change.finding.summary, line, events))]
+        told += [
+            line for change, line in lines if not (change.open and _said(change.finding.summary, line, seen.events))
+        ]
         return Judged(changes, told, ask)
 
     def _change(
