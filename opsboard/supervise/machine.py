@@ -120,7 +120,7 @@ def _wish(situation: Situation, event: Start | Stop | Restart, now: Now, terms: 
             return to(situation, now, stopping, Body.LAUNCHING, "stops as soon as it has begun"), []
         case Body.ENDING:
             return to(situation, now, stopping, Body.ENDING, AGAIN if wanted else None), []
-        case Body.ALIVE if isinstance(event, Start) and situation.state not in _AT_REST:
+        case Body.ALIVE if isinstance(event, Start) and situation.state not in _AT_REST and not situation.broken:
             return (serve(situation, now) if situation.state is EngineState.DRAINING else situation), []
         case Body.ALIVE if isinstance(event, Restart) and not event.now and situation.state in SERVING:
             if drain_by is not None:  # two restarts at once are one

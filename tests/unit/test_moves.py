@@ -231,6 +231,8 @@ def test_what_does_not_work_is_not_waited_for() -> None:
     assert machine.step(draining, Accused(cause="stall"), NOW, by_hand)[1] == [Command.END]
     reborn = after(Reborn(900.0), terms=by_hand, situation=hangs)
     assert (reborn.state, reborn.broken, reborn.served(LATER.mono)) == (EngineState.STARTING, False, 0.0)
+    started, commands = machine.step(hangs, Start("asked for"), LATER, by_hand)
+    assert (commands, started.wanted, started.state) == ([Command.END], True, EngineState.STOPPING), "it does not work"
     works = after(Acquitted(), situation=hangs)
     assert after(Restart("flags"), situation=works).state is EngineState.DRAINING
 
