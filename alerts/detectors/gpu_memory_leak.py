@@ -1,0 +1,123 @@
+"""Memory of a GPU that an engine takes after its warm-up and never gives back, measured against its work.
+
+An engine reserves what it needs before it serves; after that its part of a card is flat. The driver tells it a process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta
+
+from alerts.base import Detector, Observation, Step
+from alerts.engine_life import Work, follow
+from alerts.eta import seconds_until, size, span
+from alerts.growth import Growth, Rules, Sample, Trend, add
+from alerts.leak import MIB, Pace, claimed, evidence, rates
+from opsboard.core.model import Finding, GpuView, Record
+
+
+class Params(Pace, frozen=True, kw_only=True):
+    """Times, requests, and growth in MiB."""
+
+    warm_s: Annotated[
+        float,
+        # Workspaces of NCCL and cuBLAS, and graphs that are captured late.
+        Meta(description="the beginning of a life that is not judged"),
+    ] = 300.0
+    warm_requests: Annotated[float, Meta(ge=0, description="and at least so many finished requests of it")] = 200.0
+    gain_mib: Annotated[float, Meta(gt=0, description="least growth on one card that is claimed, in MiB")] = 256.0
+
+
+class Held(NamedTuple):
+    """What the engine holds on one card."""
+
+    card: int
+    growth: Growth
+    claimed: bool
+    room: float | None
+
+
+class State(Record, frozen=True, kw_only=True):
+    """What is remembered of one life. ``cards`` by uuid."""
+
+    params: Params
+    work: Work | None = None
+    cards: Mapping[str, Held] = {}
+
+
+def begin(params: Params) -> State:
+    """Know nothing."""
+    return State(params=params)
+
+
+def step(state: State, seen: Observation) -> Step:
+    """Take in one observation: with every page, what is held on each card."""
+    work, anew = follow(state.work, seen)
+    if anew or work is None:
+        return Step(State(params=state.params, work=work))
+    cards = state.cards
+    if work is not state.work:
+        cards = {gpu.uuid: held for gpu in seen.gpus if (held := _taken(state, work, gpu, seen)) is not None}
+        state = State(params=state.params, work=work, cards=cards)
+    leaks = [(uuid, one) for uuid, one in cards.items() if one.claimed and one.growth.trend is not None]
+    return Step(state, _finding(leaks, seen, state.params) if leaks else None)
+
+
+def _taken(state: State, work: Work, gpu: GpuView, seen: Observation) -> Held | None:
+    """Return what was seen of a card; None where it holds nothing of this engine. An unknown level changes nothing."""
+    params, old = state.params, state.cards.get(gpu.uuid)
+    ours = [process.memory_bytes for process in gpu.processes if process.engine == seen.engine]
+    known = [held for held in ours if held is not None]
+    if not ours or len(known) < len(ours):
+        return old
+    used, total = gpu.memory_used_bytes, gpu.memory_total_bytes
+    room = None if used is None or total is None else float(total - used)
+    growth = Growth(first=(work.requests or 0.0, work.tokens or 0.0)) if old is None else old.growth
+    done = (work.tokens or 0.0) / 100 if work.requests is None else work.requests
+    if done >= params.warm_requests and work.at - work.begun >= params.warm_s:
+        sample = Sample(work.at, float(sum(known)), work.requests, work.tokens, work.load)
+        growth = add(growth, sample, Rules(gain=params.gain_mib * MIB))
+    before = old is not None and old.claimed
+    return Held(gpu.index, growth, claimed(growth.trend, room, work.at, params, before=before), room)
+
+
+def _finding(leaks: list[tuple[str, Held]], seen: Observation, params: Params) -> Finding:
+    """Claim the card that is full first."""
+    ends = [seconds_until(one.room, _trend(one).per_s) for _, one in leaks]
+    first = min(range(len(leaks)), key=lambda at: float("inf") if (end := ends[at]) is None else end)
+    (uuid, worst), eta_s = leaks[first], ends[first]
+    trend, mono = _trend(worst), seen.now.mono
+    since = min(_trend(one).since for _, one in leaks)
+    where = f"GPU {worst.card}" if len(leaks) == 1 else f"GPU {worst.card} and {len(leaks) - 1} more"
+    return Finding(
+        detector="gpu_memory_leak",
+        engine=seen.engine,
+        summary=f"it leaked {size(trend.gain)} on {where} in {span(mono - since)}, {rates(trend, trend.per_s, eta_s)}",
+        since=seen.now.wall - (mono - since),
+        confirmed=any(_trend(one).gain >= 2 * _trend(one).opened_gain for _, one in leaks),
+        evidence={
+            "gpu": uuid,
+            "gpu_index": float(worst.card),
+            "cards": float(len(leaks)),
+            "leaked_bytes": trend.gain,
+            **evidence(trend, trend.per_s, worst.room, params),
+        },
+    )
+
+
+def _trend(one: Held) -> Trend:
+    if one.growth.trend is None:
+        raise AssertionError("a claim needs a trend")
+    return one.growth.trend
+
+
+DETECTOR = Detector(
+    name="gpu_memory_leak",
+    severity="ticket",
+    summary="memory of a GPU that the engine takes after its warm-up and never gives back",
+    params=Params,
+    begin=begin,
+    step=step,
+)

@@ -1,0 +1,285 @@
+"""Simulated days of engines whose memory leaks, and of engines whose memory only looks like it.
+
+``python -m tests.proving.leaking_days [--days 70] [--leaks 100] [--seed 1]`` lets memory_leak and gpu_memory_leak
+judge them, a look every five seconds, and prints false alarms a day, recall and times to detect. Load follows the hour,
+with ramps to ten times and back. What memory does legitimately is drawn at random for each day: noise that remembers,
+memory that follows the load, caches that fill and stop, caches that fill as the logarithm, a KV arena touched for the
+first time, models that are loaded and unloaded, allocators that keep what their largest moment took, sawtooth
+collection, restarts, scrape gaps, quiet nights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from alerts.base import Detector, Observation
+from alerts.detectors import gpu_memory_leak, memory_leak
+from opsboard.core.clock import Now
+from opsboard.core.model import (
+    EngineReading,
+    EngineView,
+    Finding,
+    GpuProcess,
+    GpuView,
+    HostView,
+    Outcome,
+    ProcessView,
+)
+
+DAY_S, EVERY_S, START = 86_400.0, 5.0, 1_700_000_000.0
+MIB = float(1 << 20)
+GIB = 1024 * MIB
+ROLES = ("api_server", "engine_core", "worker")
+SHAPES = ("plain", "plateau", "logarithm", "arena", "loads", "steps", "sawtooth")
+HOST_LEAKS = (90.0, 2e3, 20e3, 50e3, 200e3, 1e6, 5e6, 25e6)
+"""Bytes a finished request."""
+GPU_LEAKS = (64 * MIB, 256 * MIB, GIB, 4 * GIB)
+"""Bytes an hour at the day's mean load."""
+
+
+class Case(NamedTuple):
+    """One engine's day: what its memory does, and whether it leaks (bytes a request from ``onset`` seconds on)."""
+
+    seed: int
+    shape: str
+    gpu: bool = False
+    leak: float = 0.0
+    onset: float = 0.0
+    by_token: bool = False
+    seconds: float = DAY_S
+
+
+class Opened(NamedTuple):
+    """A claim: after how many seconds of the day, and what it said."""
+
+    after_s: float
+    finding: Finding
+
+
+class Shape:
+    """What memory does beside leaking, in one process or on one card."""
+
+    def __init__(self, rnd: random.Random, kind: str, *, gpu: bool) -> None:
+        self.random, self.kind = rnd, kind
+        self.noise_bytes = rnd.uniform(0.5, 3 if gpu else 15) * MIB
+        self.memory_s = math.exp(rnd.uniform(math.log(10), math.log(7200)))
+        self.per_request = 0.0 if gpu else rnd.uniform(0.0, 2.0) * MIB
+        self.size = math.exp(rnd.uniform(math.log(30), math.log(800))) * MIB
+        self.work = math.exp(rnd.uniform(math.log(300), math.log(5000)))
+        self.period_s = math.exp(rnd.uniform(math.log(300), math.log(4 * 3600)))
+        self.tooth = rnd.uniform(5, 100) * MIB
+        self.each = math.exp(rnd.uniform(math.log(0.25), math.log(4))) * MIB
+        self.noise = 0.0
+        self.loaded = 0.0
+        self.peak = 0.0
+
+    def level(self, t: float, work: float, load: float) -> float:
+        """Return its bytes at ``t`` after ``work`` requests of this life with ``load`` in the engine."""
+        keep = math.exp(-EVERY_S / self.memory_s)
+        self.noise = keep * self.noise + self.noise_bytes * math.sqrt(1 - keep * keep) * self.random.gauss(0, 1)
+        return self.noise + self.per_request * load + self._shape(t, work, load)
+
+    def _shape(self, t: float, work: float, load: float) -> float:
+        match self.kind:
+            case "plateau":
+                return self.size * (1 - math.exp(-work / self.work))
+            case "logarithm":
+                return 0.15 * self.size * math.log1p(work / 50)
+            case "arena":
+                return self.size * min(1.0, work / self.work)
+            case "loads":
+                if self.random.random() < EVERY_S / 14_400:
+                    self.loaded = self.random.choice([0.0, 0.2, 1.0, 3.0]) * GIB
+                return self.loaded
+            case "steps":  # an allocator that keeps what its largest moment took
+                self.peak = max(self.peak, load * self.random.lognormvariate(0, 0.3))
+                return 32 * MIB * math.floor(self.each * self.peak / (32 * MIB))
+            case "sawtooth":
+                return self.tooth * (t % self.period_s) / self.period_s
+            case _:
+                return 0.0
+
+
+class Day:
+    """One engine's day, look by look."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.random = random.Random(case.seed)
+        rnd = self.random
+        self.rate = math.exp(rnd.uniform(math.log(0.5), math.log(20)))
+        """Requests a second at the mean."""
+        self.swing = rnd.uniform(0.2, 0.9)
+        self.phase = rnd.uniform(0, DAY_S)
+        self.ramp_at, self.ramp_s = rnd.uniform(0, case.seconds), rnd.uniform(900, 5400)
+        self.tokens_each = rnd.uniform(200, 2000)
+        self.room = rnd.choice([4, 16, 64, 256]) * GIB
+        self.shapes = self._shapes()
+        self.born, self.lives = 0.0, 0
+        self.restarts = sorted(rnd.uniform(0, case.seconds) for _ in range(rnd.choice([0, 0, 1, 2])))
+        if case.leak:
+            self.restarts = []
+        self.done = self.tokens = self.leaked = 0.0
+        self.gap_until = 0.0
+
+    def _shapes(self) -> list[Shape]:
+        odd = self.random.randrange(2 if self.case.shape != "arena" else 1)
+        leaky = 2 if self.case.shape == "arena" else odd
+        kinds = [self.case.shape if at == leaky else "plain" for at in range(len(ROLES))]
+        return [Shape(self.random, kind, gpu=self.case.gpu) for kind in kinds]
+
+    def eta_s(self) -> float:
+        """Return how long room lasts at the mean rate, in s."""
+        return self.room / (self.case.leak * self.rate) if self.case.leak else math.inf
+
+    def looks(self) -> Iterator[Observation]:
+        """Yield what is seen, every five seconds but in gaps."""
+        t = 0.0
+        while t < self.case.seconds:
+            t += EVERY_S
+            if self.restarts and t >= self.restarts[0]:
+                self.restarts.pop(0)
+                self.born, self.done, self.tokens, self.lives = t, 0.0, 0.0, self.lives + 1
+                self.shapes, self.gap_until = self._shapes(), t + 60
+            load, made = self._work(t)
+            if self.case.leak and t >= self.case.onset:
+                self.leaked += self.case.leak * made
+                if self.leaked > 0.95 * self.room:
+                    return
+            if self.random.random() < EVERY_S / 7200:
+                self.gap_until = max(self.gap_until, t + self.random.uniform(5, 120))
+            if t >= self.gap_until:
+                yield self._look(t, load)
+
+    def _work(self, t: float) -> tuple[float, float]:
+        """Let requests finish. Return how many are in the engine, and finished requests in units of the leak."""
+        share = 1 + self.swing * math.sin(2 * math.pi * (t + self.phase) / DAY_S)
+        since = (t - self.ramp_at) / self.ramp_s
+        share *= 1 + 9 * max(0.0, 1 - abs(since - 1)) if 0 < since < 2 else 1.0
+        rate = self.rate * share
+        made = max(0.0, round(self.random.gauss(rate * EVERY_S, math.sqrt(rate * EVERY_S))))
+        each = self.tokens_each * self.random.lognormvariate(0, 0.2)
+        self.done += made
+        self.tokens += made * each
+        units = made * each / self.tokens_each if self.case.by_token else made
+        return max(0.0, round(self.random.gauss(5 * rate, math.sqrt(5 * rate)))), units
+
+    def _look(self, t: float, load: float) -> Observation:
+        now = Now(START + t, 1000.0 + t)
+        counters = {"requests_finished": self.done, "generation_tokens": round(self.tokens)}
+        view = EngineView(kind="vllm", running=load, waiting=0.0, process_start=START + self.born, counters=counters)
+        levels = [shape.level(t, self.done, load) for shape in self.shapes]
+        levels[1 if self.case.shape == "arena" else 0 if self.shapes[0].kind != "plain" else 1] += self.leaked
+        base = 700 * MIB
+        gpus: tuple[GpuView, ...] = ()
+        processes = tuple(
+            ProcessView(pid=10 * self.lives + at, started=START + self.born, name=role, role=role,
+                        rss_anon_bytes=round(base + level), swap_bytes=0)
+            for at, (role, level) in enumerate(zip(ROLES, levels, strict=True))
+        )  # fmt: skip
+        if self.case.gpu:
+            held = 70 * GIB + max(levels)
+            card = GpuProcess(pid=10 * self.lives + 2, memory_bytes=round(held), engine="a")
+            used, total = round(held + GIB), round(70 * GIB + self.room + GIB)
+            gpus = (
+                GpuView(index=0, uuid="GPU-a", memory_used_bytes=used, memory_total_bytes=total, processes=(card,)),
+            )
+            processes = ()
+        host = HostView(memory_available_bytes=round(max(0.0, self.room - sum(levels))))
+        return Observation(
+            engine="a", now=now, fresh=True, processes=processes, looked=now.mono, gpus=gpus, host=host,
+            reading=EngineReading(engine="a", outcome=Outcome.OK, view=view),
+        )  # fmt: skip
+
+
+def judged(day: Day, detector: Detector) -> list[Opened]:
+    """Return what a detector claims of a day, each when it opened."""
+    state, before, opened = detector.begin(detector.params()), None, []
+    for seen in day.looks():
+        state, finding, _ = detector.step(state, seen)
+        if finding is not None and before is None:
+            opened.append(Opened(seen.now.wall - START, finding))
+        before = finding
+    return opened
+
+
+def detector_of(case: Case) -> Detector:
+    """Return the detector that is to judge it."""
+    return gpu_memory_leak.DETECTOR if case.gpu else memory_leak.DETECTOR
+
+
+def healthy(days: int, seed: int, *, gpu: bool) -> tuple[int, list[str]]:
+    """Judge so many days without a leak; return what was claimed, a line each."""
+    told = []
+    for at in range(days):
+        case = Case(seed * 100_000 + at, SHAPES[at % len(SHAPES)], gpu=gpu)
+        told += [
+            f"{case.shape} {case.seed}: {one.after_s / 3600:.1f} h: {one.finding.summary}"
+            for one in judged(Day(case), detector_of(case))
+        ]
+    return days, told
+
+
+class Leaking(NamedTuple):
+    """What became of one leak."""
+
+    case: Case
+    eta_s: float
+    early: int
+    """Claims before it began."""
+    after_s: float | None
+    """From its onset to its claim; None: never."""
+
+
+def leaking(count: int, seed: int, *, gpu: bool) -> list[Leaking]:
+    """Judge so many days with a leak that begins after an hour or two."""
+    found = []
+    rnd = random.Random(seed)
+    for at in range(count):
+        case = Case(seed * 100_000 + 50_000 + at, rnd.choice(SHAPES), gpu=gpu, onset=rnd.uniform(3600, 7200))
+        rate = Day(case).rate
+        case = case._replace(leak=rnd.choice(GPU_LEAKS) / 3600 / rate if gpu else rnd.choice(HOST_LEAKS))
+        case = case._replace(by_token=rnd.random() < 0.3)
+        day = Day(case)
+        eta_s = day.eta_s()
+        opened = judged(day, detector_of(case))
+        after = [one.after_s - case.onset for one in opened if one.after_s >= case.onset]
+        found.append(Leaking(case, eta_s, len(opened) - len(after), after[0] if after else None))
+    return found
+
+
+def _table(name: str, rows: list[Leaking], bands: tuple[tuple[float, float], ...]) -> Iterator[str]:
+    for low, high in bands:
+        ours = [row for row in rows if low <= row.eta_s / 3600 < high]
+        times = sorted(row.after_s for row in ours if row.after_s is not None)
+        if ours:
+            middle = f"{times[len(times) // 2] / 60:.0f} min, slowest {times[-1] / 60:.0f} min" if times else "-"
+            yield f"{name}: lasts {low:g} to {high:g} h: {len(times)} of {len(ours)} found, median {middle}"
+    yield f"{name}: claims before the leak began: {sum(row.early for row in rows)} in {len(rows)}"
+
+
+def main(argv: list[str]) -> None:
+    """Print what became of healthy and of leaking days."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--days", type=int, default=70)
+    parser.add_argument("--leaks", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(argv)
+    for name, gpu in (("memory_leak", False), ("gpu_memory_leak", True)):
+        days, told = healthy(options.days, options.seed, gpu=gpu)
+        print(f"{name}: {len(told)} false alarms in {days} engine-days", *told, sep="\n  ")
+        rows = leaking(options.leaks, options.seed, gpu=gpu)
+        bands = ((0, 0.25), (0.25, 1), (1, 4), (4, 24), (24, 72), (72, 1e9))
+        print(*_table(name, rows, bands), sep="\n")
+        for row in rows:
+            if 900 <= row.eta_s < 24 * 3600 and row.after_s is None:
+                print(f"  missed: {row}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

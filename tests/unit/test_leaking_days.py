@@ -1,0 +1,24 @@
+"""Hours of the simulated days: what only looks like a leak is not claimed, what leaks is."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.proving.leaking_days import GIB, SHAPES, Case, Day, detector_of, judged
+
+HOURS = 3600.0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_hours_without_a_leak(shape: str) -> None:
+    for seed, gpu in ((11, False), (12, True)):
+        case = Case(seed, shape, gpu=gpu, seconds=4 * HOURS)
+        assert judged(Day(case), detector_of(case)) == []
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_hours_with_one(gpu: bool) -> None:  # noqa: FBT001
+    case = Case(21, "plain", gpu=gpu, onset=1.5 * HOURS, seconds=3 * HOURS)
+    case = case._replace(leak=4 * GIB / 3600 / Day(case).rate)
+    (claim,) = judged(Day(case), detector_of(case))
+    assert 0 < claim.after_s - case.onset <= 900
