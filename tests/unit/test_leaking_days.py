@@ -17,8 +17,8 @@ def test_hours_without_a_leak(shape: str) -> None:
 
 
 @pytest.mark.parametrize("gpu", [False, True])
-def test_hours_with_one(gpu: bool) -> None:  # noqa: FBT001
-    case = Case(21, "plain", gpu=gpu, onset=1.5 * HOURS, seconds=3 * HOURS)
+def test_hours_with_one(gpu: bool) -> None:
+    case = Case(24, "plain", gpu=gpu, onset=1.5 * HOURS, seconds=3 * HOURS)
     case = case._replace(leak=4 * GIB / 3600 / Day(case).rate)
     (claim,) = judged(Day(case), detector_of(case))
     assert 0 < claim.after_s - case.onset <= 900
