@@ -33,14 +33,16 @@ EVEN = 0.5
 """Each third of the way has at least this part of the whole slope, and at most its reciprocal."""
 JUMP = 0.25
 """A larger part of the gain in one block is something that was loaded."""
-BUSIER, RECORD = 1.02, 1.05
+BUSIER, RECORD = 1.02, 1.1
 """A load so far above all before it may have taken what its largest moment needed, and allocators keep that: then OWN
 of the slope must be left beside what that explains; from RECORD on nothing can be told."""
 OWN = 0.7
 SURE = 3.0
 """Standard errors that the slope's lower bound lies below it."""
-FORGET = 0.9995
-"""Of a fall that was seen, a block later: half of it after 8 hours of work."""
+AGAIN = 1.2
+"""Growth must be so much more than a fall that was seen."""
+FORGET = 0.999
+"""Of a fall that was seen, a block later: half of it after 4 hours of work."""
 
 
 class Sample(NamedTuple):
@@ -116,6 +118,8 @@ class Growth(NamedTuple):
     open_s: float = 0.0
     scales: tuple[tuple[Block, ...], ...] = ()
     halves: tuple[Block | None, ...] = ()
+    calm: tuple[float, ...] = ()
+    """Of each scale the least slope by work that a whole window had: what fills up is never less steep than later."""
     high: float = 0.0
     fall: float = 0.0
     """The deepest fall below the highest level, slowly forgotten: what comes back down is no leak."""
@@ -165,12 +169,13 @@ def _closed(growth: Growth, block: Block, rules: Rules) -> Growth:
             done = block.requests, block.tokens
             return Growth(first=done, last=growth.last, high=high, fall=growth.fall, top=growth.top)
         growth = growth._replace(trend=trend)
-    scales, halves = list(growth.scales), list(growth.halves)
+    scales, halves, calm = list(growth.scales), list(growth.halves), list(growth.calm)
     changed = []
     for scale in range(SCALES):
         if scale == len(scales):
             scales.append(())
             halves.append(None)
+            calm.append(inf)
         scales[scale] = (*scales[scale][-KEPT + 1 :], block)
         changed.append(scale)
         half = halves[scale]
@@ -178,24 +183,33 @@ def _closed(growth: Growth, block: Block, rules: Rules) -> Growth:
         if half is None:
             break
         block = _joined(half, block)
-    growth = growth._replace(scales=tuple(scales), halves=tuple(halves))
     if growth.trend is None:
-        found = (_leak(growth, scales[scale], rules) for scale in changed)
+        found = (_leak(growth, scales[scale], growth.calm[scale : scale + 1], rules) for scale in changed)
         growth = growth._replace(trend=next(filter(None, found), None))
-    return growth
+        for scale in changed:
+            calm[scale] = min(calm[scale], _slope(scales[scale][-WINDOW:]))
+    return growth._replace(scales=tuple(scales), halves=tuple(halves), calm=tuple(calm))
+
+
+def _slope(window: Sequence[Block]) -> float:
+    """Return bytes a request (a token, where requests are not counted) over a whole window, inf before it is one."""
+    unit = "request" if window[-1].requests else "token"
+    work = [_work(block, unit) for block in window]
+    return slope(work, [block.low for block in window]) if len(window) == WINDOW and work[-1] > work[0] else inf
 
 
 # --- is it one? ---
 
 
-def _leak(growth: Growth, blocks: Sequence[Block], rules: Rules) -> Trend | None:
+def _leak(growth: Growth, blocks: Sequence[Block], calm: Sequence[float], rules: Rules) -> Trend | None:
     """Return what the last ``WINDOW`` blocks show, None: no leak that can be told from something else."""
     window = blocks[-WINDOW:]
-    least = max(rules.gain, 1.5 * growth.fall)
+    least = max(rules.gain, AGAIN * growth.fall)
     if len(window) < WINDOW or window[-1].low - window[0].low < 0.7 * least:
         return None
     for unit in _units(window, rules):
-        trend = _straight(growth, blocks, unit, least)
+        known = calm if unit == "request" or not window[-1].requests else ()
+        trend = _straight(growth, blocks, unit, least, min(known, default=inf))
         if trend is not None:
             return trend
     return None
@@ -211,7 +225,7 @@ def _units(window: Sequence[Block], rules: Rules) -> Iterator[str]:
         yield "token"
 
 
-def _straight(growth: Growth, blocks: Sequence[Block], unit: str, least: float) -> Trend | None:
+def _straight(growth: Growth, blocks: Sequence[Block], unit: str, least: float, calm: float) -> Trend | None:
     window = blocks[-WINDOW:]
     work = [_work(block, unit) for block in window]
     found = line(work, [block.low for block in window], [block.load for block in window])
@@ -233,7 +247,7 @@ def _straight(growth: Growth, blocks: Sequence[Block], unit: str, least: float) 
     late = work[0] - began > span
     if late and before is None:
         return None
-    if before is not None and found.slope < (STEEPER if late else HALVES) * before:
+    if before is not None and found.slope < (STEEPER * min(before, calm) if late else HALVES * before):
         return None
     rising = before is not None and before > EVEN * found.slope
     # Where it began within the window, the later half has less of what was before.

@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from opsboard.core.model import GpuView
+from opsboard.core.xids import NEEDS_RESET
 
 RECENT_S = 600.0
 """An Xid older than this did not end the life that ended now; the driver does not tell when a card has been reset."""
-NEEDS_RESET = {
-    46: "the GPU stopped processing",
-    48: "double-bit ECC error",
-    79: "the GPU has fallen off the bus",
-    95: "uncontained ECC error",
-    119: "the GPU's own processor (GSP) does not answer",
-    120: "the GPU's own processor (GSP) failed",
-}
-"""Xid errors after which NVIDIA asks for a reset of the GPU or of the host (Ampere and newer)."""
 
 
 def wedged(cards: Iterable[GpuView], gpus: Collection[str] | None, now: float) -> str | None:

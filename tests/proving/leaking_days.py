@@ -172,7 +172,11 @@ class Day:
     def _look(self, t: float, load: float) -> Observation:
         now = Now(START + t, 1000.0 + t)
         counters = {"requests_finished": self.done, "generation_tokens": round(self.tokens)}
-        view = EngineView(kind="vllm", running=load, waiting=0.0, process_start=START + self.born, counters=counters)
+        arena = self.shapes[2].work * self.tokens_each if self.case.shape == "arena" else None
+        view = EngineView(
+            kind="vllm", running=load, waiting=0.0, process_start=START + self.born, counters=counters,
+            kv_capacity_tokens=arena,
+        )  # fmt: skip
         levels = [shape.level(t, self.done, load) for shape in self.shapes]
         levels[1 if self.case.shape == "arena" else 0 if self.shapes[0].kind != "plain" else 1] += self.leaked
         base = 700 * MIB
