@@ -19,18 +19,6 @@ def urgency(eta_s: float | None, page_s: float, ticket_s: float) -> Loud:
     return "page" if eta_s < page_s else "ticket" if eta_s < ticket_s else "note"
 
 
-def span(seconds: float) -> str:
-    """Return a time as people say it: ``40 s``, ``12 min``, ``3 h 10 min``, ``5 d``."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 120:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes / 1440:.0f} d"
-
-
 def size(value: float) -> str:
     """Return bytes as people say them, in powers of 1024 and three digits: ``205 KiB``."""
     for unit in ("B", "KiB", "MiB", "GiB"):

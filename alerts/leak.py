@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from alerts.base import check_seconds
-from alerts.eta import seconds_until, size, span, urgency
+from alerts.eta import seconds_until, size, urgency
 from alerts.growth import Trend
+from alerts.timeline import told_s
 from opsboard.core.model import Record
 
 MIB = 1 << 20
@@ -44,7 +45,7 @@ def claimed(trend: Trend | None, room: float | None, at: float, pace: Pace, *, b
 def rates(trend: Trend, per_s: float, eta_s: float | None) -> str:
     """Return how fast it leaks and how long that can go on, for people."""
     unit, scale = ("finished request", 1.0) if trend.unit == "request" else ("1,000 tokens", 1000.0)
-    end = "" if eta_s is None else f"; memory lasts for {span(eta_s)} more"
+    end = "" if eta_s is None else f"; memory lasts for {told_s(eta_s)} more"
     return f"{size(scale * trend.per_work)} a {unit}, {size(3600 * per_s)} an hour{end}"
 
 

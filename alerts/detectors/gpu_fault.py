@@ -14,7 +14,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from alerts.base import Detector, Observation, Step, check_seconds
-from alerts.eta import span
+from alerts.timeline import told_s
 from opsboard.core.lives import SERVES
 from opsboard.core.model import EngineState, Finding, GpuView, Record
 from opsboard.core.xids import NEEDS_RESET, NEEDS_RESTART, WEARS
@@ -126,11 +126,11 @@ def _looked(card: Card, gpu: GpuView | None, seen: Observation, params: Params) 
     names = " and ".join(sorted(reasons & (_BY_HARDWARE | _BY_HEAT)))
     why = f": {names}" if names else ""
     if slowed[1] - slowed[0] >= params.slowed_s:
-        text = f"is slowed by its hardware for {span(mono - slowed[0])}{why}"
+        text = f"is slowed by its hardware for {told_s(mono - slowed[0])}{why}"
         found.append(Fault("slowed", text, "ticket", confirmed=False))
     if hot[1] - hot[0] >= params.hot_s:
         found.append(
-            Fault("hot", f"is slowed because of heat for {span(mono - hot[0])}{why}", "ticket", confirmed=False)
+            Fault("hot", f"is slowed because of heat for {told_s(mono - hot[0])}{why}", "ticket", confirmed=False)
         )
     return _with(card._replace(slowed=slowed, hot=hot), found, seen)
 
@@ -200,7 +200,7 @@ def _finding(state: State, seen: Observation) -> Finding | None:
 
 DETECTOR = Detector(
     name="gpu_fault",
-    severity="page",
+    severity="ticket",  # what it takes down pages, and belongs to the same incident
     summary="a GPU that this engine uses is lost, reports errors, or is slowed by heat or its hardware",
     params=Params,
     begin=begin,

@@ -12,9 +12,10 @@ from msgspec import Meta
 
 from alerts.base import Detector, Observation, Step
 from alerts.engine_life import Work, follow
-from alerts.eta import seconds_until, size, span
+from alerts.eta import seconds_until, size
 from alerts.growth import Growth, Rules, Sample, Trend, add
 from alerts.leak import MIB, Pace, claimed, evidence, rates
+from alerts.timeline import told_s
 from opsboard.core.model import Finding, GpuView, Record
 
 
@@ -94,7 +95,7 @@ def _finding(leaks: list[tuple[str, Held]], seen: Observation, params: Params) -
     return Finding(
         detector="gpu_memory_leak",
         engine=seen.engine,
-        summary=f"it leaked {size(trend.gain)} on {where} in {span(mono - since)}, {rates(trend, trend.per_s, eta_s)}",
+        summary=f"{size(trend.gain)} leaked on {where} in {told_s(mono - since)}, {rates(trend, trend.per_s, eta_s)}",
         since=seen.now.wall - (mono - since),
         confirmed=any(_trend(one).gain >= 2 * _trend(one).opened_gain for _, one in leaks),
         evidence={

@@ -13,9 +13,10 @@ from msgspec import Meta
 
 from alerts.base import Detector, Observation, Step
 from alerts.engine_life import Work, follow
-from alerts.eta import seconds_until, size, span
+from alerts.eta import seconds_until, size
 from alerts.growth import Growth, Rules, Sample, Trend, add
 from alerts.leak import MIB, Pace, claimed, evidence, rates
+from alerts.timeline import told_s
 from opsboard.core.model import Finding, Record
 
 _BYSTANDERS = frozenset({"shim", "resource_tracker"})
@@ -143,7 +144,7 @@ def _finding(leaks: list[Watched], seen: Observation, state: State) -> Finding:
     return Finding(
         detector="memory_leak",
         engine=seen.engine,
-        summary=f"{who} leaked {size(gain)} of host memory in {span(mono - since)}, {said}",
+        summary=f"{who} leaked {size(gain)} of host memory in {told_s(mono - since)}, {said}",
         since=seen.now.wall - (mono - since),
         confirmed=any(_trend(one).gain >= 2 * _trend(one).opened_gain for one in leaks),
         evidence={

@@ -120,7 +120,7 @@ def test_a_card_that_its_hardware_slows() -> None:
     assert kind(found) == ("slowed", False, "ticket")
     assert found is not None
     assert found.since == began
-    assert found.summary == "GPU 1 is slowed by its hardware for 60 s: hw_slowdown and hw_thermal"
+    assert found.summary == "GPU 1 is slowed by its hardware for 1 m 00 s: hw_slowdown and hw_thermal"
     assert engine.see_for(50, throttle=()) is not None, "it may come back"
     assert engine.see_for(10, throttle=("hw_slowdown",)) is not None
     assert engine.see_for(61, throttle=()) is None

@@ -123,8 +123,8 @@ def test_how_it_reads() -> None:
     found = engine.run(15, leak(204_800, engine.done))
     assert found is not None
     assert found.summary == (
-        "engine_core leaked 850 MiB of host memory in 15 min, 200 KiB a finished request, 3.43 GiB an hour; "
-        "memory lasts for 5 h 50 min more"
+        "engine_core leaked 850 MiB of host memory in 14 m 42 s, 200 KiB a finished request, 3.43 GiB an hour; "
+        "memory lasts for 5 h 49 m more"
     )
 
 
