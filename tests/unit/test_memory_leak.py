@@ -143,7 +143,7 @@ NONE = {
 @pytest.mark.parametrize("level", NONE.values(), ids=list(NONE))
 def test_what_is_no_leak(level: Callable[[float], float]) -> None:
     engine = Engine()
-    engine.run(240, level)
+    engine.run(150, level)
     assert not any(engine.found)
 
 
