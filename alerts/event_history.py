@@ -29,6 +29,9 @@ class Events(NamedTuple):
         return self.bad / self.total if self.total > 0 else 0.0
 
 
+_NONE = Events(0.0, 0.0)
+
+
 class _Curve:
     """What was counted so far, at instants ``step_s`` apart or more, ``horizon_s`` back."""
 
@@ -54,20 +57,21 @@ class _Curve:
             head = 0
         self._head = head
 
-    def so_far(self, mono: float, last: float, now: Events) -> Events:
-        """Return what had been counted at ``mono``; ``now`` at ``last``, which no point may tell yet."""
-        at, head = self._at, self._head
+    def after(self, mono: float, last: float, now: Events) -> Events:
+        """Return what was counted after ``mono``; ``now`` in all at ``last``, which no point may tell yet."""
+        at, bad, total, head = self._at, self._bad, self._total, self._head
         index = bisect_right(at, mono, head) - 1
         if index < head:
-            return Events(self._bad[head], self._total[head])
-        before = Events(self._bad[index], self._total[index])
+            return Events(now.bad - bad[head], now.total - total[head])
+        bad_then, total_then = bad[index], total[index]
         further = index + 1 < len(at)
         then = at[index + 1] if further else last
         if mono >= then:
-            return now
-        after = Events(self._bad[index + 1], self._total[index + 1]) if further else now
+            return _NONE
         part = (mono - at[index]) / (then - at[index])
-        return Events(before.bad + (after.bad - before.bad) * part, before.total + (after.total - before.total) * part)
+        bad_then += ((bad[index + 1] if further else now.bad) - bad_then) * part
+        total_then += ((total[index + 1] if further else now.total) - total_then) * part
+        return Events(max(0.0, now.bad - bad_then), max(0.0, now.total - total_then))
 
     def onset(self, since: float, allowed: float) -> float | None:
         """Return the instant after which, from ``since`` on, most more events were bad than ``allowed`` (a ratio).
@@ -104,8 +108,7 @@ class History:
 
     def last(self, window_s: float, mono: float) -> Events:
         """Return the events of the ``window_s`` seconds before ``mono``, as far back as is known."""
-        then = self._of(window_s).so_far(mono - window_s, self._last, self._now)
-        return Events(max(0.0, self._now.bad - then.bad), max(0.0, self._now.total - then.total))
+        return self._of(window_s).after(mono - window_s, self._last, self._now)
 
     def onset(self, window_s: float, mono: float, allowed: float) -> float | None:
         """Return when (monotonic s) more than ``allowed`` of the events began to be bad, inside a window. O(window)."""

@@ -155,9 +155,10 @@ def _burns(account: Account, state: State, mono: float) -> list[Burn]:
     if history is None:
         return []
     found: list[Burn] = []
+    before = [one for one in state.burns if one.objective is objective]
     for rule in RULES:
         allowed = rule.rate(state.params.slo.period) * objective.allowed
-        old = next((one for one in state.burns if one.objective is objective and one.rule is rule), None)
+        old = next((one for one in before if one.rule is rule), None) if before else None
         short = history.last(rule.short_s, mono)
         if old is None and not (short.bad > allowed * short.total and short.total >= state.params.events):
             continue
