@@ -89,13 +89,14 @@ class _Curve:
 class History:
     """The events of one kind. It is changed where it lies: copying three days at every reading would not be O(1)."""
 
-    __slots__ = ("_coarse", "_fine", "_last", "_now")
+    __slots__ = ("_coarse", "_fine", "_last", "_now", "began")
 
     def __init__(self, mono: float) -> None:
         """Begin with none, at ``mono`` (monotonic seconds)."""
         self._fine = _Curve(FINE_STEP_S, FINE_S, mono)
         self._coarse = _Curve(COARSE_STEP_S, COARSE_S, mono)
-        self._last, self._now = mono, Events(0.0, 0.0)
+        self.began = mono
+        self._last, self._now = mono, _NONE
 
     def add(self, mono: float, bad: float, total: float) -> None:
         """Take in events that were seen at ``mono``, and happened since the last call."""

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from alerts.base import Detector, Observation, Step
 from alerts.event_history import Events, History
 from alerts.objectives import Counted, Objective, counted, objectives
+from alerts.timeline import told_s
 from opsboard.config.schema import Slo
 from opsboard.config.units import format_seconds
 from opsboard.core.lives import PROCESS_START_SLACK_S, other_process
@@ -53,6 +54,7 @@ class Params(Record, frozen=True, kw_only=True):
         float,
         Meta(ge=1, description="in a short window, so that a few bad ones are no burning budget"),
     ] = 100.0
+    known_s: Annotated[float, Meta(description="so much has to be known before anything is claimed")] = 60.0
     slo: Slo = Slo()
 
 
@@ -67,6 +69,8 @@ class Burn(NamedTuple):
     """Monotonic seconds."""
     held: float
     """When it was last seen to hold."""
+    known_s: float
+    """How much is known of its long window."""
     long: Events
     short: Events
 
@@ -154,23 +158,27 @@ def _burns(account: Account, state: State, mono: float) -> list[Burn]:
     objective, last, history = account
     if history is None:
         return []
-    found: list[Burn] = []
+    params, known_s = state.params, mono - history.began
+    edge_s = None if last is None else last.edge_s
     before = [one for one in state.burns if one.objective is objective]
+    found: list[Burn] = []
     for rule in RULES:
-        allowed = rule.rate(state.params.slo.period) * objective.allowed
+        allowed = rule.rate(params.slo.period) * objective.allowed
         old = next((one for one in before if one.rule is rule), None) if before else None
         short = history.last(rule.short_s, mono)
-        if old is None and not (short.bad > allowed * short.total and short.total >= state.params.events):
+        burning = short.bad > allowed * short.total
+        opens = burning and short.total >= params.events and known_s >= params.known_s
+        if old is None and not opens:
             continue
         long = history.last(rule.long_s, mono)
-        burning = short.bad > allowed * short.total and long.bad > allowed * long.total
-        edge_s = None if last is None else last.edge_s
+        burning = burning and long.bad > allowed * long.total
+        burn = Burn(objective, rule, edge_s, mono, mono, min(known_s, rule.long_s), long, short)
         if old is not None and (burning or mono - old.held < HOLD * rule.short_s):
-            held = mono if burning else old.held
-            found.append(Burn(objective, rule, old.edge_s if last is None else edge_s, old.began, held, long, short))
+            held, edge_s = mono if burning else old.held, old.edge_s if last is None else edge_s
+            found.append(burn._replace(began=old.began, held=held, edge_s=edge_s))
         elif old is None and burning:
             began = history.onset(rule.long_s, mono, allowed)
-            found.append(Burn(objective, rule, edge_s, mono if began is None else began, mono, long, short))
+            found.append(burn if began is None else burn._replace(began=began))
     return found
 
 
@@ -193,6 +201,7 @@ def _finding(burns: tuple[Burn, ...], slo: Slo, seen: Observation) -> Finding:
             "allowed_ratio": round(objective.allowed, 9),
             "burn_limit": rule.rate(slo.period),
             "long_window_s": rule.long_s,
+            "known_s": round(worst.known_s, 3),
             "long_burn": round(long_rate, 3),
             "long_bad": round(worst.long.bad, 3),
             "long_events": round(worst.long.total, 3),
@@ -207,8 +216,10 @@ def _finding(burns: tuple[Burn, ...], slo: Slo, seen: Observation) -> Finding:
 
 
 def _summary(burn: Burn, slo: Slo) -> str:
-    objective, window = burn.objective, format_seconds(burn.rule.long_s)
+    objective, rule = burn.objective, burn.rule
     long_rate, _ = burn.rates()
+    whole = burn.known_s >= rule.long_s
+    window = format_seconds(rule.long_s) if whole else f"the {told_s(burn.known_s)} that are known"
     what = f"{objective.event} in {window} "
     if objective.limit_s is None:
         what += "failed"
