@@ -42,13 +42,14 @@ class _Curve:
         self._at, self._bad, self._total = array("d", [mono]), array("d", [0.0]), array("d", [0.0])
         self._head = 0
 
-    def add(self, mono: float, now: Events) -> None:
+    def add(self, mono: float, now: Events, last: float, before: Events) -> None:
+        """Take what is counted ``now``; it was ``before`` at ``last``, and from there on it is spread."""
         at = self._at
         if mono - at[-1] < self._step_s:
             return
-        at.append(mono)
-        self._bad.append(now.bad)
-        self._total.append(now.total)
+        if mono - last >= self._step_s and last > at[-1]:
+            self._append(last, before)
+        self._append(mono, now)
         head, edge = self._head, mono - self._horizon_s
         while at[head + 1] <= edge:
             head += 1
@@ -56,6 +57,11 @@ class _Curve:
             del at[:head], self._bad[:head], self._total[:head]
             head = 0
         self._head = head
+
+    def _append(self, mono: float, now: Events) -> None:
+        self._at.append(mono)
+        self._bad.append(now.bad)
+        self._total.append(now.total)
 
     def after(self, mono: float, last: float, now: Events) -> Events:
         """Return what was counted after ``mono``; ``now`` in all at ``last``, which no point may tell yet."""
@@ -102,10 +108,10 @@ class History:
         """Take in events that were seen at ``mono``, and happened since the last call."""
         if mono <= self._last:
             return
-        self._now = Events(self._now.bad + bad, self._now.total + total)
-        self._last = mono
-        self._fine.add(mono, self._now)
-        self._coarse.add(mono, self._now)
+        last, before = self._last, self._now
+        self._last, self._now = mono, Events(before.bad + bad, before.total + total)
+        self._fine.add(mono, self._now, last, before)
+        self._coarse.add(mono, self._now, last, before)
 
     def last(self, window_s: float, mono: float) -> Events:
         """Return the events of the ``window_s`` seconds before ``mono``, as far back as is known."""

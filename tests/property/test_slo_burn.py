@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from alerts.detectors.slo_burn import DETECTOR, RULES, Params
@@ -70,6 +70,7 @@ def test_a_rule_opens_exactly_when_the_formula_says_so(story: list[tuple[float, 
             assert (found is not None) == (open_now is not None)
 
 
+@example(gaps=[0.2, 0.2, 0.2, 0.2, 400.0], window_s=300.0)
 @settings(max_examples=100, deadline=None)
 @given(
     gaps=st.lists(st.sampled_from([0.2, 1.0, 1.0, 3.0, 17.0, 400.0]), min_size=1, max_size=120),
