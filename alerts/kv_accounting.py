@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from heapq import nlargest
+from math import isfinite
 
 from opsboard.core.inflight import InflightRequest
 from opsboard.core.model import EngineView, RankView, Record
@@ -36,6 +37,8 @@ class Blocks(Record, frozen=True, kw_only=True):
     """Those that somebody references."""
     running: int
     waiting: int
+    deferred: bool = False
+    """Some of those wait for something other than room, and may hold blocks meanwhile."""
     finished: float | None = None
     """Requests that ended and were measured."""
     steps: float | None = None
@@ -51,6 +54,8 @@ class Blocks(Record, frozen=True, kw_only=True):
     """Prompt tokens that those found in the prefix cache: blocks that they may share."""
     uniform: bool = True
     """A request holds ceil(tokens / :attr:`size`) blocks, as far as the page tells."""
+    told: bool = False
+    """The engine itself says so: from 0.26 on its page has the tokens that fit, which hybrid models have fewer of."""
 
     @property
     def idle(self) -> bool:
@@ -65,7 +70,10 @@ def blocks(view: EngineView) -> tuple[Blocks, ...]:
 
 def _rank(rank: RankView) -> Blocks | None:
     usage, count, size = rank.kv_usage, rank.kv_blocks, rank.kv_block_tokens
-    if usage is None or count is None or count < 2 or not size or rank.running is None or rank.waiting is None:
+    if usage is None or count is None or count < 2 or not size or size < 1:
+        return None
+    running, waiting = rank.running, rank.waiting
+    if running is None or waiting is None or not isfinite(usage + running + waiting):
         return None
     pool = count - 1
     used = _whole(usage * pool)
@@ -74,7 +82,7 @@ def _rank(rank: RankView) -> Blocks | None:
     if used is None:
         return None
     counters = rank.counters
-    live = [counters.get(name) for name in _LIVE]
+    live = [_known(counters.get(name)) for name in _LIVE]
     prompt, generated, prompt_out, generated_out, begun, completed = live
     tokens = outstanding = None
     if prompt is not None and generated is not None and prompt_out is not None and generated_out is not None:
@@ -82,7 +90,7 @@ def _rank(rank: RankView) -> Blocks | None:
     if begun is not None and completed is not None:
         outstanding = begun - completed
     hits = None
-    cached, computed = counters.get("prompt_tokens_cached"), counters.get("completed_prefill_tokens")
+    cached, computed = _known(counters.get("prompt_tokens_cached")), _known(counters.get("completed_prefill_tokens"))
     if cached is not None and computed is not None and prompt_out is not None:
         hits = cached - (prompt_out - computed)
     fits = rank.kv_capacity_tokens
@@ -91,16 +99,18 @@ def _rank(rank: RankView) -> Blocks | None:
         pool=pool,
         size=size,
         used=used,
-        running=round(rank.running),
-        waiting=round(rank.waiting),
+        running=max(0, round(running)),
+        waiting=max(0, round(waiting)),
+        deferred=bool(rank.gauges.get("waiting_deferred")),
         finished=completed,
-        steps=counters.get("iterations"),
-        preemptions=counters.get("preemptions", 0.0),
+        steps=_known(counters.get("iterations")),
+        preemptions=_known(counters.get("preemptions")) or 0.0,
         counted=tuple(value for value in live if value is not None),
         tokens=tokens,
         begun=outstanding,
         hits=hits,
         uniform=fits is None or count * size <= _UNIFORM * fits + 2 * size,
+        told=fits == count * size,
     )
 
 
@@ -112,6 +122,10 @@ _LIVE = (
     "requests_begun",
     "requests_completed",
 )
+
+
+def _known(value: float | None) -> float | None:
+    return value if value is not None and isfinite(value) else None
 
 
 def _whole(value: float) -> int | None:
@@ -132,6 +146,7 @@ def together(ranks: Sequence[Blocks]) -> Blocks | None:
         used=sum(one.used for one in ranks),
         running=sum(one.running for one in ranks),
         waiting=sum(one.waiting for one in ranks),
+        deferred=any(one.deferred for one in ranks),
         finished=_sum(one.finished for one in ranks),
         steps=_sum(one.steps for one in ranks),
         preemptions=sum(one.preemptions for one in ranks),
@@ -139,6 +154,7 @@ def together(ranks: Sequence[Blocks]) -> Blocks | None:
         tokens=_sum(one.tokens for one in ranks),
         begun=_sum(one.begun for one in ranks),
         uniform=all(one.uniform for one in ranks),
+        told=all(one.told for one in ranks),
     )
 
 

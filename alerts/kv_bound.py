@@ -51,10 +51,10 @@ def turned(ledger: Ledger, old: Blocks, new: Blocks, lost: int) -> Ledger | None
     unexplained = new.begun - new.running
     gone = ledger.gone if thrown else max(ledger.gone, unexplained)
     prefilling = unexplained < ledger.gone
-    settled = not thrown and unexplained == ledger.gone
+    settled = not thrown and not new.deferred and unexplained == ledger.gone
     if new.idle:
         tokens, gone, settled = 0.0, unexplained, True
-    elif new.running == 1 and not thrown and new.waiting == 0:
+    elif new.running == 1 and new.waiting == 0:
         tokens = min(tokens, float(max(0, new.used - lost) * new.size))
     return replace(
         ledger,

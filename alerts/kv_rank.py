@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from alerts.kv_accounting import Blocks
 from alerts.kv_bound import Ledger, excess, opened, turned, unsettles
 from alerts.kv_drift import GAP_S, Drift, ended, lost, went
-from alerts.kv_votes import Votes, acquitted, limited, voted
+from alerts.kv_votes import Votes, acquitted, begun, limited, voted
 from opsboard.core.model import Record
 
 IDLE_READINGS = 3
@@ -85,7 +85,7 @@ def met(new: Blocks, mono: float) -> Rank:
         last=new,
         at=mono,
         ledger=opened(new),
-        votes=Votes(least=least),
+        votes=begun(least, told=new.told),
         reserved=new.used if untouched and new.counted else 0,
     )
     rank = _idled(rank, new, max(0, new.used - rank.reserved), mono) if new.idle else rank

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from alerts.kv_accounting import ASYNC_TOKENS, Blocks, needed
-from alerts.kv_votes import Votes, acquitted, limited, voted
+from alerts.kv_votes import Votes, acquitted, begun, limited, voted
 from opsboard.core.inflight import InflightRequest
 from opsboard.core.model import Record
 
@@ -15,8 +15,18 @@ from opsboard.core.model import Record
 class Truth(Record, frozen=True, kw_only=True):
     """What was compared so far. ``apart``: tokens that the page counts and nobody sent, at the last comparison."""
 
-    votes: Votes = Votes()
+    votes: Votes | None = None
     apart: float | None = None
+
+    @property
+    def lost(self) -> int:
+        """Blocks that are lost at least."""
+        return 0 if self.votes is None else self.votes.lost
+
+    @property
+    def since(self) -> float | None:
+        """When (monotonic s) the first reading came that shows it."""
+        return None if self.votes is None else self.votes.since
 
 
 def compared(truth: Truth, page: Blocks, requests: Sequence[InflightRequest], spec_tokens: int, mono: float) -> Truth:
@@ -26,7 +36,7 @@ def compared(truth: Truth, page: Blocks, requests: Sequence[InflightRequest], sp
     requests else) grow by what the requests lack, and so much more may rightly be used.
     """
     bound = needed(requests, page.running, page.size, spec_tokens + ASYNC_TOKENS)
-    votes = limited(truth.votes, page.used)
+    votes = begun(told=page.told) if truth.votes is None else limited(truth.votes, page.used)
     apart = None
     late = 0.0
     if page.tokens is not None:
@@ -40,4 +50,4 @@ def compared(truth: Truth, page: Blocks, requests: Sequence[InflightRequest], sp
 
 def cleared(truth: Truth) -> Truth:
     """Begin anew: nothing is lost for sure."""
-    return replace(truth, votes=acquitted(truth.votes))
+    return truth if truth.votes is None else replace(truth, votes=acquitted(truth.votes))

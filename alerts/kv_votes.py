@@ -48,6 +48,11 @@ class Votes(Record, frozen=True, kw_only=True):
         return self.broken >= FAILED
 
 
+def begun(least: int = 1, *, told: bool) -> Votes:
+    """Begin. ``told``: the engine itself says that the law holds for it, so that it need not be tried."""
+    return Votes(least=least, held=TRIED if told else 0)
+
+
 def voted(votes: Votes, beyond: float, bound: float, used: int, mono: float) -> Votes:
     """Take in a reading: ``beyond`` blocks more are used than ``bound``, which is what can be explained."""
     blocks = floor(beyond + 1e-9)

@@ -118,13 +118,18 @@ def _read(state: State, view: EngineView, seen: Observation) -> State:
     truth = state.truth
     if whole is not None and whole.idle and whole.used == 0:
         truth = cleared(truth)
-    elif whole is not None and whole.uniform and not lends and seen.accounted is not None:
+    elif whole is not None and _comparable(whole) and not lends and seen.accounted is not None:
         truth = compared(truth, whole, seen.accounted, spec, mono)
     used = sum(new.used for new in found)
     level = used if state.level is None else state.level + _SMOOTH * (used - state.level)
     first = mono if state.first is None else state.first
     state = replace(state, view=view, at=mono, back=0, ranks=ranks, truth=truth, level=level, first=first)
     return _grown(_lent_back(state, found, mono) if lends else state, mono)
+
+
+def _comparable(whole: Blocks) -> bool:
+    """Tell whether what its requests can hold follows from their tokens, and only those that run hold anything."""
+    return whole.uniform and not whole.deferred
 
 
 def _other(old: Blocks, new: Blocks) -> bool:
@@ -171,7 +176,7 @@ def _suspected(state: State) -> int:
 
 def _lost(state: State) -> int:
     """Return the blocks of which it is proven."""
-    return max(state.truth.votes.lost, sum(one.lost for one in state.ranks.values()))
+    return max(state.truth.lost, sum(one.lost for one in state.ranks.values()))
 
 
 # --- what follows ---
@@ -200,8 +205,8 @@ def _began(state: State) -> float:
     """Return when the loss began as well as is known: after the last time that all was accounted for."""
     ranks = state.ranks.values()
     clean = min((one.clean for one in ranks if one.clean is not None), default=state.first)
-    if state.truth.votes.lost:
-        shown = state.truth.votes.since
+    if state.truth.lost:
+        shown = state.truth.since
     elif _lost(state):
         shown = None
     else:
@@ -211,7 +216,7 @@ def _began(state: State) -> float:
 
 def _sure(state: State) -> bool:
     """Tell whether more than one kind of evidence speaks, or the one that needs no second."""
-    if state.truth.votes.lost:
+    if state.truth.lost:
         return True
     return any(
         one.idle_lost
@@ -254,7 +259,7 @@ def _finding(state: State, seen: Observation, lost: int) -> Finding:
     hours, soonest, latest = hours_left(growth, pool - (state.level or used))
     began = state.since if state.since is not None else seen.now.wall
     said = {
-        "requests": state.truth.votes.lost,
+        "requests": state.truth.lost,
         "tokens": sum(one.votes.lost for one in ranks),
         "idle": sum(one.idle_lost for one in ranks),
         "drift": _suspected(state),

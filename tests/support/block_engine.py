@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from alerts.detectors.kv_leak import DETECTOR
+from opsboard.core.inflight import InflightRequest
 from opsboard.core.model import EngineReading, EngineView, Finding, Outcome, RankView
 from tests.support.watched import Watched
 
@@ -97,3 +98,8 @@ def healthy(params: Params | None = None, **fields: Any) -> Engine:
 def numbers(found: Finding | None) -> dict[str, Any]:
     assert found is not None
     return dict(found.evidence)
+
+
+def inflight(count: int) -> tuple[InflightRequest, ...]:
+    """Return requests as the engine's are."""
+    return tuple(InflightRequest(id=str(n), prompt_tokens=100, generated_tokens=20) for n in range(count))

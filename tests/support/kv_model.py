@@ -15,8 +15,9 @@ from opsboard.sim.model import EngineModel, Request, Shape
 class Modelled:
     """An engine, the requests it gets, and its page."""
 
-    def __init__(self, shape: Shape, seed: int, **faults: float) -> None:
-        self.shape = shape
+    def __init__(self, shape: Shape, seed: int, *, told: bool = False, **faults: float) -> None:
+        """``told``: its page has the tokens that fit, as from 0.26 on."""
+        self.shape, self.told = shape, told
         self.model = EngineModel(shape, Faults(faults), seed)
         self.metrics = EngineMetrics(dict.fromkeys(HISTOGRAMS, (1.0,)), shape.block_size)
         self.random = random.Random(seed)
@@ -85,8 +86,10 @@ class Modelled:
             "preemptions": values["preemptions"],
         }
         fields: dict[str, Any] = {name: float(values[name]) for name in ("running", "waiting", "kv_usage")}
+        blocks, size = self.shape.blocks, self.shape.block_size
+        fits = float(blocks * size) if self.told else None
         rank = RankView(
-            rank="0", kv_blocks=self.shape.blocks, kv_block_tokens=self.shape.block_size, counters=counters, **fields
+            rank="0", kv_blocks=blocks, kv_block_tokens=size, kv_capacity_tokens=fits, counters=counters, **fields
         )
         view = EngineView(kind="vllm", model="m", process_start=1.0, ranks=(rank,), counters=counters, **fields)
         return EngineReading(engine="a", outcome=Outcome.OK, view=view)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from alerts.detectors.kv_leak import DETECTOR, Params
-from opsboard.core.inflight import InflightRequest
 from opsboard.core.model import CanaryOutcome
-from tests.support.block_engine import COUNTED, Engine, healthy, numbers
+from tests.support.block_engine import COUNTED, Engine, healthy, inflight, numbers
 from tests.support.block_flow import Flow, Leak, Load, Shape
 from tests.support.watched import Watched
 
@@ -178,11 +177,18 @@ def test_a_model_that_holds_more_than_its_tokens_is_not_judged_by_them() -> None
     assert engine.rests(5) is None
 
 
+def test_a_leak_from_the_first_request_shows_where_the_engine_says_how_it_counts() -> None:
+    for told in (True, False):
+        engine, found = Engine(), None
+        for _ in range(30):
+            engine.begin(2)
+            found = engine.seen(kv_capacity_tokens=16000.0 if told else None)
+            engine.end(2)
+            engine.lost += 2
+        assert (found is not None) == told, "else it may be how its requests hold blocks"
+
+
 # --- requests ---
-
-
-def inflight(count: int) -> tuple[InflightRequest, ...]:
-    return tuple(InflightRequest(id=str(n), prompt_tokens=100, generated_tokens=20) for n in range(count))
 
 
 def test_with_the_requests_known_one_block_is_enough() -> None:

@@ -8,9 +8,20 @@ import pytest
 
 from alerts.detectors.kv_leak import DETECTOR
 from opsboard.core.model import CanaryOutcome, EngineReading, EngineState, EngineView, Outcome, RankView
-from tests.support.block_engine import COUNTED, SIZE, Engine, healthy, numbers
+from tests.support.block_engine import COUNTED, SIZE, Engine, healthy, inflight, numbers
 from tests.support.block_flow import Flow, Load, Shape
 from tests.support.watched import Watched, failed
+
+
+def test_requests_that_wait_for_more_input_hold_what_they_have() -> None:
+    engine = Engine()
+    engine.rests()
+    for _ in range(60):
+        engine.begin(2)
+        engine.inflight = inflight(3)
+        used = (3 * 8) / 999
+        assert engine.seen(waiting=1.0, kv_usage=used, gauges={"waiting_deferred": 1.0}) is None
+        engine.end(2)
 
 
 def test_a_hang_with_blocks_in_use_is_none() -> None:
