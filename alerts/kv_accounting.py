@@ -48,6 +48,8 @@ class Blocks(Record, frozen=True, kw_only=True):
     tokens: float | None = None
     """Tokens of the requests that have given one and were not measured yet: those that run, those thrown back to the
     queue, and for ever those whose clients went away, because nobody measures them."""
+    generated: float | None = None
+    """Tokens generated in this life."""
     begun: float | None = None
     """And how many requests those are."""
     hits: float | None = None
@@ -107,6 +109,7 @@ def _rank(rank: RankView) -> Blocks | None:
         preemptions=_known(counters.get("preemptions")) or 0.0,
         counted=tuple(value for value in live if value is not None),
         tokens=tokens,
+        generated=generated,
         begun=outstanding,
         hits=hits,
         uniform=fits is None or count * size <= _UNIFORM * fits + 2 * size,
@@ -152,6 +155,7 @@ def together(ranks: Sequence[Blocks]) -> Blocks | None:
         preemptions=sum(one.preemptions for one in ranks),
         counted=tuple(value for one in ranks for value in one.counted),
         tokens=_sum(one.tokens for one in ranks),
+        generated=_sum(one.generated for one in ranks),
         begun=_sum(one.begun for one in ranks),
         uniform=all(one.uniform for one in ranks),
         told=all(one.told for one in ranks),

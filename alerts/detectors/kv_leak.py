@@ -114,11 +114,12 @@ def _read(state: State, view: EngineView, seen: Observation) -> State:
     for new in found:
         before = ranks.get(new.rank)
         ranks[new.rank] = met(new, mono) if before is None else read(before, new, mono, spec_tokens=spec, lends=lends)
+    moved = any(known.get(new.rank) != new for new in found)  # else it repeats what was true before
     whole = together(found)
     truth = state.truth
     if whole is not None and whole.idle and whole.used == 0:
         truth = cleared(truth)
-    elif whole is not None and _comparable(whole) and not lends and seen.accounted is not None:
+    elif whole is not None and moved and _comparable(whole) and not lends and seen.accounted is not None:
         truth = compared(truth, whole, seen.accounted, spec, mono)
     used = sum(new.used for new in found)
     level = used if state.level is None else state.level + _SMOOTH * (used - state.level)

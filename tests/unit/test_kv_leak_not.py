@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from alerts.detectors.kv_leak import DETECTOR
 from opsboard.core.model import CanaryOutcome, EngineReading, EngineState, EngineView, Outcome, RankView
@@ -29,6 +30,29 @@ def test_a_hang_with_blocks_in_use_is_none() -> None:
     engine.begin(2)
     hung = engine.page()
     assert engine.read_for(120, hung) is None
+
+
+def test_requests_that_are_sent_anew_to_an_engine_that_hangs_are_no_measure() -> None:
+    engine = Engine()
+    engine.rests()
+    for _ in range(20):
+        engine.begin(2)
+        engine.inflight = inflight(2)
+        engine.seen()
+        engine.end(2)
+    engine.begin(2)
+    engine.inflight = None
+    engine.seen()
+    engine.inflight = tuple(replace(one, prompt_tokens=5, generated_tokens=0) for one in inflight(2))
+    assert engine.seen(60) is None
+
+
+@pytest.mark.parametrize("lag", [0.0, 0.02, 0.1])
+def test_who_sent_the_requests_may_be_a_little_behind(lag: float) -> None:
+    engine = Watched(DETECTOR)
+    for now in Flow(Load(), 1, None, Shape(blocks=40_000)).seconds(600, lag=lag):
+        engine.inflight = now.inflight
+        assert engine.read(now.reading) is None
 
 
 def test_gauges_that_froze_when_all_clients_went_away_are_none() -> None:
