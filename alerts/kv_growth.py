@@ -6,6 +6,7 @@ from math import inf
 
 from msgspec.structs import replace
 
+from alerts.eta import seconds_until
 from alerts.theil_sen import Slope, slope
 from opsboard.core.model import Record
 
@@ -69,13 +70,12 @@ def _each(points: list[tuple[float, float]]) -> float | None:
     return None if found is None else found.value
 
 
-def hours_left(growth: Growth, free: float) -> tuple[float | None, float | None, float | None]:
-    """Return in how many hours ``free`` blocks are lost too: likely, soonest, latest; None: never, or not known."""
+def seconds_left(growth: Growth, free: float) -> tuple[float | None, float | None, float | None]:
+    """Return in how many seconds ``free`` blocks are lost too: likely, soonest, latest; None: never, or not known."""
     pace = growth.per_hour
     if pace is None:
         return None, None, None
-    return _hours(free, pace.value), _hours(free, pace.high), _hours(free, pace.low)
-
-
-def _hours(free: float, per_hour: float | None) -> float | None:
-    return None if per_hour is None or per_hour <= 0 else max(0.0, free) / per_hour
+    likely, soonest, latest = (
+        None if one is None else seconds_until(free, one / HOUR_S) for one in (pace.value, pace.high, pace.low)
+    )
+    return likely, soonest, latest

@@ -15,11 +15,13 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from alerts.base import Detector, Observation, Step, check_seconds
+from alerts.eta import urgency
 from alerts.kv_accounting import Blocks, blocks, together
 from alerts.kv_drift import pace
-from alerts.kv_growth import Growth, Point, accounted, grew, hours_left
+from alerts.kv_growth import Growth, Point, accounted, grew, seconds_left
 from alerts.kv_rank import IDLE_READINGS, Rank, met, read, returned
 from alerts.kv_truth import Truth, cleared, compared
+from alerts.timeline import told_s
 from opsboard.core.lives import SERVES, other_process
 from opsboard.core.model import CanaryOutcome, EngineView, Finding, Outcome, Record
 
@@ -44,9 +46,12 @@ class Params(Record, frozen=True, kw_only=True):
         float, Meta(description="between two canaries that show whether an idle engine's usage is of now; at least 1s")
     ] = 30.0
 
+    page_s: Annotated[float, Meta(description="a pool that lasts less is urgent: `page` in the evidence")] = 7200.0
+    ticket_s: Annotated[float, Meta(description="and less than this is a `ticket`, more a `note`")] = 259_200.0
+
     def __post_init__(self) -> None:
         """Raise ValueError for what makes no sense."""
-        check_seconds(self, ("lease", "again"))
+        check_seconds(self, ("lease", "again", "page"), [("page", "ticket")])
 
 
 class State(Record, frozen=True, kw_only=True):
@@ -257,7 +262,7 @@ def _finding(state: State, seen: Observation, lost: int) -> Finding:
     pool, used = sum(one.last.pool for one in ranks), sum(one.last.used for one in ranks)
     worst = max(ranks, key=lambda one: max(one.lost, one.suspected))
     growth = state.growth if _lost(state) else pace(worst.drift, worst.last.finished, state.at)
-    hours, soonest, latest = hours_left(growth, pool - (state.level or used))
+    left_s, soonest_s, latest_s = seconds_left(growth, pool - (state.level or used))
     began = state.since if state.since is not None else seen.now.wall
     said = {
         "requests": state.truth.lost,
@@ -267,12 +272,12 @@ def _finding(state: State, seen: Observation, lost: int) -> Finding:
     }
     by = next((kind for kind, count in said.items() if count == lost), "idle")
     each = "" if not growth.per_finished else f", {growth.per_finished:.2g} a finished request"
-    left = "" if hours is None else f"; the pool of {pool} is exhausted in {_spelt(hours * 3600)}"
+    left = "" if left_s is None else f"; the pool of {pool} is exhausted in {told_s(left_s)}"
     clean = [one.clean for one in ranks if one.clean is not None]
     return Finding(
         detector="kv_leak",
         engine=seen.engine,
-        summary=f"has leaked {lost} KV block{'s' * (lost != 1)} in {_spelt(seen.now.wall - began)}{each}{left}",
+        summary=f"has leaked {lost} KV block{'s' * (lost != 1)} in {told_s(seen.now.wall - began)}{each}{left}",
         since=began,
         confirmed=state.confirmed,
         evidence={
@@ -294,24 +299,14 @@ def _finding(state: State, seen: Observation, lost: int) -> Finding:
             "blocks_per_hour": None if growth.per_hour is None else growth.per_hour.value,
             "blocks_per_hour_low": None if growth.per_hour is None else growth.per_hour.low,
             "blocks_per_hour_high": None if growth.per_hour is None else growth.per_hour.high,
-            "exhausted_in_s": None if hours is None else hours * 3600,
-            "exhausted_in_s_low": None if soonest is None else soonest * 3600,
-            "exhausted_in_s_high": None if latest is None else latest * 3600,
+            "exhausted_in_s": left_s,
+            "exhausted_in_s_low": soonest_s,
+            "exhausted_in_s_high": latest_s,
+            "urgency": urgency(left_s, state.params.page_s, state.params.ticket_s),
             "all_accounted_for_s_ago": seen.now.mono - min(clean) if clean else None,
             "rank": worst.last.rank if len(state.ranks) > 1 else None,
         },
     )
-
-
-def _spelt(seconds: float) -> str:
-    """Return a duration as people say it: ``40 s``, ``12 m``, ``3 h 10 m``, ``5 d``."""
-    minutes = round(seconds / 60)
-    if minutes < 2:
-        return f"{max(0.0, seconds):.0f} s"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 1:
-        return f"{minutes} m"
-    return f"{hours} h {minutes} m" if hours < 48 else f"{hours / 24:.0f} d"
 
 
 DETECTOR = Detector(
