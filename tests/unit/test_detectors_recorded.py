@@ -76,11 +76,23 @@ def test_a_hang_is_confirmed_by_a_canary_within_15_seconds() -> None:
     assert one.ended == pytest.approx(closed.t, abs=1.5)
 
 
-@pytest.mark.parametrize("name", ["healthy_mix-2", "slow_20pct-3"])
-def test_nothing_else_is_claimed(name: str) -> None:
+def test_nothing_is_claimed_of_a_healthy_engine() -> None:
     incidents: dict[int, Incident] = {}
-    assert changes(name, incidents) == []
+    assert changes("healthy_mix-2", incidents) == []
     assert incidents == {}
+
+
+def test_two_slow_minutes_are_one_incident() -> None:
+    rows = json.loads((RECORDINGS / "slow_20pct-3.labels.json").read_text())["labels"]
+    at = {row["kind"]: row["t"] for row in rows}
+    incidents: dict[int, Incident] = {}
+    opened, confirmed, closed = changes("slow_20pct-3", incidents)
+    assert {change.finding.detector for change in (opened, confirmed, closed)} == {"latency"}
+    assert at["fault"] < opened.t <= at["fault"] + 60
+    assert confirmed.finding.confirmed
+    assert at["end"] < closed.t <= at["end"] + 60
+    (one,) = incidents.values()
+    assert one.since == pytest.approx(at["fault"], abs=3)
 
 
 @pytest.mark.parametrize(("name", "within_s", "lost", "since_s"), [
