@@ -10,6 +10,8 @@ from alerts.eta import seconds_until
 from alerts.theil_sen import Slope, slope
 from opsboard.core.model import Record
 
+FEW = 3
+"""Points, the one without a loss among them, that are few."""
 POINTS = 32
 """More are thinned out: every other one goes."""
 SOON_S, LATER_S = 10.0, 60.0
@@ -41,8 +43,12 @@ def accounted(point: Point) -> Growth:
     return Growth(points=(point,))
 
 
-def grew(growth: Growth, point: Point) -> Growth:
-    """Take in what is lost now."""
+def grew(growth: Growth, point: Point, *, exact: bool) -> Growth:
+    """Take in what is lost now. ``exact``: all of it is seen, and not what is proven at least.
+
+    Nobody knows when it began after the last time that nothing was lost. So that instant counts only as long as there
+    is little else to go by, and only where the rest is exact.
+    """
     points = growth.points
     if points and point.lost < points[-1].lost:
         points = tuple(one for one in points if one.lost <= point.lost)
@@ -55,6 +61,11 @@ def grew(growth: Growth, point: Point) -> Growth:
         if len(points) > POINTS:
             points = (*points[:-1:2], points[-1])
     way = points if more else (*points, point)
+    if way[0].lost == 0:
+        if len(way) > FEW:
+            way = way[1:]
+        elif not exact:
+            return replace(growth, points=points, worked_out=point.mono)
     hourly = slope([(one.mono, float(one.lost)) for one in way])
     return Growth(
         points=points,

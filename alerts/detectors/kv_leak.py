@@ -173,7 +173,8 @@ def _grown(state: State, mono: float) -> State:
     if point.lost == 0:
         clean = all(one.clean == mono for one in ranks)
         return replace(state, growth=accounted(point)) if clean or not state.growth.points else state
-    return replace(state, growth=grew(state.growth, point))
+    exact = point.lost == sum(one.idle_lost for one in ranks)
+    return replace(state, growth=grew(state.growth, point, exact=exact))
 
 
 def _suspected(state: State) -> int:
