@@ -10,6 +10,8 @@ from alerts.eta import seconds_until
 from alerts.theil_sen import Slope, slope
 from opsboard.core.model import Record
 
+SPAN_S = 30.0
+"""A pace is told of no shorter time."""
 FEW = 3
 """Points, the one without a loss among them, that are few."""
 POINTS = 32
@@ -66,6 +68,8 @@ def grew(growth: Growth, point: Point, *, exact: bool) -> Growth:
             way = way[1:]
         elif not exact:
             return replace(growth, points=points, worked_out=point.mono)
+    if way[-1].mono - way[0].mono < SPAN_S:
+        return replace(growth, points=points, worked_out=point.mono)
     hourly = slope([(one.mono, float(one.lost)) for one in way])
     return Growth(
         points=points,

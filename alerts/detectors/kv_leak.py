@@ -71,10 +71,10 @@ class State(Record, frozen=True, kw_only=True):
     asked: float = -inf
     answered: float = -inf
     """When a canary was last answered: then the engine made a step."""
-    canaries: int = 0
-    """Asked since the last one changed what is known."""
     since: float | None = None
     """Unix seconds, of the claim that stands."""
+    began: float = 0.0
+    """The same on the monotonic clock, which makes no steps."""
     confirmed: bool = False
     opened: int = 0
     """Blocks lost when it was claimed first."""
@@ -195,9 +195,11 @@ def _judge(state: State, seen: Observation) -> Step:
         return Step(state)
     finding = None
     if lost >= state.params.blocks:
+        began = _began(state) if state.since is None else state.began
         state = replace(
             state,
-            since=state.since if state.since is not None else seen.now.wall - (mono - _began(state)),
+            since=seen.now.wall - (mono - began) if state.since is None else state.since,
+            began=began,
             opened=state.opened or lost,
             confirmed=state.confirmed or _sure(state),
         )
@@ -264,7 +266,6 @@ def _finding(state: State, seen: Observation, lost: int) -> Finding:
     worst = max(ranks, key=lambda one: max(one.lost, one.suspected))
     growth = state.growth if _lost(state) else pace(worst.drift, worst.last.finished, state.at)
     left_s, soonest_s, latest_s = seconds_left(growth, pool - (state.level or used))
-    began = state.since if state.since is not None else seen.now.wall
     said = {
         "requests": state.truth.lost,
         "tokens": sum(one.votes.lost for one in ranks),
@@ -278,8 +279,8 @@ def _finding(state: State, seen: Observation, lost: int) -> Finding:
     return Finding(
         detector="kv_leak",
         engine=seen.engine,
-        summary=f"has leaked {lost} KV block{'s' * (lost != 1)} in {told_s(seen.now.wall - began)}{each}{left}",
-        since=began,
+        summary=f"has leaked {lost} KV block{'s' * (lost != 1)} in {told_s(seen.now.mono - state.began)}{each}{left}",
+        since=seen.now.wall if state.since is None else state.since,
         confirmed=state.confirmed,
         evidence={
             "lost_blocks": float(lost),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from alerts.detectors.kv_leak import DETECTOR
+from opsboard.core.clock import ManualClock
 from opsboard.core.inflight import InflightRequest
 from opsboard.core.model import EngineReading, EngineView, Finding, Outcome, RankView
 from tests.support.watched import Watched
@@ -72,6 +73,11 @@ class Engine(Watched):
         for _ in range(seconds):
             found = self.read(self.page(**changes))
         return found
+
+    def step_clock(self, seconds: float) -> None:
+        """Somebody sets the clock of the machine."""
+        now = self.clock.now()
+        self.clock = ManualClock(wall=now.wall + seconds, mono=now.mono)
 
     def works(self, seconds: int = 20) -> Finding | None:
         """Two requests at a time, one second each."""

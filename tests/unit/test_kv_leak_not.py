@@ -151,6 +151,22 @@ def test_pages_far_apart(gap_s: int) -> None:
     assert numbers(found)["lost_blocks"] == 4.0
 
 
+@pytest.mark.parametrize("step_s", [-3600.0, -5.0, 5.0, 3600.0])
+def test_a_step_of_the_clock(step_s: float) -> None:
+    engine = healthy()
+    engine.step_clock(step_s)
+    assert engine.works() is None
+    assert engine.rests(3) is None
+    engine.lost = 3
+    before = engine.rests(3)
+    assert before is not None
+    engine.step_clock(step_s)
+    found = engine.rests()
+    assert found is not None
+    assert found.since == before.since
+    assert found.summary == "has leaked 3 KV blocks in 4 s"
+
+
 def test_a_page_that_lacks_something_is_unknown() -> None:
     absent: tuple[dict[str, Any], ...] = (
         {"kv_usage": None}, {"kv_blocks": None}, {"kv_block_tokens": None}, {"running": None}, {"waiting": None},
