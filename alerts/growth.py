@@ -37,6 +37,10 @@ BUSIER, RECORD = 1.02, 1.1
 """A load so far above all before it may have taken what its largest moment needed, and allocators keep that: then OWN
 of the slope must be left beside what that explains; from RECORD on nothing can be told."""
 OWN = 0.7
+FEW = 1.0
+"""Requests more than before that are chance, in an engine with few."""
+TIGHT = 0.7
+"""The lower bound of the slope is at least this part of it: levels wander by themselves, too."""
 SURE = 3.0
 """Standard errors that the slope's lower bound lies below it."""
 AGAIN = 1.2
@@ -205,7 +209,7 @@ def _leak(growth: Growth, blocks: Sequence[Block], calm: Sequence[float], rules:
     """Return what the last ``WINDOW`` blocks show, None: no leak that can be told from something else."""
     window = blocks[-WINDOW:]
     least = max(rules.gain, AGAIN * growth.fall)
-    if len(window) < WINDOW or window[-1].low - window[0].low < 0.7 * least:
+    if len(window) < WINDOW or window[-1].low - window[0].low < least:
         return None
     for unit in _units(window, rules):
         known = calm if unit == "request" or not window[-1].requests else ()
@@ -229,15 +233,15 @@ def _straight(growth: Growth, blocks: Sequence[Block], unit: str, least: float, 
     window = blocks[-WINDOW:]
     work = [_work(block, unit) for block in window]
     found = line(work, [block.low for block in window], [block.load for block in window])
-    if found is None or found.slope - SURE * found.error < EVEN * found.slope or found.slope <= 0:
+    if found is None or found.slope - SURE * found.error < TIGHT * found.slope or found.slope <= 0:
         return None
     span = work[-1] - work[0]
     gain = found.slope * span
     if gain < least or not _even(work, found) or max(b - a for a, b in pairwise(found.levels)) > JUMP * gain:
         return None
-    if window[-1].top > RECORD * window[0].top:
+    if window[-1].top > RECORD * window[0].top + FEW:
         return None
-    if window[-1].top > BUSIER * window[0].top:
+    if window[-1].top > BUSIER * window[0].top + FEW:
         rest = line(work, [block.low for block in window], [block.top for block in window])
         if rest is None or rest.slope < OWN * found.slope:
             return None
@@ -247,7 +251,9 @@ def _straight(growth: Growth, blocks: Sequence[Block], unit: str, least: float, 
     late = work[0] - began > span
     if late and before is None:
         return None
-    if before is not None and found.slope < (STEEPER * min(before, calm) if late else HALVES * before):
+    # What was before the older blocks may still tell; so long ago, chance has had more time, too.
+    calmer = late and found.slope >= STEEPER * calm and gain >= 2 * least
+    if before is not None and not calmer and found.slope < (STEEPER if late else HALVES) * before:
         return None
     rising = before is not None and before > EVEN * found.slope
     # Where it began within the window, the later half has less of what was before.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -115,6 +116,15 @@ def test_a_leak_from_the_first_request_on() -> None:
     engine = Engine()
     assert engine.run(5, leak(500e3)) is None, "warming up"
     assert engine.run(10, leak(500e3)) is not None
+
+
+def test_a_leak_of_an_engine_with_few_requests_at_a_time() -> None:
+    engine = Engine()
+    loads = random.Random(1)
+    for step in range(240):  # 20 minutes
+        engine.load = float(loads.choice([0, 0, 1, 2, 4, 6]) if step < 60 else loads.choice([0, 1, 3, 8]))
+        engine.run(EVERY_S / 60, leak(500e3), rate=2.2)
+    assert engine.found[-1] is not None
 
 
 def test_how_it_reads() -> None:
