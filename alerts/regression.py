@@ -32,6 +32,9 @@ _WIDEST = log(1.25)
 _STEADY, _UNSTEADIEST = 0.02, 3.0
 """Beyond such a standard deviation patience grows as its square, up to so many times: what a random walk needs."""
 
+_ABSURD = 1e9
+"""No load and no seconds a token are ever more, nor seconds less than its inverse; its squares can be counted with."""
+
 
 class Took(NamedTuple):
     """One observation: ``seconds`` under ``loads``, in ``work_s`` of work that ended ``at`` (monotonic s)."""
@@ -113,7 +116,9 @@ class Watch(Record, frozen=True, kw_only=True):
         return replace(self, sum=0.0, recent=(), well=0.0, better=0.0, first=None, judged=None, blind_s=0.0)
 
     def take(self, took: Took) -> Watch:
-        """Take in one observation."""
+        """Take in one observation; one that no engine could make says nothing: a counter has jumped."""
+        if not (1 / _ABSURD <= took.seconds <= _ABSURD and all(0.0 <= load <= _ABSURD for load in took.loads)):
+            return self
         expected = self.model.expected(took.loads) if self.ready else None
         if expected is None:
             return _blind(self, took)
