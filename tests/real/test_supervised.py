@@ -67,7 +67,9 @@ def test_a_start_is_told_phase_by_phase(house: House, started: tuple[list[Engine
     seen, said = started
     assert [line.state for line in seen if line.state not in {"stopped", "starting", "ready"}] == []
     assert seen[-1].state == "ready"
-    shown = list(dict.fromkeys(line.phase for line in spawned(seen)))
+    *shown, last = dict.fromkeys(line.phase for line in spawned(seen))
+    if last != "canary":  # asked of what already serves, and answered within one look or two
+        shown.append(last)
     assert len(shown) >= 3
     assert shown == sorted(shown, key=lambda phase: PHASES.index(phase or ""))
     assert f"{NAME}: starting: {shown[-1]}" in said
