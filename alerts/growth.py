@@ -131,6 +131,13 @@ class Growth(NamedTuple):
     trend: Trend | None = None
 
 
+def claimed_trend(growth: Growth) -> Trend:
+    """Return the trend of a level that is claimed to grow."""
+    if growth.trend is None:
+        raise AssertionError("a claim needs a trend")
+    return growth.trend
+
+
 def add(growth: Growth, sample: Sample, rules: Rules) -> Growth:
     """Take in a sample that is later than the last one. Those between which nothing is done say nothing."""
     last = growth.last

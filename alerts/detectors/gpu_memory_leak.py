@@ -13,7 +13,7 @@ from msgspec import Meta
 from alerts.base import Detector, Observation, Step
 from alerts.engine_life import Work, follow
 from alerts.eta import seconds_until, size
-from alerts.growth import Growth, Rules, Sample, Trend, add
+from alerts.growth import Growth, Rules, Sample, add, claimed_trend
 from alerts.leak import MIB, Pace, claimed, evidence, rates
 from alerts.timeline import told_s
 from opsboard.core.model import Finding, GpuView, Record
@@ -86,18 +86,18 @@ def _taken(state: State, work: Work, gpu: GpuView, seen: Observation) -> Held | 
 
 def _finding(leaks: list[tuple[str, Held]], seen: Observation, params: Params) -> Finding:
     """Claim the card that is full first."""
-    ends = [seconds_until(one.room, _trend(one).per_s) for _, one in leaks]
+    ends = [seconds_until(one.room, claimed_trend(one.growth).per_s) for _, one in leaks]
     first = min(range(len(leaks)), key=lambda at: float("inf") if (end := ends[at]) is None else end)
     (uuid, worst), eta_s = leaks[first], ends[first]
-    trend, mono = _trend(worst), seen.now.mono
-    since = min(_trend(one).since for _, one in leaks)
+    trend, mono = claimed_trend(worst.growth), seen.now.mono
+    since = min(claimed_trend(one.growth).since for _, one in leaks)
     where = f"GPU {worst.card}" if len(leaks) == 1 else f"GPU {worst.card} and {len(leaks) - 1} more"
     return Finding(
         detector="gpu_memory_leak",
         engine=seen.engine,
         summary=f"{size(trend.gain)} leaked on {where} in {told_s(mono - since)}, {rates(trend, trend.per_s, eta_s)}",
         since=seen.now.wall - (mono - since),
-        confirmed=any(_trend(one).gain >= 2 * _trend(one).opened_gain for _, one in leaks),
+        confirmed=any(claimed_trend(one.growth).gain >= 2 * claimed_trend(one.growth).opened_gain for _, one in leaks),
         evidence={
             "gpu": uuid,
             "gpu_index": float(worst.card),
@@ -106,12 +106,6 @@ def _finding(leaks: list[tuple[str, Held]], seen: Observation, params: Params) -
             **evidence(trend, trend.per_s, worst.room, params),
         },
     )
-
-
-def _trend(one: Held) -> Trend:
-    if one.growth.trend is None:
-        raise AssertionError("a claim needs a trend")
-    return one.growth.trend
 
 
 DETECTOR = Detector(

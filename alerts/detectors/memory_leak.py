@@ -14,7 +14,7 @@ from msgspec import Meta
 from alerts.base import Detector, Observation, Step
 from alerts.engine_life import Work, follow
 from alerts.eta import seconds_until, size
-from alerts.growth import Growth, Rules, Sample, Trend, add
+from alerts.growth import Growth, Rules, Sample, add, claimed_trend
 from alerts.leak import MIB, Pace, claimed, evidence, rates
 from alerts.timeline import told_s
 from opsboard.core.model import Finding, Record
@@ -134,11 +134,14 @@ def room_bytes(seen: Observation) -> float | None:
 
 
 def _finding(leaks: list[Watched], seen: Observation, state: State) -> Finding:
-    worst = max(leaks, key=lambda one: _trend(one).per_s)
-    trend = _trend(worst)
-    per_s, gain = sum(_trend(one).per_s for one in leaks), sum(_trend(one).gain for one in leaks)
+    worst = max(leaks, key=lambda one: claimed_trend(one.growth).per_s)
+    trend = claimed_trend(worst.growth)
+    per_s, gain = (
+        sum(claimed_trend(one.growth).per_s for one in leaks),
+        sum(claimed_trend(one.growth).gain for one in leaks),
+    )
     room, mono = room_bytes(seen), seen.now.mono
-    since = min(_trend(one).since for one in leaks)
+    since = min(claimed_trend(one.growth).since for one in leaks)
     who = worst.role if len(leaks) == 1 else f"{worst.role} and {len(leaks) - 1} more"
     said = rates(trend, per_s, seconds_until(room, per_s))
     return Finding(
@@ -146,7 +149,7 @@ def _finding(leaks: list[Watched], seen: Observation, state: State) -> Finding:
         engine=seen.engine,
         summary=f"{who} leaked {size(gain)} of host memory in {told_s(mono - since)}, {said}",
         since=seen.now.wall - (mono - since),
-        confirmed=any(_trend(one).gain >= 2 * _trend(one).opened_gain for one in leaks),
+        confirmed=any(claimed_trend(one.growth).gain >= 2 * claimed_trend(one.growth).opened_gain for one in leaks),
         evidence={
             "role": worst.role,
             "processes": float(len(leaks)),
@@ -155,12 +158,6 @@ def _finding(leaks: list[Watched], seen: Observation, state: State) -> Finding:
             "requests_finished": None if state.work is None else state.work.requests,
         },
     )
-
-
-def _trend(one: Watched) -> Trend:
-    if one.growth.trend is None:
-        raise AssertionError("a claim needs a trend")
-    return one.growth.trend
 
 
 DETECTOR = Detector(
