@@ -29,7 +29,8 @@ _HUBER = 2.0
 _NOISE_LEAST = 0.01
 _PRIOR, _PRIOR_BENT = 1.0, 4.0
 """No slope, no bend: believed as much as so many observations."""
-_SOLVE_ALWAYS, _SOLVE_EVERY = 60, 10
+_SOLVE_PART, _SOLVE_EVERY = 8, 10
+"""Solved again when an eighth more is known, and at least every so many observations."""
 
 Loads = tuple[float, ...]
 
@@ -95,7 +96,7 @@ class LoadModel(Record, frozen=True, kw_only=True):
         products = tuple([fade * a + b for a, b in zip(self.products or [0.0] * len(row), total, strict=True)])
         learnt, all_weight = self.learnt + 1, fade * self.weight + 1.0
         line, inverse = self.line, self.inverse
-        if learnt >= 2 * len(row) and (learnt < _SOLVE_ALWAYS or learnt % _SOLVE_EVERY == 0):
+        if learnt >= 2 * len(row) and learnt % min(_SOLVE_EVERY, learnt // _SOLVE_PART or 1) == 0:
             line, inverse = self._solved(squares, products, all_weight)
         return replace(
             self,

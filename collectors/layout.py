@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import compress
-from operator import ne
+from operator import eq, ne
 from typing import Any
 
 from collectors.base import Column
@@ -17,6 +17,9 @@ from opsboard.core.errors import ExpositionError
 from opsboard.core.text import sanitise
 
 Labels = Mapping[str, str]
+
+_NO_SAMPLE = "\n"
+"""No line begins so."""
 
 
 class Layout:
@@ -42,7 +45,7 @@ class Layout:
             name: slice(at[0], at[-1] + 1) if at[-1] - at[0] + 1 == len(at) else at for name, at in places.items()
         }
         self._lines: list[str] = []
-        self._cuts: list[int] = []
+        self._prefixes: list[str] = []
         self._place_of: list[int] = []
         self._values: list[float] = []
 
@@ -52,32 +55,30 @@ class Layout:
         0 for that: the line says more than name, labels and value, and must be taken apart each time.
         """
         self._lines, self._values = lines, values
-        self._cuts, self._place_of = [0] * len(lines), [0] * len(lines)
+        self._prefixes, self._place_of = [_NO_SAMPLE] * len(lines), [0] * len(lines)
         for place, (number, cut) in enumerate(samples):
-            self._cuts[number], self._place_of[number] = cut, place
+            if cut:
+                self._prefixes[number] = lines[number][: cut + 1]
+            self._place_of[number] = place
         self.columns = {name: self._column(name) for name in self._places}
 
     def update(self, lines: list[str]) -> bool:
         """Take a page that differs from the last one in values only; False when it differs in more or is malformed."""
-        before = self._lines
-        if len(lines) != len(before):
+        if len(lines) != len(self._lines):
             return False
-        cuts, words = self._cuts, []
-        changed = list(compress(range(len(lines)), map(ne, lines, before)))
-        for number in changed:
-            cut, line = cuts[number] + 1, lines[number]
-            if line[:cut] != before[number][:cut] or cut == 1:
-                return False
-            words.append(line[cut:])
+        differ = list(map(ne, lines, self._lines))
+        changed = list(compress(lines, differ))
+        words = list(map(str.removeprefix, changed, compress(self._prefixes, differ)))
+        if any(map(eq, words, changed)):  # it begins otherwise
+            return False
         try:
             values = floats(words)
         except ExpositionError:
             return False  # a timestamp may have come, or a space; the whole page is read to tell
         self._lines = lines
         touched = set()
-        place_of, newest, names = self._place_of, self._values, self._names
-        for number, value in zip(changed, values, strict=True):
-            place = place_of[number]
+        newest, names = self._values, self._names
+        for place, value in zip(compress(self._place_of, differ), values, strict=True):
             newest[place] = value
             touched.add(names[place])
         self.columns = {**self.columns, **{name: self._column(name) for name in touched & self._places.keys()}}

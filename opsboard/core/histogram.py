@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from math import isinf
 from operator import le, sub
@@ -23,6 +24,13 @@ def subtract(new: Histogram, old: Histogram) -> Histogram | None:
         return None
     total = None if new.total is None or old.total is None else new.total - old.total
     return Histogram(bounds=new.bounds, counts=counts, total=None if total is None or total < 0 else total)
+
+
+def was_reset(new: Histogram, old: Histogram) -> bool:
+    """Return whether ``new`` cannot follow ``old``: other bounds, or a bucket that lost observations."""
+    if new.bounds != old.bounds:
+        return True
+    return new.counts != old.counts and not is_cumulative(tuple(map(sub, new.counts, old.counts)))
 
 
 def is_cumulative(counts: tuple[float, ...]) -> bool:
@@ -56,7 +64,7 @@ def quantile(histogram: Histogram, q: float) -> Quantile | None:
     if not histogram.count > 0:
         return None
     rank = q * histogram.count
-    index = next(i for i, count in enumerate(counts) if count > 0 and (count >= rank or i == len(counts) - 1))
+    index = min(bisect_left(counts, rank) if rank > 0 else bisect_right(counts, 0.0), len(counts) - 1)
     upper = bounds[index]
     if isinf(upper):
         last = bounds[index - 1] if index else None

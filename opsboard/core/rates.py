@@ -76,8 +76,7 @@ class HistogramTrack:
     def add(self, mono: float, reading: Histogram) -> bool:
         """Take a reading at ``mono`` (monotonic seconds). True: it was reset (a bucket went down, or other bounds)."""
         last = self._last
-        reset = last is not None and last.counts != reading.counts and histogram.subtract(reading, last) is None
-        reset = reset or (last is not None and last.bounds != reading.bounds)
+        reset = last is not None and histogram.was_reset(reading, last)
         if reset:
             self.reset()
         self._last, self._bounds = reading, reading.bounds

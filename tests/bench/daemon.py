@@ -8,10 +8,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from opsboard.client.sync import Client
 from opsboard.core.errors import NotReachable
 from opsboard.core.wire import Status
+from opsboard.daemon.judging import Judged, Judging
 from opsboard.daemon.pipeline import EngineSpec, PipelineState, feed
 from tests.bench import Row
 from tests.golden.test_recording import NAME, RECORDING
@@ -21,7 +23,7 @@ from tests.support.waiting import wait_until
 
 ENGINES = 8
 WARM_S, MEASURED_S = 10.0, 30.0
-FEED_BUDGET_S = 0.25e-3
+FEED_BUDGET_S, DETECTORS_BUDGET_S = 0.25e-3, 0.3e-3
 CPU_BUDGET, RSS_BUDGET, GAP_BUDGET_S = 0.02, 80 * 2**20, 0.1
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -39,27 +41,46 @@ def run() -> list[Row]:
         command = [sys.executable, "-m", "opsboard", "--config", str(config), "--state-dir", str(root / "state")]
         daemon = subprocess.Popen([*command, "--socket", str(socket), "daemon"], cwd=ROOT, stderr=subprocess.DEVNULL)
         try:
-            return [_feed(), *_measure(daemon.pid, Client(socket))]
+            return [*_feed(), *_measure(daemon.pid, Client(socket))]
         finally:
             daemon.terminate()
             daemon.wait(20)
 
 
-def _feed() -> Row:
+def _feed() -> list[Row]:
     """Measure one reading of a real page through the pipeline, a minute of a recorded overload again and again."""
     whole = list(replay(RECORDING))
-    spent, count = 0.0, 0
+    spent, judged, count = 0.0, 0.0, 0
     for _ in range(20):
         state = PipelineState("gpu-a", [EngineSpec(name=NAME)])
+        timed = state.judging = _TimedJudging()
         began = time.process_time()
         for now, reading, _ in whole:
             feed(state, reading, now)
         spent += time.process_time() - began
+        judged += timed.spent_s
         count += len(whole)
-    each = spent / count
-    return Row(
-        "pipeline: one reading of a real page", "<= 0.25 ms of CPU", f"{each * 1e3:.3f} ms", each <= FEED_BUDGET_S
-    )
+    own, detectors = (spent - judged) / count, judged / count
+    return [
+        Row("pipeline: one reading, without detectors", "<= 0.25 ms of CPU", _ms(own), own <= FEED_BUDGET_S),
+        Row("all detectors: one reading", "<= 0.3 ms of CPU", _ms(detectors), detectors <= DETECTORS_BUDGET_S),
+    ]
+
+
+class _TimedJudging(Judging):
+    """Counts the processor time that detectors take."""
+
+    spent_s = 0.0
+
+    def judge(self, *seen: Any, **more: Any) -> Judged:
+        began = time.process_time()
+        judged = super().judge(*seen, **more)
+        self.spent_s += time.process_time() - began
+        return judged
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3f} ms"
 
 
 def _measure(pid: int, client: Client) -> list[Row]:

@@ -97,6 +97,18 @@ def test_a_known_line_may_get_and_lose_a_timestamp() -> None:
         assert parser.parse(text.encode()).samples == {"a": [({}, value)]}
 
 
+@pytest.mark.parametrize("line", ["7", "NaN", "a_total2 7", "a_tota 7"])
+def test_a_known_line_that_begins_otherwise_is_read_anew(line: str) -> None:
+    parser = Parser()
+    parser.parse(b"a_total 1\nb_total 2\n")
+    page = f"{line}\nb_total 3\n".encode()
+    if " " in line:
+        assert as_set(parser.parse(page)) == as_set(Parser().parse(page))
+    else:
+        with pytest.raises(ExpositionError):
+            parser.parse(page)
+
+
 def test_samples_of_one_name_that_stand_apart_are_brought_together() -> None:
     page = read('h_bucket{e="0"} 1\nh_sum{e="0"} 2\nh_bucket{e="1"} 3\nh_sum{e="1"} 4\n')
     assert page.samples["h_bucket"] == [({"e": "0"}, 1.0), ({"e": "1"}, 3.0)]
