@@ -15,6 +15,8 @@ from opsboard.core.clock import Now
 from opsboard.core.connections import ConnectionReading
 from opsboard.core.incidents import Urgency
 from opsboard.core.inflight import InflightRequest
+from opsboard.core.judgement import Learning, Off, Unknown
+from opsboard.core.lives import SERVES
 from opsboard.core.model import (
     CanaryReading,
     EngineReading,
@@ -23,9 +25,12 @@ from opsboard.core.model import (
     GpuView,
     HostView,
     LifeView,
+    Outcome,
     ProcessView,
     Record,
 )
+
+__all__ = ["Detector", "Learning", "Observation", "Off", "Step", "check_seconds", "unread"]
 
 
 class Observation(Record, frozen=True, kw_only=True):
@@ -70,11 +75,29 @@ class Observation(Record, frozen=True, kw_only=True):
 
 
 class Step(NamedTuple):
-    """What one observation leads to: what is remembered, what is claimed now, whether to ask the engine one token."""
+    """What one observation leads to: what is remembered, what is claimed now, whether to ask the engine one token.
+
+    ``unknown`` says why it does not judge, for people; None: it does. It must stay the same from reading to reading as
+    long as it is true (but for the numbers of a :class:`Learning`), and should be a constant: it is made at every one.
+    """
 
     state: Any
     finding: Finding | None = None
     canary: bool = False
+    unknown: Unknown | None = None
+
+
+def unread(seen: Observation) -> str | None:
+    """Return why the engine's page tells nothing now; None: it was read, and serves whoever judges by it."""
+    if seen.life is not None and seen.life.state not in SERVES:
+        return "it does not serve now"
+    if seen.reading is None:
+        return "its page was not read yet"
+    if seen.reading.outcome is Outcome.FAILED:
+        return "its page cannot be read"
+    if seen.reading.outcome is not Outcome.OK or seen.reading.view is None:
+        return "its page has no numbers of an engine"
+    return "it sleeps" if seen.reading.view.asleep else None
 
 
 def check_seconds(params: msgspec.Struct, seconds: Iterable[str] = (), order: Iterable[tuple[str, str]] = ()) -> None:

@@ -4,9 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from opsboard.core.words import Record
+
+
+class Learning(NamedTuple):
+    """A detector has ``seen`` so much of what is ``needed`` before it judges: by itself it will."""
+
+    seen: float
+    needed: float
+    what: str = "s of work"
+
+    def __str__(self) -> str:
+        """Return it for people: ``34 of 60 s of work seen``."""
+        return f"{min(self.seen, self.needed):.0f} of {self.needed:.0f} {self.what} seen"
+
+
+class Off(NamedTuple):
+    """There is nothing for a detector to judge, which is as it should be."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        """Return why."""
+        return self.reason
+
+
+Unknown = str | Learning | Off
+"""Why a detector does not judge an engine: a plain sentence where it cannot know, or one of these two."""
 
 
 class Finding(Record, frozen=True, kw_only=True):

@@ -23,6 +23,15 @@ class ReadingInfo(Record, frozen=True, kw_only=True):
     error: str | None = None
 
 
+class DetectorInfo(Record, frozen=True, kw_only=True):
+    """Whether a detector judges an engine: ``judging``, ``learning``, ``unknown`` (it cannot know) or ``off``."""
+
+    name: str
+    state: str = "judging"
+    reason: str | None = None
+    """Why it does not, or how far it has learnt."""
+
+
 class Engine(Record, frozen=True, kw_only=True):
     """One engine on the board."""
 
@@ -85,6 +94,8 @@ class Engine(Record, frozen=True, kw_only=True):
 
     In its first bucket ``[0, b]``: less than b, interpolated from 0. Beyond its last one ``[b, null]``: more than b.
     """
+    detectors: tuple[DetectorInfo, ...] = ()
+    """Every detector, by name."""
 
 
 class Quantile(Record, frozen=True, kw_only=True):

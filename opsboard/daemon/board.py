@@ -24,7 +24,7 @@ from opsboard.core.wire import (
     Status,
 )
 from opsboard.daemon.engine_track import NO_FIGURES, EngineTrack, Figures
-from opsboard.daemon.pipeline import EngineSpec, PipelineState
+from opsboard.daemon.pipeline import PipelineState
 from opsboard.daemon.routes import route_infos
 from opsboard.daemon.samples import total
 
@@ -46,7 +46,7 @@ def status(
         time=now.wall,
         host=state.host,
         daemon=daemon,
-        engines=tuple(engine(track, state.specs[track.name], now) for track in state.engines.values()),
+        engines=tuple(engine(state, track, now) for track in state.engines.values()),
         gpus=tuple(map(gpu_line, gpus)),
         incidents=tuple(incident(one) for one in state.incidents.shown(now)),
         routes=route_infos(routes, states_of(state)),
@@ -67,9 +67,9 @@ def state_of(track: EngineTrack) -> EngineState:
     return track.state or (track.life.state if track.life is not None else EngineState.UNREACHABLE)
 
 
-def engine(track: EngineTrack, spec: EngineSpec, now: Now) -> Engine:
+def engine(state: PipelineState, track: EngineTrack, now: Now) -> Engine:
     """Return one engine's line. Values that cannot be read any more are kept, with their age, for ``KEEP_S``."""
-    life, last, view = track.life, track.last, track.fresh_view(now)
+    spec, life, last, view = state.specs[track.name], track.life, track.last, track.fresh_view(now)
     figures = track.figures if view is not None else NO_FIGURES
     return Engine(
         name=track.name,
@@ -106,6 +106,7 @@ def engine(track: EngineTrack, spec: EngineSpec, now: Now) -> Engine:
         drain_timeout_s=spec.drain_timeout_s,
         standby=track.standby,
         wake_s=track.wake_s,
+        detectors=state.judging.standing(track.name),
         **{name: getattr(figures, name) for name in _FIGURE_NAMES},
     )
 
@@ -127,7 +128,7 @@ def detail(state: PipelineState, name: str, now: Now) -> EngineDetail:
     track = find(state, name)
     view, going = track.fresh_view(now), track.transaction
     return EngineDetail(
-        engine=engine(track, state.specs[name], now),
+        engine=engine(state, track, now),
         latencies={} if view is None else _latencies(track),
         phases=() if track.life is None else track.life.phases,
         transaction=() if going is None else going.steps,

@@ -7,18 +7,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from alerts.base import Detector, Observation
 from opsboard.core.clock import Now
 from opsboard.core.incidents import Urgency
+from opsboard.core.judgement import Learning, Off, Unknown
 from opsboard.core.model import CanaryReading, Event, Finding, FindingChange, GpuView, HostView, Severity
 from opsboard.core.registry import detectors
 from opsboard.core.text import sanitise
+from opsboard.core.wire import DetectorInfo
 from opsboard.daemon.engine_track import EngineTrack
 
 _SEVERITY = {"page": Severity.ERROR, "ticket": Severity.WARNING, "note": Severity.INFO}
 _QUIETER: tuple[Urgency, ...] = ("page", "ticket", "note")
+
+_UNSEEN = "nothing was seen of it yet"
+_OFF = Off("switched off in the configuration")
+_FAILED = "the detector failed here and begins anew"
 
 NEWS_KEPT = 64
 """Lines from elsewhere that wait for an engine to be judged; of more the oldest are not seen."""
@@ -62,6 +69,8 @@ class Judging:
         self._unloaded = dict(plugins.broken) if known is None else {}
         self._broken: set[str] = set()
         self._states: dict[str, dict[str, Any]] = {}
+        self._unknown: dict[str, dict[str, Unknown | None]] = {}
+        """By engine: why a detector does not judge it."""
         self._claims: dict[tuple[str, str], Finding] = {}
         self._news: dict[str, deque[Event]] = {}
 
@@ -81,9 +90,18 @@ class Judging:
         """Return what is claimed of an engine now."""
         return [finding for (name, _), finding in self._claims.items() if name == engine]
 
+    def standing(self, engine: str) -> tuple[DetectorInfo, ...]:
+        """Return of every detector whether it judges an engine, and why not."""
+        unknown = self._unknown.get(engine, {})
+        return tuple(
+            _info(one.name, _OFF if one.name in self._off else unknown.get(one.name, _UNSEEN))
+            for one in self._detectors
+        )
+
     def begin_anew(self, engine: str) -> None:
         """Forget what was seen of an engine: it is another one now. What was claimed closes when it is next judged."""
         self._states.pop(engine, None)
+        self._unknown.pop(engine, None)
         self._news.pop(engine, None)
 
     def hear(self, engine: str, event: Event) -> None:
@@ -98,6 +116,7 @@ class Judging:
     def keep(self, engines: Collection[str]) -> None:
         """Forget all other engines, and what was claimed of them."""
         self._states = {name: states for name, states in self._states.items() if name in engines}
+        self._unknown = {name: unknown for name, unknown in self._unknown.items() if name in engines}
         self._news = {name: news for name, news in self._news.items() if name in engines}
         self._claims = {key: finding for key, finding in self._claims.items() if key[0] in engines}
 
@@ -132,6 +151,7 @@ class Judging:
         states = self._states.get(track.name)
         if states is None:
             states = self._states[track.name] = {}
+        unknown = self._unknown.setdefault(track.name, {})
         changes: list[FindingChange] = []
         told = self._told_unloaded(now) if self._unloaded else []
         ask = False
@@ -143,9 +163,10 @@ class Judging:
                 if name not in self._off:
                     if name not in states:
                         states[name] = detector.begin(self._params.get(name) or detector.params())
-                    states[name], claim, wants = detector.step(states[name], seen)
+                    states[name], claim, wants, unknown[name] = detector.step(states[name], seen)
             except Exception as error:  # noqa: BLE001  foreign code must not stop the line
                 states.pop(name, None)
+                unknown[name] = _FAILED
                 told += self._told_broken(name, track.name, error, now)
             ask = ask or wants
             before = self._claims.get((track.name, name))
@@ -195,6 +216,15 @@ class Judging:
             Event(t=now.wall, subject="host", kind="detector_broken", text=text, severity=Severity.ERROR)
             for text in texts
         ]
+
+
+@lru_cache(1024)
+def _info(detector: str, unknown: Unknown | None) -> DetectorInfo:
+    """Return what JSON says of a detector; the same ones again and again, so that a status costs little."""
+    if unknown is None:
+        return DetectorInfo(name=detector)
+    state = "learning" if isinstance(unknown, Learning) else "off" if isinstance(unknown, Off) else "unknown"
+    return DetectorInfo(name=detector, state=state, reason=str(unknown))
 
 
 def _said(summary: str, line: Event, events: Sequence[Event]) -> bool:

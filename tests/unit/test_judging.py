@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from alerts.base import Detector, Observation, Step
+from alerts.base import Detector, Learning, Observation, Off, Step
 from opsboard.config.detectors import Setting
 from opsboard.core.clock import ManualClock
 from opsboard.core.incidents import Incident, Urgency
@@ -25,6 +25,7 @@ from opsboard.core.model import (
     Severity,
 )
 from opsboard.core.registry import Plugins, detectors
+from opsboard.core.wire import DetectorInfo
 from opsboard.daemon import judging
 from opsboard.daemon.engine_track import EngineTrack
 from opsboard.daemon.judging import Judging
@@ -282,3 +283,37 @@ def test_evidence_of_any_detector_can_be_written_down() -> None:
     assert one.evidence == expected
     assert one.since == one.opened
     assert msgspec.json.decode(msgspec.json.encode(one), type=Incident) == one
+
+
+def test_whether_a_detector_judges_is_said_for_each() -> None:
+    reasons = iter([Learning(1.2, 60.0), "its page tells no blocks", Off("nothing is promised"), None])
+    line = Line(detector(lambda state, _seen: Step(state, unknown=next(reasons))))
+
+    def said() -> list[tuple[str, str | None]]:
+        return [(one.state, one.reason) for one in line.state.judging.standing("a")]
+
+    assert said() == [("unknown", "nothing was seen of it yet")]
+    stands = []
+    for _ in range(4):
+        line.feed(page())
+        stands += said()
+    assert stands == [
+        ("learning", "1 of 60 s of work seen"),
+        ("unknown", "its page tells no blocks"),
+        ("off", "nothing is promised"),
+        ("judging", None),
+    ]
+    line.state.judging.configure({"odd": Setting(enabled=False, severity="ticket", params=Params())})
+    assert line.state.judging.standing("a") == (
+        DetectorInfo(name="odd", state="off", reason="switched off in the configuration"),
+    )
+
+
+def test_a_detector_that_breaks_does_not_judge() -> None:
+    def broken(_state: int, _seen: Observation) -> Step:
+        raise ValueError
+
+    line = Line(detector(broken))
+    line.feed(page())
+    (one,) = line.state.judging.standing("a")
+    assert (one.state, one.reason) == ("unknown", "the detector failed here and begins anew")
