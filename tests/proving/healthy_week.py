@@ -246,7 +246,7 @@ def run(seconds: int, seed: int, *, canaries: bool, hangs: bool = False, every_s
             engine="a", now=now, reading=reading, fresh=came is not None, canary=heard,
             connections=engine.connections(now),
         )  # fmt: skip
-        state, found, ask = DETECTOR.step(state, seen)
+        state, found, ask, _ = DETECTOR.step(state, seen)
         if found is not None:
             claim = Claim(engine.doing, engine.waited, found)
             if before is None:
@@ -272,7 +272,7 @@ def kept_alive(seconds: int, connections: int = 3) -> tuple[int, int]:
         now = Now(wall=START + second, mono=float(second))
         kept = ConnectionReading(engine="a", looked=now.mono, since=tuple(-float(n) for n in range(connections)))
         reading = EngineReading(engine="a", outcome=Outcome.OK, view=view)
-        state, found, ask = DETECTOR.step(state, Observation(engine="a", now=now, reading=reading, connections=kept))
+        state, found, ask, _ = DETECTOR.step(state, Observation(engine="a", now=now, reading=reading, connections=kept))
         claims += found is not None
         if ask:
             asked += 1

@@ -81,7 +81,7 @@ def live(load: Load, leak: Leak | None, seconds: int, seed: int, *, known: bool,
             reading=second.reading,
             inflight=second.inflight if known else None,
         )
-        state, found, _ = DETECTOR.step(state, seen)
+        state, found, *_ = DETECTOR.step(state, seen)
         claims += found is not None and before is None
         before = found
         if found is not None and first is None:

@@ -205,7 +205,7 @@ def judged(day: Day, detector: Detector) -> list[Opened]:
     """Return what a detector claims of a day, each when it opened."""
     state, before, opened = detector.begin(detector.params()), None, []
     for seen in day.looks():
-        state, finding, _ = detector.step(state, seen)
+        state, finding, *_ = detector.step(state, seen)
         if finding is not None and before is None:
             opened.append(Opened(seen.now.wall - START, finding))
         before = finding

@@ -79,7 +79,7 @@ class Engine:
         """Let the detector see a page."""
         now = Now(wall=WALL + self.t if wall is None else wall, mono=self.t)
         reading = EngineReading(engine="a", outcome=Outcome.OK, view=view)
-        self.state, found, canary = DETECTOR.step(
+        self.state, found, canary, _ = DETECTOR.step(
             self.state, Observation(engine="a", now=now, reading=reading, **self.seen)
         )
         self.seen.pop("events", None)

@@ -110,7 +110,7 @@ class Watched:
             processes=self.processes, looked=self.looked, zombies=self.zombies, inflight=self.inflight,
             connections=clients,
         )  # fmt: skip
-        self.state, finding, ask = self.detector.step(self.state, seen)
+        self.state, finding, ask, _ = self.detector.step(self.state, seen)
         if ask:
             self.asked.append(self.elapsed)
         return finding

@@ -36,7 +36,7 @@ class Engine:
             life=self.life,
             gpus=(self.other, self.card) if gpus is None else gpus,
         )
-        self.state, finding, _ = DETECTOR.step(self.state, seen)
+        self.state, finding, *_ = DETECTOR.step(self.state, seen)
         return finding
 
     def see_for(self, seconds: int, **card: Any) -> Finding | None:

@@ -39,7 +39,7 @@ class Engine:
             view = EngineView(kind="vllm", running=3.0, process_start=1.0, counters=counters)
             reading = EngineReading(engine="a", outcome=Outcome.OK, view=view)
             seen = Observation(engine="a", now=Now(1e9 + self.t, self.t), reading=reading, gpus=cards)
-            self.state, finding, _ = DETECTOR.step(self.state, seen)
+            self.state, finding, *_ = DETECTOR.step(self.state, seen)
             self.found.append(finding)
         return finding
 

@@ -265,7 +265,7 @@ def recorded(name: str) -> list[tuple[float, Finding | None]]:
     """Return what is claimed at each reading of a recording, by Unix seconds."""
     state, found = DETECTOR.begin(Params()), []
     for now, page, _ in replay(RECORDINGS / f"{name}.jsonl.xz"):
-        state, claim, _ = DETECTOR.step(state, Observation(engine="a", now=now, reading=page))
+        state, claim, *_ = DETECTOR.step(state, Observation(engine="a", now=now, reading=page))
         found.append((now.wall, claim))
     return found
 

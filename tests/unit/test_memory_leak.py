@@ -63,7 +63,7 @@ class Engine:
         return replace(plain, **changed)
 
     def step(self, seen: Observation) -> Finding | None:
-        self.state, finding, canary = DETECTOR.step(self.state, seen)
+        self.state, finding, canary, _ = DETECTOR.step(self.state, seen)
         assert not canary
         self.found.append(finding)
         return finding

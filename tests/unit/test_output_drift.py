@@ -45,7 +45,7 @@ class Asked:
         self.clock.advance(1.0)
         reading = EngineReading(engine="a", outcome=Outcome.OK, view=self.view)
         seen = Observation(engine="a", now=self.clock.now(), reading=reading, life=self.life, **fields)
-        self.state, found, _ = DETECTOR.step(self.state, seen)
+        self.state, found, *_ = DETECTOR.step(self.state, seen)
         return found
 
     def answer(self, sha: str | None, times: int = 1, outcome: CanaryOutcome = CanaryOutcome.OK) -> Finding | None:
