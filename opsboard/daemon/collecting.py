@@ -28,9 +28,9 @@ PROCESSES_EVERY_S = 5.0
 SETTLES_S = 3.0
 """After news of an engine its processes are looked at at every tick: those who belong to it may show one by one."""
 
-SPACING_S = 0.005
-"""Between the wakes of two targets: none waits for another, and the processor's caches are still warm (measured: 15 %
-less CPU than at 12 ms, and that 10 to 20 % less than spread over the whole second)."""
+SPACING_S = 0.001
+"""Between the wakes of two targets: about what one costs, so that the processor does not rest in between and its caches
+stay warm (measured, eight engines: 2.0 % of a core at 5 ms, 1.55 % at 1 ms, 1.4 % at 0), and none waits long."""
 
 AGAIN_S = 0.3
 """Between two looks, also at an engine of which a part has ended: what the first one claims the second confirms."""

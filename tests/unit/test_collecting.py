@@ -113,7 +113,7 @@ def looks(seen: list[tuple[float, Reading]]) -> list[float]:
 def test_no_two_targets_wake_in_the_same_millisecond() -> None:
     seen = collect(0.99, *(target(FakeScraper(f"e{n}")) for n in range(8)))
     firsts = sorted(times(seen, f"e{n}")[0] for n in range(8))
-    assert all(later - earlier > 0.004 for earlier, later in pairwise(firsts))
+    assert all(later - earlier > 0.0009 for earlier, later in pairwise(firsts))
     assert firsts[-1] < 1.0
 
 
