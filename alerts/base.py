@@ -86,6 +86,10 @@ class Step(NamedTuple):
     canary: bool = False
     unknown: Unknown | None = None
 
+    def saying(self, unknown: Unknown | None) -> Step:
+        """Return it with a reason why it does not judge."""
+        return self if unknown is None else self._replace(unknown=unknown)
+
 
 def unread(seen: Observation) -> str | None:
     """Return why the engine's page tells nothing now; None: it was read, and serves whoever judges by it."""

@@ -225,6 +225,16 @@ def _another(old_view: EngineView, old: Meter, view: EngineView, new: Meter) -> 
     return any(after < before for before, after in zip(old[:COUNTERS], new[:COUNTERS], strict=True))
 
 
+def lacking(view: EngineView) -> str | None:
+    """Return for people what a page lacks that nothing can be said without; None: it has it."""
+    gap = view.histograms.get("itl")
+    names = [] if gap is not None and gap.total is not None else ["how long tokens take"]
+    names += [name for name in _COUNTED if name not in view.counters]
+    if names:
+        return f"its page does not tell {', '.join(names)}"
+    return "its page tells numbers that are none" if _meter(view) is None else None
+
+
 def _meter(view: EngineView) -> Meter | None:
     """Return what the page says; None where it lacks what nothing can be said without."""
     gap, counters = view.histograms.get("itl"), view.counters

@@ -8,7 +8,7 @@ before; half as much again is the most that is expected there, because nobody kn
 
 from __future__ import annotations
 
-from math import isfinite, log2
+from math import inf, isfinite, log2
 from typing import NamedTuple
 
 from opsboard.core.lives import other_process
@@ -195,6 +195,14 @@ def _span(first: Meter, seen: tuple[Meter, ...], seconds: float, grown: float, c
         usage=max(one.usage for one in seen),
         context=usage / max(1.0, running),
     )
+
+
+def lacking(view: EngineView) -> str | None:
+    """Return for people which numbers a page lacks that nothing can be said without; None: it has them."""
+    gauges = {"running": view.running, "waiting": view.waiting, "kv_usage": view.kv_usage}
+    known = {**view.counters, **{name: value for name, value in gauges.items() if value is not None}}
+    names = [name for name in (*gauges, *_COUNTED) if not isfinite(known.get(name, inf))]
+    return f"its page does not tell {', '.join(names)}" if names else None
 
 
 def _meter(view: EngineView) -> Meter | None:

@@ -29,6 +29,7 @@ NOBODY = frozenset({"refused", "unreachable"})
 NO_ANSWER = frozenset({"timeout", "connect_timeout", None})
 """Reasons that may be a busy server; a recording tells none. With any other reason somebody answers."""
 UNDER_WAY = frozenset({EngineState.STARTING, EngineState.STOPPING})
+_UNSEEN = "nothing was seen of it yet"
 ENDED = frozenset({EngineState.FAILED, EngineState.BACKING_OFF, EngineState.PARKED})
 
 
@@ -117,7 +118,8 @@ def step(state: State, seen: Observation) -> Step:
         state = _read(state, seen.reading, seen)
     if seen.looked is not None and seen.looked != state.looked:
         state = _looked(state, seen)
-    return _judge(state, seen)
+    nothing = life is None and seen.reading is None and seen.looked is None
+    return _judge(state, seen).saying(_UNSEEN if nothing else None)
 
 
 # --- what came ---

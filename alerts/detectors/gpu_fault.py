@@ -13,12 +13,16 @@ from typing import Annotated, NamedTuple
 from msgspec import Meta
 from msgspec.structs import replace
 
-from alerts.base import Detector, Observation, Step, check_seconds
+from alerts.base import Detector, Observation, Off, Step, check_seconds, unread
 from alerts.timeline import told_s
+from opsboard.core.judgement import Unknown
 from opsboard.core.lives import SERVES
 from opsboard.core.model import EngineState, Finding, GpuView, Record
 from opsboard.core.xids import NEEDS_RESET, NEEDS_RESTART, WEARS
 
+_NO_GPUS = Off("no GPU is known here")
+_NONE_OF_ITS = "the driver names no process of it on a GPU"
+_SILENT = "the GPU driver tells nothing now"
 _BY_HARDWARE = frozenset({"hw_slowdown", "hw_thermal", "hw_power_brake"})
 _BY_HEAT = frozenset({"sw_thermal"})
 _PENDING = frozenset({EngineState.STOPPING, EngineState.BACKING_OFF, EngineState.PARKED, EngineState.FAILED})
@@ -88,7 +92,7 @@ def step(state: State, seen: Observation) -> Step:
     if life is not None and life.state in SERVES and life.started != state.started:
         state = State(params=state.params, started=life.started)
     elif life is not None and life.state not in SERVES and life.state not in _PENDING:
-        return Step(State(params=state.params, started=state.started))
+        return Step(State(params=state.params, started=state.started), unknown=unread(seen))
     if seen.gpus:
         whole = {gpu.uuid: gpu for gpu in seen.gpus if gpu.mig is None}
         cards = dict(state.cards)
@@ -99,7 +103,17 @@ def step(state: State, seen: Observation) -> Step:
                 cards[uuid] = Card(card.index, card.ecc_uncorrected, (card.xid, card.xid_time))
         cards = {uuid: _looked(card, whole.get(uuid), seen, state.params) for uuid, card in cards.items()}
         state = replace(state, cards=cards)
-    return Step(state, _finding(state, seen))
+    return Step(state, _finding(state, seen), unknown=_unknown(state, seen))
+
+
+def _unknown(state: State, seen: Observation) -> Unknown | None:
+    """Return why nothing is known of its cards."""
+    if not seen.gpus:
+        return _NO_GPUS
+    if not state.cards:
+        return _NONE_OF_ITS
+    told = any(gpu.memory_used_bytes is not None or gpu.throttle is not None or gpu.lost for gpu in seen.gpus)
+    return None if told else _SILENT
 
 
 def _looked(card: Card, gpu: GpuView | None, seen: Observation, params: Params) -> Card:

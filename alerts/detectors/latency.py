@@ -13,12 +13,13 @@ from typing import Annotated, NamedTuple
 from msgspec import Meta
 from msgspec.structs import replace
 
-from alerts.base import Detector, Observation, Step, check_seconds
+from alerts.base import Detector, Learning, Observation, Step, check_seconds, unread
 from alerts.company import Company
-from alerts.engine_work import Account, Work, take
+from alerts.engine_work import Account, Work, lacking, take
 from alerts.load_model import LoadModel
 from alerts.regression import Rules, Took, Watch
 from opsboard.core.clock import Now
+from opsboard.core.judgement import Unknown
 from opsboard.core.lives import SERVES
 from opsboard.core.model import EngineView, Event, Finding, Outcome, Record
 
@@ -31,6 +32,9 @@ _CONCLUDED = frozenset({
     "latency", "stall", "engine_down", "kv_leak", "memory_leak", "gpu_memory_leak", "preemption_storm",
     "throughput_collapse", "output_drift", "slo_burn", "detector_broken",
 })  # fmt: skip
+_BLIND_S = 15.0
+"""Work that could not be compared for so long is told."""
+_UNLIKE = "the load is like none that was seen before, and is learnt first"
 _FIRST_S = 15.0
 """What is too slow from its first moments on was so since the start."""
 _PROMPTS_AT_ONCE_S = 15.0
@@ -125,13 +129,13 @@ def step(state: State, seen: Observation) -> Step:
         state = replace(state, events=(*state.events, *_told(seen.events))[-_EVENTS:])
     reading = seen.reading
     if seen.life is not None and seen.life.state not in SERVES:
-        return Step(state, state.claim)
+        return Step(state, state.claim, unknown=unread(seen))
     if not seen.fresh or reading is None or reading.outcome is not Outcome.OK or reading.view is None:
-        return Step(state, state.claim)
+        return Step(state, state.claim, unknown=_unknown(state, seen))
     if reading.view.asleep:
-        return Step(replace(state, account=Account()), state.claim)
+        return Step(replace(state, account=Account()), state.claim, unknown=unread(seen))
     state = _looked(state, reading.view, seen)
-    return Step(state, state.claim)
+    return Step(state, state.claim, unknown=_unknown(state, seen))
 
 
 def _told(events: Iterable[Event]) -> Iterable[Event]:
@@ -235,6 +239,20 @@ def _judged(state: State, tokens: Work | None, prompts: Work | None, mono: float
 
 
 # --- what follows ---
+
+
+def _unknown(state: State, seen: Observation) -> Unknown | None:
+    """Return why it cannot tell whether tokens take too long: prompts may be compared later, or never."""
+    why = unread(seen)
+    if why is not None or seen.reading is None or seen.reading.view is None:
+        return why
+    view, watch = seen.reading.view, state.tokens
+    if (state.account.meter is None or state.account.view is not view) and (lacks := lacking(view)):
+        return lacks
+    if not watch.ready:
+        return Learning(watch.trained_s, watch.rules.learn_s)
+    blind = watch.blind_s >= _BLIND_S and watch.trained_s >= watch.rules.learn_s + _BLIND_S
+    return _UNLIKE if blind and view.running else None
 
 
 def _claimed(state: State, seen: Observation) -> State:

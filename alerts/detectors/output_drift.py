@@ -10,7 +10,8 @@ from typing import Annotated
 from msgspec import Meta
 from msgspec.structs import replace
 
-from alerts.base import Detector, Observation, Step
+from alerts.base import Detector, Learning, Observation, Off, Step
+from opsboard.core.judgement import Unknown
 from opsboard.core.model import (
     CanaryOutcome,
     CanaryReading,
@@ -26,6 +27,7 @@ from opsboard.core.model import (
 ACCEPTED = "golden_accepted"
 """What supervision tells when a person has taken the new answer as the right one."""
 _CANARY, _OK = "canary", "ok"
+_NOBODY_ASKS = Off("it is asked the fixed question only after starts of opsboard's own")
 _KEPT = 4
 """Builds of which the golden answer is remembered."""
 _SHOWN = 12
@@ -82,7 +84,15 @@ def step(state: State, seen: Observation) -> Step:
         state = replace(state, claim=None, told=False, others=0, idle=0)
     if seen.canary is not None:
         state = _answered(state, seen.canary, seen)
-    return Step(state, state.claim)
+    return Step(state, state.claim, unknown=_unknown(state, seen))
+
+
+def _unknown(state: State, seen: Observation) -> Unknown | None:
+    """Return why no answers are compared. Those after starts of opsboard's own are supervision's."""
+    if not state.builds:
+        return None if seen.life is not None and seen.life.supervised else _NOBODY_ASKS
+    build = state.builds[-1]
+    return None if build.answer is not None else Learning(build.equal, state.params.agree, "equal answers")
 
 
 # --- what supervision says ---

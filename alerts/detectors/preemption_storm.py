@@ -11,10 +11,13 @@ from typing import Annotated, NamedTuple
 from msgspec import Meta
 from msgspec.structs import replace
 
-from alerts.base import Detector, Observation, Step
-from alerts.token_level import SPAN_S, Past, Span, expected, learn, take
+from alerts.base import Detector, Learning, Observation, Step, unread
+from alerts.token_level import SPAN_S, Past, Span, expected, lacking, learn, take
 from opsboard.core.lives import SERVES
 from opsboard.core.model import Finding, Outcome, Record
+
+_KNOWN = 0.8
+"""So much of the window has to be known."""
 
 
 class Params(Record, frozen=True, kw_only=True):
@@ -62,22 +65,34 @@ def begin(params: Params) -> State:
 def step(state: State, seen: Observation) -> Step:
     """Take in one observation."""
     if seen.life is not None and seen.life.state not in SERVES:
-        return Step(State(params=state.params))
+        return Step(State(params=state.params), unknown=unread(seen))
     if not seen.fresh or seen.reading is None:
-        return Step(state, state.claim)
+        return _said(state, seen)
     if seen.reading.outcome is not Outcome.OK or seen.reading.view is None:
-        return Step(state, state.claim)
+        return _said(state, seen)
     past, span, broken = take(state.past, seen.reading.view, seen.now.mono)
     if broken:
-        return Step(State(params=state.params, past=past))
+        return _said(State(params=state.params, past=past), seen)
     if span is None:
-        return Step(replace(state, past=past), state.claim)
+        return _said(replace(state, past=past), seen)
     level = expected(past, span)
     part = None if level is None else span.rate / level.rate
     kept = [one for one in state.spans if seen.now.wall - one.ended < state.params.window_s - span.seconds / 2]
     spans = (*kept, Seen(seen.now.wall, span, part))
     claim = _claim(state, spans, seen)
-    return Step(State(params=state.params, past=learn(past, span), spans=spans, claim=claim), claim)
+    return _said(State(params=state.params, past=learn(past, span), spans=spans, claim=claim), seen)
+
+
+def _said(state: State, seen: Observation) -> Step:
+    """Return what is claimed, or why nothing can be."""
+    needed_s = _KNOWN * state.params.window_s
+    known_s = sum([one.span.seconds for one in state.spans])
+    if known_s >= needed_s:
+        return Step(state, state.claim, unknown=unread(seen))
+    why = unread(seen)
+    if why is None and state.past.meter is None and seen.reading is not None and seen.reading.view is not None:
+        why = lacking(seen.reading.view)
+    return Step(state, state.claim, unknown=why or Learning(known_s, needed_s, "s of pages"))
 
 
 def _claim(state: State, spans: tuple[Seen, ...], seen: Observation) -> Finding | None:
@@ -86,7 +101,7 @@ def _claim(state: State, spans: tuple[Seen, ...], seen: Observation) -> Finding 
     finished = sum(one.span.finished for one in spans)
     stormy = [one for one in spans if one.span.preempted > 0]
     known_s = sum(one.span.seconds for one in spans)
-    if known_s < 0.8 * params.window_s or preempted < params.least or 3 * len(stormy) < 2 * len(spans):
+    if known_s < _KNOWN * params.window_s or preempted < params.least or 3 * len(stormy) < 2 * len(spans):
         return None
     each, usage = preempted / max(finished, 1.0), max(one.span.usage for one in spans)
     parts = [one.part for one in spans if one.part is not None]

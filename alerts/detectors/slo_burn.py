@@ -12,15 +12,18 @@ from typing import Annotated, Literal, NamedTuple
 from msgspec import Meta
 from msgspec.structs import replace
 
-from alerts.base import Detector, Observation, Step
+from alerts.base import Detector, Learning, Observation, Off, Step, unread
 from alerts.event_history import Events, History
 from alerts.objectives import Counted, Objective, counted, objectives
 from alerts.timeline import told_s
 from opsboard.config.schema import Slo
 from opsboard.config.units import format_seconds
+from opsboard.core.judgement import Unknown
 from opsboard.core.lives import PROCESS_START_SLACK_S, other_process
 from opsboard.core.model import EngineView, Finding, Outcome, Record
 
+_NOTHING_OWED = Off("no objective is set in [slo]")
+_NEVER = "its page was not read yet"
 HOLD = 0.2
 """A rule that held is over when its short window has been calm for this part of itself: near its rate it would flap."""
 
@@ -108,17 +111,31 @@ def begin(params: Params) -> State:
 def step(state: State, seen: Observation) -> Step:
     """Take in one observation. What a page says counts once; where none comes, windows only grow older."""
     mono = seen.now.mono
-    if not state.accounts or not seen.fresh or seen.reading is None or mono <= state.at:
-        return Step(state, state.claim)
+    if not state.accounts:
+        return Step(state, unknown=_NOTHING_OWED)
+    if not seen.fresh or seen.reading is None or mono <= state.at:
+        return Step(state, state.claim, unknown=_unknown(state, seen))
     view = seen.reading.view if seen.reading.outcome is Outcome.OK else None
     if view is not None:
         state = _read(state, view, seen)
     elif not state.burns:
-        return Step(state)
+        return Step(state, unknown=_unknown(state, seen))
     burns = tuple(burn for account in state.accounts for burn in _burns(account, state, mono))
     if burns or state.burns:
         state = replace(state, burns=burns, claim=_finding(burns, state.params.slo, seen) if burns else None)
-    return Step(state, state.claim)
+    return Step(state, state.claim, unknown=_unknown(state, seen))
+
+
+def _unknown(state: State, seen: Observation) -> Unknown | None:
+    """Return why an objective cannot be judged. What cannot be read now is counted when it can: counters wait."""
+    if state.view is None:
+        return unread(seen) or _NEVER
+    untold = [account.objective.name for account in state.accounts if account.last is None]
+    if untold:
+        return f"its page does not count what {', '.join(untold)} asks for, or its buckets end below the limit"
+    known_s = seen.now.mono - max([one.history.began for one in state.accounts if one.history is not None])
+    least_s = state.params.known_s
+    return None if known_s >= least_s else Learning(known_s, least_s, "s of events")
 
 
 # --- what came ---

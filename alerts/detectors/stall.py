@@ -14,7 +14,7 @@ from typing import Annotated
 from msgspec import Meta
 from msgspec.structs import replace
 
-from alerts.base import Detector, Observation, Step, check_seconds
+from alerts.base import Detector, Observation, Step, check_seconds, unread
 from opsboard.core.clock import Now
 from opsboard.core.lives import SERVES, other_process
 from opsboard.core.model import (
@@ -32,6 +32,7 @@ _STIR = attrgetter("kv_usage", "running", "waiting")
 _BEING_MENDED = frozenset({EngineState.BACKING_OFF, EngineState.PARKED, EngineState.STOPPING, EngineState.STARTING})
 _SHOWN = frozenset({"H1", "H2", "H3"})
 """Predicates that show work: then time alone speaks, too."""
+_TELLS_NOTHING = "its page counts neither steps nor generated tokens"
 _GUESSED = {"H3c": 1, "H4": 2}
 """Those that do not, and how many unanswered canaries they need."""
 
@@ -125,12 +126,19 @@ def step(state: State, seen: Observation) -> Step:
     """Take in one observation."""
     if seen.life is not None and seen.life.state not in SERVES:
         claim = state.claim if seen.life.state in _BEING_MENDED else None  # over when it serves again
-        return Step(State(params=state.params, claim=claim), claim)
+        return Step(State(params=state.params, claim=claim), claim, unknown=unread(seen))
     if seen.canary is not None:
         state = _heard(state, seen.canary, seen.now)
     if seen.fresh and seen.reading is not None and seen.reading.outcome is Outcome.OK:
         state = _looked(state, seen.reading.view, seen)
-    return _judge(state, seen)
+    return _judge(state, seen).saying(_unknown(state, seen))
+
+
+def _unknown(state: State, seen: Observation) -> str | None:
+    """Return why it cannot tell whether there is progress; one page that fails is no reason."""
+    if state.view is None:
+        return unread(seen) or _TELLS_NOTHING
+    return unread(seen) if seen.now.mono - state.at > state.params.gap_s else None
 
 
 # --- what came ---

@@ -11,10 +11,13 @@ from typing import Annotated, NamedTuple
 from msgspec import Meta
 from msgspec.structs import replace
 
-from alerts.base import Detector, Observation, Step, check_seconds
-from alerts.token_level import Level, Past, Span, expected, learn, take
+from alerts.base import Detector, Learning, Observation, Step, check_seconds, unread
+from alerts.token_level import LEAST, SPAN_S, Level, Past, Span, expected, lacking, learn, take
+from opsboard.core.judgement import Unknown
 from opsboard.core.lives import SERVES
 from opsboard.core.model import Finding, Outcome, Record
+
+_UNLIKE = "requests wait under a load that was not seen before"
 
 
 class Params(Record, frozen=True, kw_only=True):
@@ -50,6 +53,8 @@ class State(Record, frozen=True, kw_only=True):
     """How long nothing has been wrong."""
     began: float = 0.0
     """When (Unix s) it gave too little first."""
+    unlike: bool = False
+    """Requests wait under a load for which no level is known."""
     claim: Finding | None = None
 
 
@@ -61,22 +66,38 @@ def begin(params: Params) -> State:
 def step(state: State, seen: Observation) -> Step:
     """Take in one observation."""
     if seen.life is not None and seen.life.state not in SERVES:
-        return Step(State(params=state.params))
+        return Step(State(params=state.params), unknown=unread(seen))
     if not seen.fresh or seen.reading is None or seen.reading.outcome is not Outcome.OK or seen.reading.view is None:
-        return Step(state, state.claim)
+        return Step(state, state.claim, unknown=_unknown(state, seen))
     past, span, broken = take(state.past, seen.reading.view, seen.now.mono)
     if broken:
-        return Step(State(params=state.params, past=past))
+        state = State(params=state.params, past=past)
+        return Step(state, unknown=_unknown(state, seen))
     state = replace(state, past=past)
     if span is not None:
         state = _judged(state, span, seen)
-    return Step(state, state.claim)
+    return Step(state, state.claim, unknown=_unknown(state, seen))
+
+
+def _unknown(state: State, seen: Observation) -> Unknown | None:
+    """Return why it cannot be told what it should give."""
+    why = unread(seen)
+    if why is None and state.past.meter is None and seen.reading is not None and seen.reading.view is not None:
+        why = lacking(seen.reading.view)
+    if why is not None:
+        return why
+    most = max([level.spans for _, level in state.past.levels], default=0)
+    if most < LEAST:
+        return Learning(most * SPAN_S, LEAST * SPAN_S, "s with requests running")
+    return _UNLIKE if state.unlike else None
 
 
 def _judged(state: State, span: Span, seen: Observation) -> State:
     """Take in a span. One without anybody who waits, or without progress, says nothing of what could be given."""
     params, level = state.params, expected(state.past, span)
     wanted = span.waiting >= 1.0 and span.running >= 1.0
+    if state.unlike is not (unlike := wanted and level is None):
+        state = replace(state, unlike=unlike)
     if wanted and span.generated <= 0.0:
         return replace(state, low_s=0.0)  # a stall's matter; it does not say that a collapse is over
     if (
