@@ -16,7 +16,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from alerts.flapping import STATES, flaps, part_of_change
-from alerts.inhibition import WITHIN_S, lingers_s, rank, root_of
+from alerts.inhibition import WITHIN_S, explains, lingers_s, rank, root_of
 from alerts.timeline import add, told_s
 from opsboard.core.clock import Now
 from opsboard.core.incidents import Evidence, Incident, IncidentAction, Urgency
@@ -30,6 +30,8 @@ AWAY_S = 60.0
 """How long a claim stays away before its incident is over."""
 RESUMED_AWAY_S = 900.0
 """The same after the daemon has begun anew, for claims that take long to be made again."""
+LEAK_AWAY_S = 6 * 3600.0
+"""And for those that take hours of work, unless the engine begins anew, too."""
 CHECK_S = 120.0
 """Between two states that flapping is told from: 21 of them are 40 min."""
 GONE_S = 10.0
@@ -40,9 +42,12 @@ RELATED_S = 7 * 86400.0
 """An earlier incident of the same kind is related for so long."""
 RECENT_S, RECENT_KEPT = 3600.0, 20
 """Resolved incidents that the board still shows."""
+ACTIONS_KEPT = 100
+"""Of more the oldest are in the timeline only."""
 AT_ONCE = frozenset({"stall", "engine_down", "scrape_failed", "parked", "budget_spent", "disk_low", "gpu_fault"})
 """Claims that are made again within seconds where they are still true."""
 
+_LEAKS = frozenset({"memory_leak", "gpu_memory_leak"})
 _ACTIONS = frozenset({"action", "action_failed"})
 _STATES = frozenset(EngineState)
 _LOUDNESS: dict[Urgency, int] = {"note": 0, "ticket": 1, "page": 2}
@@ -184,15 +189,20 @@ class Incidents:
             return self._goes_on(ongoing, claim, watch, now, back=back)
         ripe = claim.confirmed or now.mono - watch.first >= SUSPECT_S
         expected = held is not None and claim.since <= held
-        if claim.key in self._dismissed or expected or not ripe:
+        if expected or not ripe:
             return []
-        root = self._root(claim, now)
+        over: list[Change] = []
+        dismissed = self._dismissed.get(claim.key)
+        if dismissed is not None:
+            if not claim.confirmed or _LOUDNESS[claim.severity] <= _LOUDNESS[dismissed.severity]:
+                return []
+            over = [Change(replace(self._dismissed.pop(claim.key), ended=now.wall))]  # worse than what was closed
+        root = self._root(claim, watch, now)
         if root is None:
-            return self._opens(claim, watch, now)
-        if watch.root == root.id or root.id not in {one.id for one in self._open.values()}:
-            return []
-        watch.root = root.id
-        return self._belongs(root, claim, now)
+            return [*over, *self._opens(claim, watch, now)]
+        if root.open and self._open.get((root.detector, root.subject)) is root:
+            return [*over, *self._belongs(root, claim, watch, now)]
+        return over
 
     def _goes_on(self, ongoing: Incident, claim: Claim, watch: Watch, now: Now, *, back: bool) -> Iterable[Change]:
         newer = replace(ongoing, summary=claim.summary, evidence=claim.evidence, ended=None)
@@ -247,8 +257,7 @@ class Incidents:
     def _relate(self, one: Incident, other: Incident, now: Now) -> Iterable[Change]:
         """Link one that was open already; one that began with its cause, just before that was known, ends here."""
         linked = replace(other, related=tuple(sorted({*other.related, one.id})))
-        caused = root_of([one], other.detector, other.since) is not None
-        if not caused or one.opened - other.opened > WITHIN_S:
+        if not explains(one, other) or one.opened - other.opened > WITHIN_S:
             return [self._keep(linked)]
         text = f"belongs to incident {one.id}: {one.summary}"
         watch = self._watches.get((other.detector, other.subject))
@@ -259,23 +268,34 @@ class Incidents:
             root, _ = _louder(root, other.severity, now)
         return [self._keep(root), self._close(replace(linked, cause=one.id, ended=now.wall), now, text)]
 
-    def _belongs(self, root: Incident, claim: Claim, now: Now) -> Iterable[Change]:
-        grown = add(root, now, "caused", f"{claim.detector}: {claim.summary}")
+    def _belongs(self, root: Incident, claim: Claim, watch: Watch, now: Now) -> Iterable[Change]:
+        """Make it a line of its cause, once, and that as loud as it is."""
+        grown = root
+        if watch.root != root.id:
+            watch.root = root.id
+            grown = add(root, now, "caused", f"{claim.detector}: {claim.summary}")
         told: str | None = None
         if _LOUDNESS[claim.severity] > _LOUDNESS[root.severity]:
             grown, told = _louder(grown, claim.severity, now)
-        return [self._keep(grown, told, loud=told is not None)]
+        return [] if grown is root else [self._keep(grown, told, loud=told is not None)]
 
-    def _root(self, claim: Claim, now: Now) -> Incident | None:
+    def _root(self, claim: Claim, watch: Watch, now: Now) -> Incident | None:
         self._forget(now)
+        going = {one.id: one for one in self._open.values() if one.subject == claim.subject}
+        if watch.root in going:
+            return going[watch.root]
         over = (
             one
             for mono, one in self._recent
             if one.cause is None and now.mono - mono <= lingers_s(claim.detector) and one.subject == claim.subject
         )
-        still = (*self._open.values(), *(replace(one, resolved=None) for one in self._dismissed.values()))
-        going = (one for one in still if one.subject == claim.subject)
-        return root_of((*going, *over), claim.detector, claim.since)
+        closed = (replace(one, resolved=None) for one in self._dismissed.values() if one.subject == claim.subject)
+        caused = (
+            (going[other.root], detector)
+            for (detector, _), other in self._watches.items()
+            if other.first is not None and other.root in going
+        )
+        return root_of((*going.values(), *closed, *over), claim, caused)
 
     # --- what is not seen any more
 
@@ -284,20 +304,22 @@ class Incidents:
         if watch is None:
             watch = self._watches[key] = Watch(now.mono)
         self._check(watch, now, claimed=False)
-        watch.first, watch.root = None, None
+        watch.first = None
         if not calm:
             watch.away = None
             return []
         if watch.away is None:
             watch.away = now.mono
         away, ongoing = now.mono - watch.away, self._open.get(key)
+        if away >= GONE_S:
+            watch.root = None
         changes: list[Change] = []
         resumed = key in self._resumed
         if ongoing is not None and away >= GONE_S and not watch.gone and not resumed:
             watch.gone = True
             ongoing = add(replace(ongoing, ended=watch.left), now, "gone", "not claimed any more")
             changes.append(self._keep(ongoing))
-        if away < (RESUMED_AWAY_S if resumed and key[0] not in AT_ONCE else AWAY_S):
+        if away < (_resumed_s(key[0]) if resumed else AWAY_S):
             return changes
         if ongoing is not None:
             return [*changes, *self._over(ongoing, watch, now)]
@@ -311,17 +333,24 @@ class Incidents:
         if flaps(watch.part, before=ongoing.flapping):
             return []
         one = replace(ongoing, flapping=False, ended=now.wall if ongoing.ended is None else ongoing.ended)
-        seconds = told_s(max(0.0, (one.ended or now.wall) - one.since))
-        return [self._close(one, now, f"over after {seconds}")]
+        text = f"over after {told_s((one.ended or now.wall) - one.since)}"
+        if (one.detector, one.subject) in self._resumed and ongoing.ended is None:
+            text = "not claimed since opsboard began anew; nobody saw it end"
+        return [self._close(one, now, text)]
 
     def leave(self, subjects: Collection[str], now: Now) -> list[Change]:
         """Close what is open of any other subject: it is not here any more."""
         gone = [one for one in self._open.values() if one.subject not in subjects]
-        for key in [key for key in (*self._watches, *self._dismissed) if key[1] not in subjects]:
-            self._watches.pop(key, None)
-            self._dismissed.pop(key, None)
-        return [self._close(replace(one, ended=one.ended or now.wall), now, f"{one.subject} is not configured any more")
-                for one in gone]  # fmt: skip
+        for key in [key for key in self._watches if key[1] not in subjects]:
+            del self._watches[key]
+        changes = [
+            Change(replace(self._dismissed.pop(key), ended=now.wall))
+            for key in [key for key in self._dismissed if key[1] not in subjects]
+        ]
+        for one in gone:
+            text = f"{one.subject} is not configured any more"
+            changes.append(self._close(replace(one, ended=one.ended or now.wall), now, text))
+        return changes
 
     def _check(self, watch: Watch, now: Now, *, claimed: bool) -> None:
         """Take the states that are due for flapping."""
@@ -339,6 +368,8 @@ class Incidents:
         kind = "action" if event.kind in _ACTIONS else "state"
         if kind == "state" and event.kind not in _STATES:
             return []
+        if event.kind == EngineState.STARTING:
+            self._resumed = {key for key in self._resumed if key[1] != event.subject}
         of = [one for one in self._open.values() if one.subject == event.subject]
         return [self._keep(add(one, now, kind, event.text)) for one in of]
 
@@ -356,11 +387,11 @@ class Incidents:
                 outcome=transaction.outcome,
                 reason=transaction.cause,
             )
-            others = tuple(action for action in one.actions if action.id != done.id)
             if done in one.actions:
                 continue
+            others = tuple(action for action in one.actions if action.id != done.id)
             begun = len(others) == len(one.actions)
-            newer = replace(one, actions=(*others, done))
+            newer = replace(one, actions=(*others, done)[-ACTIONS_KEPT:])
             if begun or done.outcome is not None:
                 text = f"{done.kind} {'began' if done.outcome is None else done.outcome}"
                 why = f": {done.reason}" if begun and done.reason else ""
@@ -384,7 +415,7 @@ class Incidents:
         """Somebody closes it. What is still claimed then opens no other one before it has been away."""
         key = (incident.detector, incident.subject)
         watch = self._watches.get(key)
-        claimed = watch is None or watch.away is None
+        claimed = watch is None or watch.away is None or now.mono - watch.away < AWAY_S
         ended = None if claimed else incident.ended or now.wall
         change = self._close(replace(incident, ended=ended, resolved_by=by), now, text or "resolved", by)
         if claimed:
@@ -423,6 +454,13 @@ class Incidents:
         recent = self._recent
         while recent and (now.mono - recent[0][0] > RECENT_S or len(recent) > RECENT_KEPT):
             recent.popleft()
+
+
+def _resumed_s(detector: str) -> float:
+    """Return how long a claim of an earlier daemon stays away before it is over."""
+    if detector in _LEAKS:
+        return LEAK_AWAY_S
+    return AWAY_S if detector in AT_ONCE else RESUMED_AWAY_S
 
 
 def _louder(one: Incident, severity: Urgency, now: Now) -> tuple[Incident, str]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
+from math import isfinite
 from typing import Any, NamedTuple, Protocol
 
 from alerts.base import Detector, Observation
+from alerts.timeline import told_s
 from opsboard.core.clock import Now
 from opsboard.core.incidents import Urgency
 from opsboard.core.judgement import Learning, Off, Unknown
@@ -193,8 +195,9 @@ class Judging:
         finding = change.finding
         loud = _SEVERITY[self.severity(finding)]
         if not change.open:
-            seconds = f"{change.t - finding.since:.0f} s"
-            text, severity = f"{finding.detector} is over after {seconds}: {finding.summary}", Severity.INFO
+            lasted_s = change.t - finding.since
+            after = f" after {told_s(lasted_s)}" if isfinite(lasted_s) else ""
+            text, severity = f"{finding.detector} is over{after}: {finding.summary}", Severity.INFO
         elif finding.confirmed:
             text, severity = finding.summary, loud
         else:

@@ -389,7 +389,8 @@ def _host(state: PipelineState, reading: HostReading, now: Now) -> Effects:
     for name, track in state.engines.items():  # those that stopped or sleep give no pages
         if state.incidents.concerned(f"engine/{name}"):
             changes += _incidents(state, track, now, ())
-    changes += state.incidents.see("host", claims, now, calm=reading.host is not None)
+    known_disk = reading.host is not None and reading.host.disk_free_bytes is not None
+    changes += state.incidents.see("host", claims, now, calm=known_disk)
     samples = () if reading.host is None else host_samples(state.host, reading.host)
     return Effects(samples, tuple(told(changes, now)), incidents=_newest(changes))
 

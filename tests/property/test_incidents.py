@@ -125,8 +125,9 @@ def test_what_is_inhibited_is_a_line_of_its_cause(root: str, data: st.DataObject
 
     def claim(detector: str, since: float) -> Claim:
         return Claim(
-            detector=detector, subject="engine/a", severity="ticket", summary=detector, since=since, confirmed=True
-        )
+            detector=detector, subject="engine/a", severity="ticket", summary="out of memory", since=since,
+            confirmed=True, evidence={"kv_usage": 1.0},
+        )  # fmt: skip
 
     cause = claim(root, now.wall)
     rules.see("engine/a", [cause], now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,62 +10,20 @@ from alerts.flapping import BEGINS, ENDS, STATES, flaps, part_of_change
 from alerts.incidents import (
     AWAY_S,
     CHECK_S,
+    LEAK_AWAY_S,
     LOUD_S,
     REFRESH_S,
     RESUMED_AWAY_S,
     SUSPECT_S,
-    Claim,
     Incidents,
 )
 from alerts.inhibition import LINGERS_S, WITHIN_S
 from alerts.timeline import FIRST, LINES, add, told_s
-from opsboard.core.clock import ManualClock
 from opsboard.core.model import Event, Transaction
+from tests.support.incident_world import A, World
 
 if TYPE_CHECKING:
-    from alerts.incidents import Change
     from opsboard.core.incidents import Incident
-
-A = "engine/a"
-
-
-class World:
-    """One subject under judgement."""
-
-    def __init__(self, rules: Incidents | None = None, clock: ManualClock | None = None) -> None:
-        self.clock = clock or ManualClock()
-        self.rules = rules or Incidents()
-        self.changes: list[Change] = []
-
-    def claim(self, detector: str = "stall", **changes: Any) -> Claim:
-        fields: dict[str, Any] = {
-            "detector": detector,
-            "subject": A,
-            "severity": "page",
-            "summary": f"{detector}!",
-            "since": self.clock.now().wall - 3,
-            "confirmed": True,
-            "evidence": {"n": 1},
-        }
-        return Claim(**(fields | changes))
-
-    def see(
-        self, *claims: Claim, seconds: float = 1.0, calm: bool = True, held: float | None = None, step: float = 1.0
-    ) -> list[Change]:
-        """Look every ``step`` s for ``seconds``; return what changed."""
-        changes: list[Change] = []
-        for _ in range(max(1, round(seconds / step))):
-            now = self.clock.advance(step)
-            changes += self.rules.see(A, claims, now, calm=calm, held=held)
-        self.changes += changes
-        return changes
-
-    def open(self) -> list[Incident]:
-        return self.rules.open
-
-    def kinds(self, one: Incident | None = None) -> list[str]:
-        one = one or self.rules.shown(self.clock.now())[0]
-        return [entry.kind for entry in one.timeline]
 
 
 def test_a_certain_claim_opens_one_incident_at_once_and_its_absence_closes_it_for_good() -> None:
@@ -341,19 +299,29 @@ def resumed(*kept: Incident) -> World:
     return World(rules)
 
 
-@pytest.mark.parametrize(("detector", "seconds"), [("stall", AWAY_S), ("kv_leak", RESUMED_AWAY_S)])
+@pytest.mark.parametrize(
+    ("detector", "seconds"), [("stall", AWAY_S), ("kv_leak", RESUMED_AWAY_S), ("memory_leak", LEAK_AWAY_S)]
+)
 def test_the_next_daemon_goes_on_and_closes_what_is_over(detector: str, seconds: float) -> None:
     first = World()
     (opened,) = first.see(first.claim(detector))
     second = resumed(opened.incident)
-    assert second.see(seconds=seconds - 2) == []
-    assert second.see(seconds=5)[-1].incident.resolved is not None
+    assert second.see(seconds=seconds - 20, step=10) == []
+    assert second.see(seconds=35)[-1].incident.resolved is not None
     third = resumed(opened.incident)
     third.see(third.claim(detector), seconds=100)
     assert [one.uid for one in third.open()] == [opened.incident.uid]
     third.see(seconds=AWAY_S + 5)
     assert third.open() == [], "what it has seen itself is over as fast as ever"
     assert third.see(third.claim(detector))[0].incident.id == 2
+
+
+def test_a_leak_of_the_last_daemon_is_over_when_its_engine_begins_anew() -> None:
+    first = World()
+    (opened,) = first.see(first.claim("memory_leak"))
+    second = resumed(opened.incident)
+    second.rules.hear(Event(t=0.0, subject=A, kind="starting", text="stopped → starting"), second.clock.now())
+    assert second.see(seconds=AWAY_S + 5)[-1].incident.resolved is not None
 
 
 def test_the_next_daemon_opens_nothing_that_a_person_closed() -> None:

@@ -140,6 +140,7 @@ def test_a_disk_that_fills_is_a_ticket_until_there_is_room_again() -> None:
     line.feed(disk(DISK_WELL_BYTES - 1), seconds=AWAY_S * 2)
     assert line.open() == ["disk_low"]
     line.feed(HostReading(outcome=Outcome.FAILED), seconds=AWAY_S * 2)
+    line.feed(HostReading(outcome=Outcome.OK, host=HostView()), seconds=AWAY_S * 2)
     assert line.open() == ["disk_low"], "unknown is not well"
     line.feed(disk(DISK_WELL_BYTES), seconds=AWAY_S + 5)
     assert line.open() == []
