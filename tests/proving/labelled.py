@@ -31,7 +31,7 @@ def judged(recording: Path) -> Episode:
     if ran.returncode != 0:
         raise RuntimeError(f"opsboard backtest: {ran.returncode}: {ran.stderr}")
     *rows, last = (json.loads(line) for line in ran.stdout.splitlines())
-    name = recording.name.removesuffix(SUFFIX)
+    name = recording.name.partition(".")[0]
     told = json.loads((recording.parent / f"{name}.labels.json").read_text())
     return Episode(
         name=name,

@@ -161,11 +161,10 @@ class Traffic:
             self.send(prompt_tokens, max_tokens)
             await asyncio.sleep(ARRIVAL_EVERY_S)
 
-    async def _stream(self, truth: Truth) -> None:
-        # Prompts are random, so that none finds another's blocks in the prefix cache.
+    async def _stream(self, truth: Truth, prompt: list[int] | None = None) -> None:
         body = {
             "model": SERVED_NAME,
-            "prompt": self._random.choices(_TOKEN_IDS, k=truth.prompt_tokens),
+            "prompt": prompt or self._prompt(truth.prompt_tokens),
             "max_tokens": truth.max_tokens,
             "temperature": 0,
             "ignore_eos": True,
@@ -181,7 +180,15 @@ class Traffic:
                 truth.error = f"the stream ended after {truth.tokens} of {truth.max_tokens} tokens"
         except (OSError, EOFError, TimeoutError, ValueError) as error:
             truth.error = repr(error)
-        truth.ended = time.monotonic()
+        except asyncio.CancelledError:
+            truth.error = "the client went away"
+            raise
+        finally:
+            truth.ended = time.monotonic()
+
+    def _prompt(self, tokens: int) -> list[int]:
+        """Return a random prompt, so that none finds another's blocks in the prefix cache."""
+        return self._random.choices(_TOKEN_IDS, k=tokens)
 
     async def _probe(self) -> None:
         while self._sending:
