@@ -125,6 +125,8 @@ def _settled(labels: list[dict[str, Any]], log: list[dict[str, Any]]) -> list[di
     for row in labels:
         if row.get("detector") == "stall":
             row |= {"t": next(hangs["hang" if row["kind"] == "fault" else "hang_end"])}
+        if row.get("detector") == "kv_leak" and not losses:
+            continue  # nobody ended whose blocks could be kept
         settled.append(row)
         if row.get("detector") == "kv_leak":
             row["losses"] = [round(t, 3) for t in losses]
