@@ -12,7 +12,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from alerts.base import Detector, Observation, Step, check_seconds
-from opsboard.core.lives import SERVES, other_process
+from opsboard.core.lives import EXITS_WITH_0, SERVES, other_process
 from opsboard.core.model import (
     CanaryOutcome,
     CanaryReading,
@@ -141,6 +141,9 @@ def _read(state: State, reading: EngineReading, seen: Observation) -> State:
         state = replace(state, failures=0, failing=None, failing_wall=None, canary=None)
     if state.empty:
         state = replace(state, answered=True)
+    tokens = None if view is None else view.counters.get("generation_tokens")
+    if state.refused and tokens is not None and tokens != state.refused_tokens:  # it serves others
+        state = replace(state, refused=0, refused_tokens=None, canary=None)
     return state if view is None or view.process_start is None else replace(state, page=view)
 
 
@@ -185,8 +188,8 @@ def _ended(state: State, seen: Observation) -> Step:
     if life is None:
         raise AssertionError("only a supervised engine is seen to end")
     text = life.cause or life.message or "it ended by itself"
-    if life.exit_code == 0 and "exits with 0" not in text:
-        text += " (vLLM exits with 0 also when its engine has died)"
+    if life.exit_code == 0 and EXITS_WITH_0 not in text:
+        text += f" ({EXITS_WITH_0})"
     if state.coreless:
         text += "; its EngineCore was gone before"
     since = state.claim.since if state.claim else life.since
@@ -203,7 +206,8 @@ def _judge(state: State, seen: Observation) -> Step:
         return Step(state, state.claim)
     claim = _finding(state, seen, case)
     state = replace(state, claim=claim)
-    if case.confirmed or seen.now.mono - state.asked < state.params.again_s:
+    settled = case.confirmed and case.predicate != "errors"  # which only an answer takes back where nobody else asks
+    if settled or seen.now.mono - state.asked < state.params.again_s:
         return Step(state, claim)
     return Step(replace(state, asked=seen.now.mono), claim, canary=True)
 
@@ -225,7 +229,9 @@ def _cases(state: State, seen: Observation) -> Iterator[Case]:
                 yield Case("silent_death", "its processes are gone, and something still answers", lost, confirmed=known)
     if state.coreless:
         sure = state.coreless >= 2 or state.failing is not None or bad
-        yield Case("half_death", "its EngineCore is gone while the API server lives", lost, confirmed=sure)
+        ending = state.failing is not None and reading is not None and reading.reason in NOBODY
+        rest = "and nobody listens any more: it is ending" if ending else "while the API server lives"
+        yield Case("half_death", f"its EngineCore is gone {rest}", lost, confirmed=sure)
     if state.refused >= 2:
         yield Case("errors", "its page is read, but it refuses requests and no token flows", wall, confirmed=True)
     if reading is None or state.failing is None:

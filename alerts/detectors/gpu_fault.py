@@ -16,8 +16,8 @@ from msgspec.structs import replace
 from alerts.base import Detector, Observation, Off, Step, check_seconds, unread
 from alerts.timeline import told_s
 from opsboard.core.judgement import Unknown
-from opsboard.core.lives import SERVES
-from opsboard.core.model import EngineState, Finding, GpuView, Record
+from opsboard.core.lives import SERVES, other_process
+from opsboard.core.model import EngineState, EngineView, Finding, GpuView, Record
 from opsboard.core.xids import NEEDS_RESET, NEEDS_RESTART, WEARS
 
 _NO_GPUS = Off("no GPU is known here")
@@ -69,6 +69,7 @@ class Fault(NamedTuple):
     confirmed: bool
 
 
+_OF_A_LIFE = frozenset({"xid_reset", "xid_restart", "xid_wears"})
 _RANK = ("lost", "xid_reset", "ecc", "xid_restart", "slowed", "hot", "xid_wears")
 
 
@@ -78,6 +79,8 @@ class State(Record, frozen=True, kw_only=True):
     params: Params
     started: float | None = None
     """When the supervised life began."""
+    page: EngineView | None = None
+    """The last one that told when its process began."""
     cards: Mapping[str, Card] = {}
 
 
@@ -93,6 +96,11 @@ def step(state: State, seen: Observation) -> Step:
         state = State(params=state.params, started=life.started)
     elif life is not None and life.state not in SERVES and life.state not in _PENDING:
         return Step(State(params=state.params, started=state.started), unknown=unread(seen))
+    view = seen.reading.view if seen.fresh and seen.reading is not None else None
+    if view is not None and view.process_start is not None:
+        if life is None and state.page is not None and other_process(state.page, view):  # its owner restarted it
+            state = State(params=state.params)
+        state = replace(state, page=view)
     if seen.gpus:
         whole = {gpu.uuid: gpu for gpu in seen.gpus if gpu.mig is None}
         cards = dict(state.cards)
@@ -119,12 +127,13 @@ def _unknown(state: State, seen: Observation) -> Unknown | None:
 def _looked(card: Card, gpu: GpuView | None, seen: Observation, params: Params) -> Card:
     """Return the card with what is wrong with it now."""
     mono = seen.now.mono
+    hit = {kind: fault for kind, fault in card.faults.items() if kind in _OF_A_LIFE}  # of Xids the last one is shown
     if gpu is None or gpu.lost:
         text = "does not answer the driver any more" if gpu is not None else "is not listed by the driver any more"
-        return _with(card, [Fault("lost", text, "page", confirmed=True)], seen)
-    found = []
+        return _with(card, [Fault("lost", text, "page", confirmed=True), *hit.values()], seen)
     if gpu.xid is not None and (gpu.xid, gpu.xid_time) != card.xid:
-        found += _xid(gpu.xid)
+        hit |= {fault.kind: fault for fault in _xid(gpu.xid)}
+    found = [*hit.values()]
     if gpu.ecc_uncorrected is None:
         found += [card.faults[kind] for kind in ("ecc",) if kind in card.faults]
     elif card.ecc is None or gpu.ecc_uncorrected < card.ecc:  # first known now, or the driver began anew
@@ -134,7 +143,7 @@ def _looked(card: Card, gpu: GpuView | None, seen: Observation, params: Params) 
         found.append(Fault("ecc", f"had {many} uncorrected memory error{'s' * (many > 1)}", "page", confirmed=False))
     reasons = frozenset() if gpu.throttle is None else frozenset(gpu.throttle)
     slowed, hot = (
-        _stretch(was, mono, params.calm_s, now=bool(reasons & names))
+        was if gpu.throttle is None else _stretch(was, mono, params.calm_s, now=bool(reasons & names))
         for was, names in ((card.slowed, _BY_HARDWARE), (card.hot, _BY_HEAT))
     )
     names = " and ".join(sorted(reasons & (_BY_HARDWARE | _BY_HEAT)))

@@ -9,6 +9,8 @@ from opsboard.core.model import EngineState, EngineView, LifeView
 SERVES = frozenset({EngineState.READY, EngineState.DRAINING})
 """States in which an engine answers requests."""
 
+EXITS_WITH_0 = "vLLM exits with 0 when its engine has died, and when somebody else ends it"
+
 PROCESS_START_SLACK_S = 2.0
 """``process_start_time_seconds`` moves a little when the wall clock is slewed; a restart moves it by more."""
 

@@ -8,6 +8,7 @@ import signal
 import msgspec
 
 from opsboard.core.clock import Now
+from opsboard.core.lives import EXITS_WITH_0
 from opsboard.core.model import EngineState, FatalVerdict
 from opsboard.supervise.budget import Spent
 from opsboard.supervise.situation import SERVING, Body, Command, Exited, Situation, Terms
@@ -150,7 +151,7 @@ def describe(event: Exited) -> str:
         text = f"killed by {_signal_name(-event.code)}"
     else:
         text = f"exited by itself with code {event.code}"
-        text += " (vLLM exits with 0 also when its engine has died)" if event.code == 0 else ""
+        text += f" ({EXITS_WITH_0})" if event.code == 0 else ""
     if event.result:
         text += f" ({event.result})"
     if event.left:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from alerts.detectors.engine_down import DETECTOR
+from opsboard.core.lives import EXITS_WITH_0
 from opsboard.core.model import CanaryOutcome, EngineReading, EngineState, Finding, Outcome
 from tests.support.watched import WHOLE, Watched, failed, page, process
 
@@ -180,9 +181,34 @@ def test_503_for_five_seconds_then_exit_0() -> None:
     assert predicate(found) == ("exited", True)
     assert found is not None
     assert found.evidence["exit_code"] == 0.0
-    assert found.summary == (
-        "exited by itself with code 0 (vLLM exits with 0 also when its engine has died); its EngineCore was gone before"
-    )
+    assert found.summary == (f"exited by itself with code 0 ({EXITS_WITH_0}); its EngineCore was gone before")
+
+
+def test_an_engine_that_is_ended_by_others_is_told_as_ending() -> None:
+    engine = serving()
+    engine.look(API)
+    engine.read(failed())
+    found = engine.read(failed())
+    assert predicate(found) == ("half_death", True)
+    assert found is not None
+    assert found.summary == "its EngineCore is gone and nobody listens any more: it is ending"
+
+
+@pytest.mark.parametrize("answer", ["tokens", "canary"])
+def test_503_is_over_when_it_answers_again(answer: str) -> None:
+    engine = serving()
+    dead = page(1000, running=1.0)
+    for _ in range(2):
+        engine.hear(CanaryOutcome.REFUSED, 0.01)
+        engine.read(dead)
+    assert predicate(engine.read(dead)) == ("errors", True)
+    asked = len(engine.asked)
+    assert predicate(engine.read_for(30, dead)) == ("errors", True)
+    assert len(engine.asked) >= asked + 2, "nobody else may ask it"
+    if answer == "tokens":
+        assert engine.read(page(1010, running=1.0)) is None
+    else:
+        assert engine.hear(CanaryOutcome.OK) is None
 
 
 def test_503_for_ever_is_known_by_two_canaries_without_a_token_between() -> None:

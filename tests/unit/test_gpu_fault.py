@@ -10,7 +10,16 @@ from msgspec.structs import replace
 from alerts.base import Observation
 from alerts.detectors.gpu_fault import DETECTOR, Params
 from opsboard.core.clock import Now
-from opsboard.core.model import EngineState, Finding, GpuProcess, GpuView, LifeView
+from opsboard.core.model import (
+    EngineReading,
+    EngineState,
+    EngineView,
+    Finding,
+    GpuProcess,
+    GpuView,
+    LifeView,
+    Outcome,
+)
 
 MINE = (GpuProcess(pid=1, memory_bytes=1 << 30, engine="a"),)
 
@@ -43,6 +52,18 @@ class Engine:
         finding = None
         for _ in range(seconds):
             finding = self.see(**card)
+        return finding
+
+    def page(self, process_start: float) -> Finding | None:
+        view = EngineView(kind="vllm", process_start=process_start)
+        self.t += 1.0
+        seen = Observation(
+            engine="a",
+            now=Now(1e9 + self.t, self.t),
+            reading=EngineReading(engine="a", outcome=Outcome.OK, view=view),
+            gpus=(self.other, self.card),
+        )
+        self.state, finding, *_ = DETECTOR.step(self.state, seen)
         return finding
 
     def live(self, state: EngineState, started: float) -> Finding | None:
@@ -162,6 +183,37 @@ def test_it_stands_until_another_life_serves() -> None:
     assert engine.see(xid=79, xid_time=1e9) is not None
     assert engine.live(EngineState.BACKING_OFF, 1.0) is not None
     assert engine.live(EngineState.READY, 2.0) is None
+
+
+def test_it_stands_until_the_owner_of_an_observed_engine_restarts_it() -> None:
+    engine = Engine()
+    engine.page(process_start=1e9)
+    assert engine.see(xid=94, xid_time=1e9) is not None
+    assert engine.page(process_start=1e9 + 1) is not None
+    assert engine.page(process_start=1e9 + 60) is None
+
+
+def test_an_error_is_not_forgotten_for_what_the_driver_says_after_it() -> None:
+    engine = Engine()
+    found = engine.see(xid=48, xid_time=1e9)
+    assert kind(found) == ("xid_reset", True, "page")
+    for xid in (45, 154, 63):
+        after = engine.see(xid=xid, xid_time=1e9 + xid)
+        assert kind(after) == ("xid_reset", True, "page")
+    assert after is not None
+    assert found is not None
+    assert (after.since, after.evidence["predicates"]) == (found.since, "xid_reset xid_wears")
+    assert engine.see(gpus=(engine.other,)) is not None
+    again = engine.see()
+    assert again is not None
+    assert again.since == found.since, "a card that was lost in between has it as long"
+
+
+def test_a_driver_that_is_silent_changes_nothing_of_what_it_said_last() -> None:
+    engine = Engine()
+    assert engine.see_for(90, throttle=("hw_thermal",)) is not None
+    assert engine.see_for(600, throttle=None) is not None
+    assert engine.see_for(90, throttle=()) is None
 
 
 def test_a_driver_that_is_silent_changes_nothing() -> None:

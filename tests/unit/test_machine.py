@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from opsboard.core.clock import ManualClock
+from opsboard.core.lives import EXITS_WITH_0
 from opsboard.core.model import EngineState
 from opsboard.supervise import machine
 from opsboard.supervise.adopting import adopt
@@ -46,7 +47,7 @@ READY = after(Ready(), situation=UP)
     ("event", "message"),
     [
         (OUT_OF_MEMORY, "exited by itself with code 1: “CUDA out of memory”"),
-        (Exited(code=0), "exited by itself with code 0 (vLLM exits with 0 also when its engine has died)"),
+        (Exited(code=0), f"exited by itself with code 0 ({EXITS_WITH_0})"),
         (Exited(code=-9), "killed by SIGKILL"),
         (Exited(code=-99), "killed by signal 99"),
         (Exited(), "ended while nobody watched, exit status unknown"),
