@@ -90,11 +90,12 @@ class Past(Record, frozen=True, kw_only=True):
 
 
 class Taken(NamedTuple):
-    """What a page leads to. ``broken``: what came before is of another life, or too long ago."""
+    """What a page leads to. ``broken``: what came before is of another life, or too long ago, which ``gap`` tells."""
 
     past: Past
     span: Span | None = None
     broken: bool = False
+    gap: bool = False
 
 
 def take(past: Past, view: EngineView, mono: float) -> Taken:
@@ -115,7 +116,7 @@ def take(past: Past, view: EngineView, mono: float) -> Taken:
                 return Taken(_with(past, view, meter, mono, grown=grown, seen=seen))
             span = _span(past.first, seen, mono - past.began, grown, view.kv_capacity_tokens)
             return Taken(_begun(past, view, meter, mono), span)
-    return Taken(_begun(past, view, meter, mono), broken=True)
+    return Taken(_begun(past, view, meter, mono), broken=True, gap=past.meter is not None)
 
 
 def expected(past: Past, span: Span) -> Level | None:

@@ -43,7 +43,7 @@ class Seen(NamedTuple):
     """One span, and what part of its level it gave; None: no level is known."""
 
     ended: float
-    """Unix seconds."""
+    """Monotonic seconds."""
     span: Span
     part: float | None
 
@@ -70,15 +70,15 @@ def step(state: State, seen: Observation) -> Step:
         return _said(state, seen)
     if seen.reading.outcome is not Outcome.OK or seen.reading.view is None:
         return _said(state, seen)
-    past, span, broken = take(state.past, seen.reading.view, seen.now.mono)
-    if broken:
-        return _said(State(params=state.params, past=past), seen)
+    past, span, broken, gap = take(state.past, seen.reading.view, seen.now.mono)
+    if broken:  # a claim outlasts a time that nobody saw, until enough is known again
+        return _said(State(params=state.params, past=past, claim=state.claim if gap else None), seen)
     if span is None:
         return _said(replace(state, past=past), seen)
     level = expected(past, span)
     part = None if level is None else span.rate / level.rate
-    kept = [one for one in state.spans if seen.now.wall - one.ended < state.params.window_s - span.seconds / 2]
-    spans = (*kept, Seen(seen.now.wall, span, part))
+    kept = [one for one in state.spans if seen.now.mono - one.ended < state.params.window_s - span.seconds / 2]
+    spans = (*kept, Seen(seen.now.mono, span, part))
     claim = _claim(state, spans, seen)
     return _said(State(params=state.params, past=learn(past, span), spans=spans, claim=claim), seen)
 
@@ -101,7 +101,9 @@ def _claim(state: State, spans: tuple[Seen, ...], seen: Observation) -> Finding 
     finished = sum(one.span.finished for one in spans)
     stormy = [one for one in spans if one.span.preempted > 0]
     known_s = sum(one.span.seconds for one in spans)
-    if known_s < _KNOWN * params.window_s or preempted < params.least or 3 * len(stormy) < 2 * len(spans):
+    if known_s < _KNOWN * params.window_s:
+        return state.claim
+    if preempted < params.least or 3 * len(stormy) < 2 * len(spans):
         return None
     each, usage = preempted / max(finished, 1.0), max(one.span.usage for one in spans)
     parts = [one.part for one in spans if one.part is not None]
@@ -112,12 +114,13 @@ def _claim(state: State, spans: tuple[Seen, ...], seen: Observation) -> Finding 
     if not (needless or costly or each >= ease * params.alone):
         return None
     why = "without_need" if needless else "costly" if costly else "many"
+    began_s = seen.now.mono - stormy[0].ended + stormy[0].span.seconds
     counted = f"{preempted:.0f} preemptions in {known_s:.0f} s while {finished:.0f} requests finished"
     return Finding(
         detector="preemption_storm",
         engine=seen.engine,
         summary=f"{counted}{_so(why, usage, part)}",
-        since=stormy[0].ended - stormy[0].span.seconds if state.claim is None else state.claim.since,
+        since=seen.now.wall - began_s if state.claim is None else state.claim.since,
         confirmed=True,
         evidence={
             "predicate": why,

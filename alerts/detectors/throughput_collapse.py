@@ -20,6 +20,10 @@ from opsboard.core.model import Finding, Outcome, Record
 _UNLIKE = "requests wait under a load that was not seen before"
 
 
+_UNLIKE_S = 600.0
+"""A claim is dropped when the load has been another one for so long: nobody knows whether it is true."""
+
+
 class Params(Record, frozen=True, kw_only=True):
     """Parts of what it gave before, 0..1, and seconds."""
 
@@ -55,6 +59,8 @@ class State(Record, frozen=True, kw_only=True):
     """When (Unix s) it gave too little first."""
     unlike: bool = False
     """Requests wait under a load for which no level is known."""
+    unlike_s: float = 0.0
+    """For how long they do, while a collapse is claimed."""
     claim: Finding | None = None
 
 
@@ -69,10 +75,11 @@ def step(state: State, seen: Observation) -> Step:
         return Step(State(params=state.params), unknown=unread(seen))
     if not seen.fresh or seen.reading is None or seen.reading.outcome is not Outcome.OK or seen.reading.view is None:
         return Step(state, state.claim, unknown=_unknown(state, seen))
-    past, span, broken = take(state.past, seen.reading.view, seen.now.mono)
-    if broken:
-        state = State(params=state.params, past=past)
-        return Step(state, unknown=_unknown(state, seen))
+    past, span, broken, gap = take(state.past, seen.reading.view, seen.now.mono)
+    if broken:  # a claim outlasts a time that nobody saw
+        claim, began = (state.claim, state.began) if gap else (None, 0.0)
+        state = State(params=state.params, past=past, claim=claim, began=began)
+        return Step(state, claim, unknown=_unknown(state, seen))
     state = replace(state, past=past)
     if span is not None:
         state = _judged(state, span, seen)
@@ -110,10 +117,12 @@ def _judged(state: State, span: Span, seen: Observation) -> State:
         if state.claim is None and state.low_s < params.after_s - span.seconds / 2:
             return state
         return replace(state, claim=_finding(state, Low(span, level), seen))
-    if wanted and level is None and state.claim is not None:
-        return state  # another load: not known
-    state = replace(state, past=learn(state.past, span), low_s=0.0, calm_s=state.calm_s + span.seconds)
-    return replace(state, claim=None) if state.calm_s >= params.calm_s - span.seconds / 2 else state
+    unlike_s = state.unlike_s + span.seconds if wanted and level is None else 0.0
+    if state.claim is not None and 0.0 < unlike_s <= _UNLIKE_S:
+        return replace(state, unlike_s=unlike_s)  # another load: not known
+    state = replace(state, past=learn(state.past, span), low_s=0.0, calm_s=state.calm_s + span.seconds, unlike_s=0.0)
+    over = unlike_s > _UNLIKE_S
+    return replace(state, claim=None) if over or state.calm_s >= params.calm_s - span.seconds / 2 else state
 
 
 def _finding(state: State, low: Low, seen: Observation) -> Finding:

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from alerts.detectors.preemption_storm import DETECTOR, Params
+from opsboard.core.clock import ManualClock
 from opsboard.core.model import EngineReading, EngineState, EngineView, Finding, Outcome
 from opsboard.sim.model import Shape
 from tests.support.modelled import Modelled
@@ -125,6 +126,15 @@ def test_gaps_duplicates_and_pages_that_cannot_be_read() -> None:
     assert engine.run(12, preempted=5.0, after=10.0) is not None
     engine.watched.read_for(20, failed())
     assert engine.watched.read(failed()) is not None, "that says nothing of storms"
+    claim = engine.run(12, preempted=5.0, after=10.0)
+    assert claim is not None
+    gone = engine.run(1, preempted=5.0, after=120.0)
+    assert gone is not None, "nobody saw it end"
+    again = engine.run(40, preempted=5.0)
+    assert again is not None
+    assert again.since == claim.since
+    assert engine.run(1, after=120.0) is not None
+    assert engine.run(40) is None
     quiet = Told()
     page = quiet.page()
     assert quiet.watched.read_for(300, page) is None
@@ -133,6 +143,17 @@ def test_gaps_duplicates_and_pages_that_cannot_be_read() -> None:
     assert page.view is not None
     older = replace(page, view=replace(page.view, process_start=None))
     assert quiet.watched.read_for(60, older) is None
+
+
+@pytest.mark.parametrize("step", [-7200.0, 7200.0])
+def test_a_wall_clock_that_steps_changes_no_window(step: float) -> None:
+    engine = Told()
+    engine.run(60)
+    now = engine.watched.clock.now()
+    engine.watched.clock = ManualClock(now.wall + step, now.mono)
+    assert engine.run(40, preempted=5.0) is not None
+    assert len(engine.watched.state.spans) <= 7
+    assert engine.run(40) is None
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,9 @@ def test_a_larger_batch_than_ever_is_measured_by_what_a_smaller_one_gave() -> No
     assert engine.run(60, 350.0, running=64.0, kv_usage=0.9) is not None
 
 
-@pytest.mark.parametrize("scene", ["restart", "reset", "asleep", "gone", "nan", "stopped", "gap", "calm"])
+@pytest.mark.parametrize(
+    "scene", ["restart", "reset", "asleep", "gone", "nan", "stopped", "gap", "another load", "calm"]
+)
 def test_what_ends_it(scene: str) -> None:
     engine = collapsed()
     if scene == "restart":
@@ -105,8 +107,13 @@ def test_what_ends_it(scene: str) -> None:
     elif scene == "stopped":
         assert engine.watched.live(EngineState.STOPPED) is None
     elif scene == "gap":
-        assert engine.run(1, 300.0, after=120.0) is None
-        assert engine.run(25, 300.0) is not None, "what was learnt is not forgotten"
+        assert engine.run(1, 300.0, after=120.0) is not None, "nobody saw it end"
+        assert engine.run(25, 300.0) is not None
+        assert engine.run(1, 800.0, after=120.0) is not None
+        assert engine.run(25, 800.0) is None
+    elif scene == "another load":
+        assert engine.run(500, 300.0, prompts=5000.0) is not None, "it may still be true"
+        assert engine.run(200, 300.0, prompts=5000.0) is None, "nobody will ever know"
     else:
         assert engine.run(25, 300.0, waiting=0.0) is None
 
