@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from opsboard.cli.common import echo_json, echo_table, loaded, shown_age
+from opsboard.core.doubts import unjudged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -153,6 +154,11 @@ def _write_table(claims: list[Claim], path: Path, reader: Reader, judge: Judge, 
     bad = f", {reader.bad} bad lines left out" if reader.bad else ""
     span = shown_age(reader.seconds)
     click.echo(f"{path}: {found} in {reader.lines} readings of {engines} over {span}{missing}{late}{bad}{speed}")
+    for engine, standing in judge.standing().items():
+        if learning := unjudged(standing, "learning"):
+            click.echo(f"  {engine}: still learning at the end: {learning}")
+        if unknown := unjudged(standing):
+            click.echo(f"  {engine}: nobody could judge at the end: {unknown}")
 
 
 def _row(claim: Claim, first: float, judge: Judge) -> list[str]:

@@ -9,6 +9,7 @@ import click
 from opsboard.cli.common import client, echo_json, echo_notes, echo_table, shown, shown_age, shown_bytes
 from opsboard.cli.incident import incident_line
 from opsboard.core.clock import SystemClock
+from opsboard.core.doubts import doubts
 from opsboard.core.holders import strangers
 from opsboard.core.model import state_word
 from opsboard.core.waiting import rolling_told
@@ -79,6 +80,9 @@ def _write(now: Status) -> None:
         ]
         echo_table(header, [_engine(engine) for engine in now.engines])
         echo_notes(now.engines, now.time)
+        for engine in now.engines:
+            if unknown := doubts(engine):
+                click.echo(f"  {engine.name}: {unknown}")
         for route in now.routes:
             targets = ", ".join(f"{target.name} {state_word(target.state)}" for target in route.targets)
             click.echo(f"route {route.model}{'' if route.serving else ': nobody serves it'}: {targets}")

@@ -8,6 +8,7 @@ import msgspec
 
 from opsboard.core.incidents import Urgency
 from opsboard.core.model import Event, Finding, FindingChange
+from opsboard.core.wire import DetectorInfo
 from opsboard.daemon.judging import Setting
 from opsboard.daemon.pipeline import EngineSpec, PipelineState, feed
 from opsboard.recording.reader import Moment
@@ -27,6 +28,10 @@ class Judge:
     def severity(self, finding: Finding) -> Urgency:
         """Return how loud a finding is."""
         return self._state.judging.severity(finding)
+
+    def standing(self) -> Mapping[str, tuple[DetectorInfo, ...]]:
+        """Return of each engine whether its detectors judge it now, and why not."""
+        return {name: self._state.judging.standing(name) for name in self._state.engines}
 
     def changes(self, moments: Iterable[Moment]) -> Iterator[FindingChange]:
         """Yield what opens, gains or loses its confirmation, and closes, when it does."""

@@ -127,7 +127,18 @@ def _engines(status: Status) -> Iterator[Metric]:
         restarts.add_metric(common, engine.restarts)
         for name in EngineState:
             state.add_metric([*common, name.value], engine.state == name)
-    yield from (up, state, restarts)
+    yield from (up, state, restarts, _unknown(status))
+
+
+def _unknown(status: Status) -> Metric:
+    labels = ["host", "engine", "model", "detector"]
+    text = "1 while a detector cannot judge an engine, 0 while it does or learns."
+    unknown = GaugeMetricFamily("opsboard_detector_unknown", text, labels=labels)
+    for engine in status.engines:
+        for one in engine.detectors:
+            if one.state != "off":
+                unknown.add_metric([status.host, engine.name, engine.model or "", one.name], one.state == "unknown")
+    return unknown
 
 
 def _gpus(status: Status) -> Iterator[Metric]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from opsboard.core.model import Phase, ProcessView
 from opsboard.core.text import sanitise
-from opsboard.core.wire import EngineDetail, Gpu
+from opsboard.core.wire import DetectorInfo, EngineDetail, Gpu
 from opsboard.tui import format as fmt
 from opsboard.tui.bars import bar
 from opsboard.tui.focus import facts, pairs, trouble
@@ -25,6 +25,7 @@ def anatomy(detail: EngineDetail, view: View, width: int) -> list[Line]:
         ("GPUs", _gpus(detail, view, width)),
         ("numbers", pairs(facts(detail.engine), width, 12)),
         ("finished requests", _finished(detail, width)),
+        ("detectors", _detectors(detail.engine.detectors, width)),
         ("how it is run", _command(detail, width)),
     ):
         if part:
@@ -120,6 +121,21 @@ def _gpus(detail: EngineDetail, view: View, width: int) -> list[Line]:
 
 def _finished(detail: EngineDetail, width: int) -> list[Line]:
     return pairs([(reason, fmt.count(number)) for reason, number in sorted(detail.finished.items())], width, 3)
+
+
+def _detectors(detectors: Sequence[DetectorInfo], width: int) -> list[Line]:
+    """Return one line each: whether it judges, and why not."""
+    return [
+        clip(
+            (
+                Span(" " + fit(one.name, 20)),
+                Span(" " + fit(one.state, 9), "warn" if one.state == "unknown" else "dim"),
+                Span(fit(sanitise(one.reason or ""), max(4, width - 32)), "dim"),
+            ),
+            width,
+        )
+        for one in detectors
+    ]
 
 
 def _command(detail: EngineDetail, width: int) -> list[Line]:

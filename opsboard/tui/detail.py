@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from opsboard.core.doubts import doubts
 from opsboard.core.model import Record
 from opsboard.core.wire import Engine, EngineDetail
 from opsboard.tui import format as fmt
@@ -11,12 +12,12 @@ from opsboard.tui.anatomy import anatomy
 from opsboard.tui.bars import bar
 from opsboard.tui.charts import CHARTS, chart
 from opsboard.tui.columns import kv_style, state_key
-from opsboard.tui.focus import notice, title
+from opsboard.tui.focus import notice, title, warning
 from opsboard.tui.header import STATE_STYLES
 from opsboard.tui.history import RECENT, Range
 from opsboard.tui.latency import latencies, rows
 from opsboard.tui.logview import LogWindow, log
-from opsboard.tui.spans import Line, Span, clip, dimmed, fit, split_ends
+from opsboard.tui.spans import Line, Span, clip, dimmed, fit, split_ends, width_of
 from opsboard.tui.steps import course, story, timely
 from opsboard.tui.timeline import event_line
 from opsboard.tui.view import Size, View, reading_is_old
@@ -75,7 +76,16 @@ def _engine(view: View, name: str) -> Engine | None:
 def _head(engine: Engine, view: View, own: EngineView, width: int) -> list[Line]:
     """Return who it is, what it does, what is wrong with it, and the looks there are."""
     head = [_who(engine, view, width), _doing(engine, view, width), _tabs(own, view, width)]
-    return head + notice(engine, view, width, 3)
+    return head + notice(engine, view, width, 3) + _unjudged(engine, width)
+
+
+def _unjudged(engine: Engine, width: int) -> list[Line]:
+    """Return a line on what no detector can judge: with the reasons, where there is room for them."""
+    whole = doubts(engine)
+    if whole is None:
+        return []
+    names = ", ".join(one.name for one in engine.detectors if one.state == "unknown")
+    return warning(whole if width_of(whole) + 2 <= width else f"cannot judge {names}; anatomy tells why", width, 1)
 
 
 def _old(engine: Engine, view: View) -> bool:

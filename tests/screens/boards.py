@@ -12,6 +12,7 @@ from opsboard.core.model import GpuProcess, HostView, Phase, ProcessView
 from opsboard.core.series import split_series
 from opsboard.core.wire import (
     DaemonInfo,
+    DetectorInfo,
     Engine,
     EngineDetail,
     EventInfo,
@@ -37,6 +38,15 @@ MODELS = (
     "meta-llama/Llama-Guard-3-8B",
     "meta-llama/Llama-3.2-1B-Instruct",
     "Qwen/Qwen2-VL-72B-Instruct",
+)
+
+DETECTORS = (
+    DetectorInfo(name="engine_down"),
+    DetectorInfo(name="kv_leak", state="unknown", reason="its page does not tell the number of blocks"),
+    DetectorInfo(name="latency", state="learning", reason="34 of 45 s of work seen"),
+    DetectorInfo(name="preemption_storm", state="unknown", reason="its page does not tell preemptions"),
+    DetectorInfo(name="slo_burn", state="off", reason="no objective is set in [slo]"),
+    DetectorInfo(name="throughput_collapse", state="unknown", reason="its page does not tell preemptions"),
 )
 
 

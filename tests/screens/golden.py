@@ -120,6 +120,7 @@ def _incidents() -> Status:
 
 RESTARTING = boards.status((supervised.restarting(), boards.engine(1)), (boards.gpu(0),), events=())
 RESTARTED = boards.status((boards.failed(0), boards.engine(1)), (boards.gpu(0),), events=())
+UNJUDGED = boards.status((boards.engine(0, detectors=boards.DETECTORS),), (boards.gpu(0),), events=())
 FULL = boards.daemon(recorded=False, message="disk full: /var/lib/opsboard has 0 bytes left", dropped=1204)
 FIRST = boards.status((), (), daemon=boards.daemon(read_only=True), events=())
 GONE = Link(connected=False, silent_s=12.0, message="no daemon answers (/run/opsboard/opsboard.sock: nobody listens)")
@@ -150,6 +151,8 @@ CASES: Mapping[str, tuple[Callable[[Size], list[Line]], tuple[Size, ...]]] = {
     "engine-buckets": (on_engine("llama-a", mode="1m"), (SMALL,)),
     "engine-starting": (on_engine("vision", "anatomy"), (SMALL,)),
     "engine-failed": (on_engine("mixtral", "anatomy"), (SMALL,)),
+    "engine-unjudged": (on_engine("llama-a", status=UNJUDGED), (SMALL,)),
+    "engine-detectors": (on_engine("llama-a", "anatomy", status=UNJUDGED, top=18), (SMALL, LARGE)),
     "engine-stale": (on_engine("guard"), (SMALL,)),
     "engine-events": (on_engine("mixtral", "events"), (SMALL,)),
     "engine-restarting": (

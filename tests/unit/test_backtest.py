@@ -51,12 +51,15 @@ def test_nothing_else_is_found_by_these_two(capsys: pytest.CaptureFixture[str]) 
 
 def test_people_get_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, err = run(capsys, stalls(tmp_path / "s.jsonl", 10, 50), write(tmp_path / "n.jsonl", row(0)))
-    head, line, told, nothing = out.splitlines()
+    head, line, told, blind, nothing, blinder = out.splitlines()
     assert (code, err) == (0, "")
     assert head.split() == ["WHEN", "AT", "LASTED", "ENGINE", "DETECTOR", "SEVERITY", "WHAT"]
     assert " +22.0s  29.0s   a       stall     page      suspected: requests run and no step ends" in line
     assert f"{tmp_path}/s.jsonl: 1 finding in 90 readings of 1 engine over 1m29s, judged " in told
+    assert blind.startswith("  a: nobody could judge at the end: ")
+    assert "latency (its page does not tell how long tokens take, generation_tokens)" in blind
     assert nothing == f"{tmp_path}/n.jsonl: nothing found in 1 readings of 1 engine over 0s"
+    assert "latency" in blinder
 
 
 def test_what_nothing_closes_is_still_open(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -17,7 +17,16 @@ from opsboard.client.sync import Client
 from opsboard.config.load import load
 from opsboard.core.clock import ManualClock
 from opsboard.core.model import EngineState, GpuReading, GpuView, Outcome, Step, Transition
-from opsboard.core.wire import DaemonInfo, Engine, EngineDetail, ReadingInfo, RouteInfo, Status, TargetInfo
+from opsboard.core.wire import (
+    DaemonInfo,
+    DetectorInfo,
+    Engine,
+    EngineDetail,
+    ReadingInfo,
+    RouteInfo,
+    Status,
+    TargetInfo,
+)
 from opsboard.supervise.runners import units
 from tests.support.account import AS_ME
 
@@ -214,6 +223,26 @@ def test_status_tells_notes_and_ages(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "a: no series" in said
     assert "<300ms  >2500ms" in said
     assert max(map(len, said.splitlines())) < 200
+
+
+def test_status_tells_what_is_not_judged(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """But not what still learns, is off, or has to be left out because the page cannot be read."""
+    detectors = (
+        DetectorInfo(name="kv_leak", state="unknown", reason="its page tells no blocks"),
+        DetectorInfo(name="latency", state="learning", reason="34 of 45 s of work seen"),
+        DetectorInfo(name="preemption_storm", state="unknown", reason="its page does not tell kv_usage"),
+        DetectorInfo(name="slo_burn", state="off", reason="no objective is set in [slo]"),
+        DetectorInfo(name="throughput_collapse", state="unknown", reason="its page does not tell kv_usage"),
+    )
+    read = Engine(name="a", state="ready", reading=ReadingInfo(outcome="OK"), detectors=detectors)
+    unread = Engine(name="b", state="unreachable", reading=ReadingInfo(outcome="FAILED"), detectors=detectors)
+    daemon = DaemonInfo(version="1", pid=2, started=0.0)
+    board = Status(time=100.0, host="h", daemon=daemon, engines=(read, unread))
+    monkeypatch.setattr(Client, "status", lambda _self: board)
+    assert run("status") == 0
+    unjudged = [line for line in capsys.readouterr().out.splitlines() if "judge" in line]
+    why = "kv_leak (its page tells no blocks); preemption_storm, throughput_collapse (its page does not tell kv_usage)"
+    assert unjudged == [f"  a: cannot judge {why}"]
 
 
 def test_what_an_engine_waits_for_and_its_routes_are_told(

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from opsboard.core.model import HostView
-from opsboard.core.wire import DaemonInfo, Engine, Gpu, Incident, ReadingInfo, Status
+from opsboard.core.wire import DaemonInfo, DetectorInfo, Engine, Gpu, Incident, ReadingInfo, Status
 from opsboard.daemon.exporter import Exporter
 from opsboard.httpd import Request, Response
 
@@ -24,6 +24,11 @@ STATUS = Status(
         Engine(
             name="a", model='ll"a\n', state="ready", reading=ReadingInfo(outcome="OK"), running=2.0, ttft_p95_s=0.5,
             ttft_p50_s=0.1, rss_bytes=7, restarts=4,
+            detectors=(
+                DetectorInfo(name="kv_leak", state="unknown", reason="its page tells no blocks"),
+                DetectorInfo(name="stall"),
+                DetectorInfo(name="slo_burn", state="off", reason="no objective is set in [slo]"),
+            ),
         ),
         Engine(name="b", state="unreachable", reading=ReadingInfo(outcome="FAILED"), running=8.0, rss_bytes=8),
     ),
@@ -66,6 +71,8 @@ GPU: Mapping[str, str] = {"gpu": "GPU-1", "index": "0", "name": "H200", "mig": "
         (series("engine_up", **A), 1.0),
         (series("incident_open", engine="a", gpu="", detector="stall", severity="page"), 1.0),
         (series("engine_up", **B), 0.0),
+        (series("detector_unknown", detector="kv_leak", **A), 1.0),
+        (series("detector_unknown", detector="stall", **A), 0.0),
         (series("engine_requests_running", **A), 2.0),
         (series("engine_ttft_seconds", quantile="0.95", **A), 0.5),
         (series("engine_ttft_seconds", quantile="0.5", **A), 0.1),
@@ -95,6 +102,10 @@ def test_what_an_unreadable_engine_said_last_is_absent() -> None:
 
 def test_an_incident_that_is_over_is_absent() -> None:
     assert not any(("detector", "latency") in labels for _, labels in samples(ask()))
+
+
+def test_a_detector_that_is_off_is_absent() -> None:
+    assert series("detector_unknown", detector="slo_burn", **A) not in samples(ask())
 
 
 def test_the_unknown_is_absent() -> None:
