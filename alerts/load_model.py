@@ -8,7 +8,7 @@ What lies outside of all that was seen, or where the fit has not settled, is not
 
 from __future__ import annotations
 
-from math import log
+from math import exp, log
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -23,6 +23,12 @@ YOUNG = 40.0
 """Below this the fit there has to be settled, too:"""
 _SETTLED = 0.04
 """the last observations are off by no more than this on average."""
+_FARTHER = 2
+"""So many steps beyond what is known are predicted, if they hardly matter: were the slope there"""
+_STEEPER = 3.0
+"""steeper by so many times of itself, it would be no more than"""
+_BEYOND = 0.03
+"""this part of the whole, which is then expected, too."""
 _DOUBT = 0.03
 """Relative standard error of a prediction; one that is less sure is none."""
 _HUBER = 2.0
@@ -64,19 +70,28 @@ class LoadModel(Record, frozen=True, kw_only=True):
         """Return the seconds that a load explains; None: nothing like it was seen, or too little."""
         if not self.line:
             return None
-        for cells, at in zip(self.seen, self._cells(loads), strict=True):
+        beyond = 0.0
+        for index, (cells, at) in enumerate(zip(self.seen, self._cells(loads), strict=True)):
             known = [key for key, cell in cells.items() if cell.often >= KNOWN]
-            if not known or not min(known) - 1 <= at <= max(known):  # downwards a step is short: nothing bends there
+            if not known or not min(known) - 1 <= at <= max(known) + _FARTHER:  # downwards nothing bends
                 return None
             cell = cells.get(at, Seen())
             if cell.often < YOUNG and abs(cell.off) > max(_SETTLED, self.noise):
                 return None
+            if at > max(known):
+                beyond += self._beyond(index, loads[index], max(known))
         row = self._row(loads)
         seconds = _dot(self.line, row)
-        if seconds <= 0:
+        if seconds <= 0 or beyond > _BEYOND * seconds:
             return None
+        seconds += beyond
         lever = _dot(row, tuple(_dot(part, row) for part in self.inverse)) / seconds**2
         return seconds if self.noise**2 * lever <= _DOUBT**2 else None
+
+    def _beyond(self, index: int, load: float, known: int) -> float:
+        """Return what a load beyond the largest ``known`` cell may cost more than the line says, if it bends there."""
+        edge = self.grain[index] * (exp((known + 0.5) * STEP) - 1.0)
+        return _STEEPER * self.line[1 + index] * max(0.0, load - edge)
 
     def learn(self, loads: Loads, seconds: float, fade: float, *, like: bool) -> LoadModel:
         """Take in an observation; what was before keeps the share ``fade`` of its weight.

@@ -19,8 +19,11 @@ CLIP = 0.25
 """A second weighs no more than this, however slow it was."""
 RECENT = 8
 """At least half of the last so many observations are beyond the tolerance when a claim opens."""
-_STALE_S = 120.0
-"""A suspicion is dropped when so much work could not be judged."""
+_STALE_S, _LOST_S = 120.0, 3600.0
+"""A suspicion is dropped when so much work could not be judged; and a claim."""
+WAITING, _AT_ONCE = 45, 4
+"""So many observations wait to be learnt, and so many of them are at a time: a fault may drive an engine into loads
+that it never had."""
 _BLOCK_S = 30.0
 _DIFFERENCE = 1.6
 """Variance for the squared difference of two such blocks: 0.5 if one says nothing of the next, more as it does."""
@@ -77,6 +80,8 @@ class Watch(Record, frozen=True, kw_only=True):
     better: float = 0.0
     """Sum of what is below the tolerance: then what was learnt is too slow by now."""
     blind_s: float = 0.0
+    waiting: tuple[Took, ...] = ()
+    """What came under loads never seen before, until what can be compared says that all is well."""
     block: tuple[float, float] = (0.0, 0.0)
     """Sum and seconds of the half minute under way."""
     last_block: float = 0.0
@@ -113,7 +118,9 @@ class Watch(Record, frozen=True, kw_only=True):
 
     def again(self) -> Watch:
         """Return it for another life of the engine: what is normal stays known, and a claim stands until judged."""
-        return replace(self, sum=0.0, recent=(), well=0.0, better=0.0, first=None, judged=None, blind_s=0.0)
+        return replace(
+            self, sum=0.0, recent=(), well=0.0, better=0.0, first=None, judged=None, blind_s=0.0, waiting=()
+        )
 
     def take(self, took: Took) -> Watch:
         """Take in one observation; one that no engine could make says nothing: a counter has jumped."""
@@ -138,10 +145,15 @@ class Watch(Record, frozen=True, kw_only=True):
 def _blind(watch: Watch, took: Took) -> Watch:
     """Nothing like it was seen: learn it, unless something is suspicious."""
     blind_s = watch.blind_s + took.work_s
+    if watch.opened is not None and blind_s >= _LOST_S:  # nobody knows whether it is still true
+        watch = replace(watch, opened=None, level=0.0, level_s=0.0, recent=(), well=0.0, sum=0.0)
     if watch.opened is not None or (watch.sum > 0.0 and blind_s < _STALE_S):
         return replace(watch, blind_s=blind_s)
     watch = replace(watch, sum=0.0, since=took.at, blind_s=blind_s)
-    return _learnt(watch, took, like=False)
+    if not watch.ready:
+        return _learnt(watch, took, like=False)
+    watch = replace(watch, waiting=(*watch.waiting, took))
+    return watch if len(watch.waiting) <= WAITING else _caught_up(watch)
 
 
 def _opening(watch: Watch, excess: float, took: Took) -> Watch:
@@ -152,11 +164,11 @@ def _opening(watch: Watch, excess: float, took: Took) -> Watch:
         watch = replace(watch, sum=0.0, since=at, level=0.0, level_s=0.0, better=better)
         if better > 2 * watch.rules.patience_s * tolerance:
             watch = replace(watch, better=0.0, model=watch.model.forget(0.05))
-        return _learnt(watch, took, like=True)
+        return _learnt(_caught_up(watch), took, like=True)
     watch = _levelled(replace(watch, sum=total, better=0.0), excess, work_s)
     enough = total > watch.patience and len(watch.recent) == RECENT
     stays = enough and median(watch.recent) > tolerance
-    return replace(watch, opened=at, well=0.0) if stays else watch
+    return replace(watch, opened=at, well=0.0, waiting=()) if stays else watch
 
 
 def _closing(watch: Watch, excess: float, took: Took) -> Watch:
@@ -185,6 +197,13 @@ def _wandered(watch: Watch, excess: float, work_s: float) -> Watch:
     square = _DIFFERENCE * min(abs(mean - watch.last_block), log(1.0 + watch.rules.tolerance)) ** 2
     wander = watch.wander + (square - watch.wander) / min(blocks, 500)
     return replace(watch, block=(0.0, 0.0), last_block=mean, blocks=blocks, wander=wander)
+
+
+def _caught_up(watch: Watch) -> Watch:
+    """Learn some of what has waited."""
+    for took in watch.waiting[:_AT_ONCE]:
+        watch = _learnt(watch, took, like=False)
+    return replace(watch, waiting=watch.waiting[_AT_ONCE:]) if watch.waiting else watch
 
 
 def _learnt(watch: Watch, took: Took, *, like: bool) -> Watch:
