@@ -66,10 +66,14 @@ def check(options: Options) -> None:
 def explain(options: Options, key: str, as_json: bool) -> None:
     """Say for every key (or those beginning with KEY) its value, where it comes from and what it means."""
     from opsboard.config.explain import explain as explained
+    from opsboard.config.explain import nearest
 
-    lines = list(explained(loaded(options), key))
+    found = loaded(options)
+    lines = list(explained(found, key))
     if not lines:
-        raise UsageError(f"no key begins with {key!r}", hint="`opsboard config explain` lists them all")
+        near = nearest(found, key)
+        hint = "`opsboard config explain` lists them all" if near is None else f"did you mean `{near}`?"
+        raise UsageError(f"no key begins with {key!r}", hint=hint)
     for line in lines:
         if as_json:
             echo_json(line)

@@ -42,6 +42,7 @@ def check(path: Path, config: Config, kinds: Collection[str]) -> None:
     for index, engine in enumerate(config.engine):
         where = f"engine[{index}]"
         _check_engine(path, where, engine, kinds)
+        _check_user(path, where, engine, config)
         if engine.name in names:
             raise ConfigError(
                 f"{path}: `{where}.name`: {engine.name!r} is already the name of `engine[{names[engine.name]}]`"
@@ -92,12 +93,19 @@ def _check_engine(path: Path, where: str, engine: Engine, kinds: Collection[str]
                     f"{path}: `{where}.env.{variable}`: contradicts `{where}.gpus`",
                     hint="keep `gpus`; opsboard sets the variable",
                 )
-    if engine.command is not None and engine.user is None and os.geteuid() == 0:
-        raise ConfigError(
-            f"{path}: `{where}`: {engine.name!r} needs `user`: a root daemon does not run an engine as root unasked",
-            hint=f'add to {engine.name!r}: user = "NAME" (who may read its models), or user = "root" if that is meant',
-        )
     _check_times(path, where, engine)
+
+
+def _check_user(path: Path, where: str, engine: Engine, config: Config) -> None:
+    """Refuse an engine that would run as root unasked, and name all of them at the first."""
+    if engine.command is None or engine.user is not None or os.geteuid() != 0:
+        return
+    names = [repr(one.name) for one in config.engine if one.command is not None and one.user is None]
+    need = "needs `user`" if len(names) == 1 else "need `user` each"
+    raise ConfigError(
+        f"{path}: `{where}`: {', '.join(names)} {need}: a root daemon does not run an engine as root unasked",
+        hint=f'add to {", ".join(names)}: user = "NAME" (who may read its models), or user = "root" if that is meant',
+    )
 
 
 def _check_times(path: Path, where: str, engine: Engine) -> None:

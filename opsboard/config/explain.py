@@ -5,6 +5,7 @@ Secrets are redacted.
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import re
 from collections.abc import Iterator
@@ -86,6 +87,16 @@ def explain(loaded: Loaded, prefix: str = "") -> Iterator[Line]:
                 keys = [f"{doc.key}_{source}" for source in SECRET_SOURCES] if doc.secret else []
                 if any(f"{known}.{key}".startswith(prefix) for known in names for key in (doc.key, *keys)):
                     yield _line(doc, names[0], section, loaded.given)
+
+
+def nearest(loaded: Loaded, key: str) -> str | None:
+    """Return the key that somebody may have meant who asked for one that there is not."""
+    known: list[str] = []
+    for title, group in itertools.groupby(documented_keys(type(loaded.config)), key=lambda doc: doc.section):
+        name, docs = title.strip("[]"), tuple(group)
+        for names, _ in _places(name, attrgetter(name)(loaded.config)):
+            known += [f"{one}.{doc.key}" for one in names for doc in docs]
+    return next(iter(difflib.get_close_matches(key, known, n=1, cutoff=0.75)), None)
 
 
 def print_toml(config: Config) -> str:

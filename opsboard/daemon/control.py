@@ -134,7 +134,7 @@ class Control:
 
     async def _route(self, request: Request) -> Response | StreamResponse:
         parts = request.path.removeprefix("/").split("/")
-        reply = await (self._get(parts, request) if request.method == "GET" else self._post(parts, request))
+        reply = await (self._get(parts, request) if request.method in {"GET", "HEAD"} else self._post(parts, request))
         if reply is None:
             hint = "docs/control-api.md lists the routes"
             raise NotFound(f"there is no {request.method} {sanitise(request.path, 200)}", hint=hint)

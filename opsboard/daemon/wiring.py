@@ -62,7 +62,7 @@ from opsboard.daemon.wishes import Wishes
 from opsboard.httpd import Server, refuse_served, serve
 from opsboard.store.retention import StoreLimits
 from opsboard.store.store import Store
-from opsboard.supervise.budget import Budget
+from opsboard.supervise.budget import FUTILE_S, Budget
 from opsboard.supervise.processes import age_s
 from opsboard.supervise.rolling import RollingRestarts
 from opsboard.supervise.supervisor import ENGINES, Supervisor
@@ -265,7 +265,7 @@ class Daemon:
             on_wish=wishes.remember,
             wishes=self._engines.wishes(await self._store.wishes()),
             around=around,
-            restarts=await self._store.restarts(self._clock.now().wall - budget.window_s),
+            restarts=await self._store.restarts(self._clock.now().wall - max(budget.window_s, FUTILE_S)),
             unclean=self._store.unclean,
             budget=budget,
         )

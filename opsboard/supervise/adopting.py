@@ -7,7 +7,7 @@ import msgspec
 from opsboard.core.clock import Now
 from opsboard.core.model import EngineState, FatalVerdict
 from opsboard.supervise.machine import ended
-from opsboard.supervise.moves import Move, because, drain, end, fail, launch, park, retry, serve, to
+from opsboard.supervise.moves import Move, because, describe, drain, end, fail, launch, park, retry, serve, to
 from opsboard.supervise.situation import BY_HAND, Body, Command, Exited, Found, Situation, Terms
 
 _LASTING = frozenset({EngineState.READY, EngineState.FAILED, EngineState.PARKED})
@@ -40,6 +40,8 @@ def _adopted(found: Found, wanted: bool | None, ready_timeout_s: float, now: Now
         return end(begin, now)
     if found.alive:
         return _alive(begin, found, ready_timeout_s, now, terms)
+    if found.drain_left_s is not None and begin.wanted and found.ended is not None:  # it was to be ended anyway
+        return _drained(begin, found, found.ended, now, terms)
     if found.left:
         return ended(begin, msgspec.structs.replace(found.ended or Exited(), left=found.left), now, terms), []
     waits = found.waiting is not None and begin.wanted and terms.restart != "never"
@@ -48,9 +50,8 @@ def _adopted(found: Found, wanted: bool | None, ready_timeout_s: float, now: Now
     if found.never_began is not None and wanted is not False:
         verdict = FatalVerdict.RETRY if found.passing else FatalVerdict.PARK
         return fail(begin, now, terms, Body.NOTHING, found.never_began, verdict=verdict), []
-    if found.ended is not None and wanted is not False:
-        return ended(begin, found.ended, now, terms), []
-    return begin, []
+    over = found.ended if wanted is not False else None
+    return begin if over is None else ended(begin, over, now, terms), []
 
 
 def _still_parked(begin: Situation, found: Found, now: Now) -> Move:
@@ -72,6 +73,11 @@ def _alive(begin: Situation, found: Found, ready_timeout_s: float, now: Now, ter
         # What is left was told by the wall clock, which may have been set back since.
         return drain(begin, now, min(found.drain_left_s, terms.drain_timeout_s))
     return serve(begin, now), []
+
+
+def _drained(begin: Situation, found: Found, ended: Exited, now: Now, terms: Terms) -> Move:
+    begin = because(begin, found.cause or "a restart that the end of the last daemon interrupted")
+    return end(begin, now, describe(ended)) if found.left else _go_on(begin, found, now, terms)
 
 
 def _go_on(begin: Situation, found: Found, now: Now, terms: Terms) -> Move:

@@ -9,12 +9,16 @@ more, and an engine that has served, or is restarted for the first time, may go 
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 from opsboard.core.model import Record, Restart
 
+FUTILE_S = 86400.0
+"""An engine that has served after none of so many restarts as a window allows is left alone, however far apart they
+were: a start that takes longer than its part of the window would else be tried for ever. Older ones do not count."""
 CAP = 2
 """No window of a GPU or of the host ever holds more than so many times what it allows."""
 _TOGETHER, _TOGETHER_S = 3, 60.0
@@ -75,6 +79,10 @@ def decide(
     if len(own) >= budget.per_engine:
         text = f"restarted {len(own)} times within {minutes}, and {budget.per_engine} are allowed"
         return Spent(which="engine", text=text)
+    tried = _futile(history, engine, now) if served_s <= 0 else []
+    if len(tried) >= budget.per_engine:
+        text = f"restarted {len(tried)} times within {(now - tried[-1].t) / 60:.0f} min and never served"
+        return Spent(which="engine", text=text)
     loops = bool(own) and not (served_s > 0 or any(one.served_s > 0 for one in own))
     for gpu in sorted(gpus):
         users = [one for one in within if gpu in one.gpus]
@@ -104,6 +112,13 @@ def _trying(budget: Budget, restarts: Sequence[Restart]) -> list[Restart]:
     """Return those of engines that may still be restarted: the others are parked, and ask for nothing any more."""
     counts = Counter(one.engine for one in restarts)
     return [one for one in restarts if counts[one.engine] < budget.per_engine]
+
+
+def _futile(history: Iterable[Restart], engine: str, now: float) -> list[Restart]:
+    """Return the last restarts of an engine after none of which it served, the newest first."""
+    own = [one for one in history if one.engine == engine and not one.forgiven and now - one.t < FUTILE_S]
+    newest = sorted(own, key=_when, reverse=True)
+    return newest[: _in_a_row(newest[::-1], sys.float_info.min)]
 
 
 def _when(restart: Restart) -> float:

@@ -9,7 +9,7 @@ import msgspec
 
 from opsboard.core.clock import Now
 from opsboard.core.model import Restart
-from opsboard.supervise.budget import Budget, Decision, decide
+from opsboard.supervise.budget import FUTILE_S, Budget, Decision, decide
 
 OBSERVE_S = 30.0
 """How long automation only looks after an unclean end of the daemon: what crashes it must not crash the engines."""
@@ -43,7 +43,7 @@ class Ledger:
 
     def add(self, restart: Restart, mono: float) -> None:
         """Count a restart, and forget those that no window can hold any more."""
-        old = mono - self._budget.window_s
+        old = mono - max(self._budget.window_s, FUTILE_S)
         self._restarts = [(one, at) for one, at in self._restarts if at >= old] + [(restart, mono)]
 
     def take_back(self, restart: Restart) -> None:

@@ -140,7 +140,7 @@ def _service(situation: Situation, event: Drain | Undrain, now: Now) -> Situatio
     situation = msgspec.structs.replace(situation, drained=drained, doubt=situation.doubt if drained else None)
     if situation.state not in SERVING or (isinstance(event, Drain) and situation.drain_by is not None):
         return situation
-    return serve(because(situation, event.reason), now)
+    return serve(because(situation, event.reason), now, event.reason)
 
 
 # --- what automation decides

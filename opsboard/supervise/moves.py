@@ -77,11 +77,11 @@ def drain(situation: Situation, now: Now, timeout_s: float) -> Move:
     return msgspec.structs.replace(draining, drain_by=now.mono + timeout_s), [Command.DRAIN]
 
 
-def serve(situation: Situation, now: Now) -> Situation:
-    """Be in service, or beside it when an operator wants that or there is a doubt."""
+def serve(situation: Situation, now: Now, reason: str = "") -> Situation:
+    """Be in service, or beside it when it was wanted so, for that ``reason``, or there is a doubt."""
     why = situation.doubt
     if situation.drained and why is None:
-        why = "out of service by hand"
+        why = f"out of service: {reason}" if reason else "out of service by hand"
     state = EngineState.READY if why is None else EngineState.DRAINING
     serves = now.mono if situation.served_from is None else situation.served_from
     return msgspec.structs.replace(to(situation, now, state, Body.ALIVE, why), automatic=False, served_from=serves)

@@ -240,4 +240,4 @@ async def plain(path: Path, request: str) -> tuple[str, dict[str, str], Any]:
     writer.close()
     first, *rest = head.decode().split("\r\n")
     headers = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in rest)}
-    return first, headers, json.loads(body)
+    return first, headers, json.loads(body) if body.strip() else None

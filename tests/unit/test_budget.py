@@ -82,7 +82,22 @@ def test_a_life_that_lasts_a_little_longer_than_healthy_does_not_open_the_window
 
 def test_a_window_slides() -> None:
     assert isinstance(decided(at(3599.0, 10, 9, 8, 7)), Spent)
-    assert isinstance(decided(at(3601.0, 10, 9, 8, 7)), Allowed)
+    assert isinstance(decided(at(3601.0, 10, 9, 8, 7, served_s=1.0)), Allowed)
+
+
+def test_an_engine_that_is_never_ready_in_time_is_left_alone_in_the_end() -> None:
+    slow = at(*(960.0 * n for n in range(5)))
+    assert decided(slow) == Spent(which="engine", text="restarted 5 times within 64 min and never served")
+    assert isinstance(decided(slow[:-1]), Allowed)
+    assert isinstance(decided(slow, served_s=1.0), Allowed), "it has served since"
+    once = [*slow[:2], msgspec.structs.replace(slow[2], served_s=30.0), *slow[3:]]
+    assert isinstance(decided(once), Allowed), "it served in between"
+    kept = ledger_of(budget=BUDGET)
+    for one in reversed(slow):
+        kept.add(one, MONO - (WALL - one.t))
+    assert isinstance(kept.decide("a", ("0",), MONO), Spent)
+    kept.forgive("a")
+    assert isinstance(kept.decide("a", ("0",), MONO), Allowed)
 
 
 def test_engines_that_never_serve_share_the_budget_of_their_gpu_and_of_the_host() -> None:
@@ -143,11 +158,11 @@ def test_a_clock_that_was_set_back_opens_nothing() -> None:
     """Neither while a daemon runs, which goes by its other clock, nor before it began."""
     ledger = ledger_of(*at(-60.0, -50, -40, -30))
     assert isinstance(ledger.decide("a", (), MONO), Allowed)
-    ledger.add(Restart(engine="a", t=WALL - 86_400.0, cause="test"), MONO)
+    ledger.add(Restart(engine="a", t=WALL - 86_400.0, cause="test", served_s=1.0), MONO)
     assert isinstance(ledger.decide("a", (), MONO), Spent)
     assert isinstance(ledger.decide("a", (), MONO + 3500.0), Spent), "four were counted by the other daemon"
     assert isinstance(ledger.decide("a", (), MONO + 3600.0), Allowed)
-    distant = ledger_of(*at(-7200.0, -7201, -7202, -7203, -7204))
+    distant = ledger_of(*at(-7200.0, -7201, -7202, -7203, -7204, served_s=1.0))
     assert isinstance(distant.decide("a", (), MONO), Allowed), "nor does a year 2099 park for ever"
 
 

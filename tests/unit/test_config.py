@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 
 from opsboard.config import places
 from opsboard.config.detectors import Setting, settings
-from opsboard.config.explain import documented_keys, explain, print_toml
+from opsboard.config.explain import documented_keys, explain, nearest, print_toml
 from opsboard.config.load import configured_socket, load
 from opsboard.core.errors import ConfigError
 from opsboard.core.model import Record
@@ -112,6 +112,14 @@ def test_explain_knows_every_key_of_the_schema(config_file: Path) -> None:
             assert all(doc.default == line.default for line in lines if line.key.endswith(f".{doc.key}"))
 
 
+@pytest.mark.parametrize(
+    ("meant", "nearest_key"),
+    [("engine.ready_timout", "engine.ready_timeout"), ("host.nam", "host.name"), ("nothing.like.it", None)],
+)
+def test_the_nearest_key_is_named(config_file: Path, meant: str, nearest_key: str | None) -> None:
+    assert nearest(load(config_file), meant) == nearest_key
+
+
 def test_an_engine_is_explained_by_its_place_its_name_and_with_all_others(config_file: Path) -> None:
     loaded = load(config_file)
     first = loaded.config.engine[0].name
@@ -140,6 +148,9 @@ def test_a_root_daemon_is_told_whom_an_engine_runs_as(tmp_path: Path, monkeypatc
     with pytest.raises(ConfigError, match=r"`engine\[0\]`: 'a' needs `user`") as caught:
         load(path)
     assert 'user = "root" if that is meant' in (caught.value.hint or "")
+    path.write_text(ENGINE + 'command = ["x"]\n' + ENGINE.replace('"a"', '"b"') + 'command = ["x"]\n')
+    with pytest.raises(ConfigError, match="'a', 'b' need `user` each"):
+        load(path)
     path.write_text(ENGINE + 'command = ["x"]\nuser = "root"\n')
     assert load(path).config.engine[0].user == "root"
     path.write_text(ENGINE + 'url = "http://h:1"\n')

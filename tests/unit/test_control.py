@@ -172,6 +172,10 @@ def test_curl_needs_no_version_but_another_version_is_refused(path: Path) -> Non
     async def test(daemon: FakeDaemon) -> None:
         first, _, body = await plain(path, "GET /healthz HTTP/1.1\nHost: x\nConnection: close\n\n")
         assert (first.split()[1], body) == ("200", {"status": "ok"})
+        first, headers, nothing = await plain(path, "HEAD /healthz HTTP/1.1\nHost: x\nConnection: close\n\n")
+        assert (first.split()[1], int(headers["content-length"]) > 0, nothing) == ("200", True, None)
+        first, _, _ = await plain(path, "HEAD /v1/events HTTP/1.1\nHost: x\nConnection: close\n\n")
+        assert first.split()[1] == "200", "a stream has a head, too"
         strange = "GET /v1/status HTTP/1.1\nHost: x\nConnection: close\nOpsboard-Protocol: 2\n\n"
         first, _, body = await plain(path, strange)
         assert first.split()[1] == "400"
