@@ -432,7 +432,8 @@ class Incidents:
     def _keep(self, one: Incident, told: str | None = None, *, loud: bool = False) -> Change:
         key = (one.detector, one.subject)
         if one.open:
-            self._open[key] = one
+            if self._open.get(key, one).id == one.id:
+                self._open[key] = one
         elif (dismissed := self._dismissed.get(key)) is not None and dismissed.id == one.id:
             self._dismissed[key] = one
         for at, (mono, old) in enumerate(self._recent):
@@ -443,8 +444,9 @@ class Incidents:
     def _close(self, one: Incident, now: Now, text: str, by: str | None = None) -> Change:
         key = (one.detector, one.subject)
         closed = add(replace(one, resolved=now.wall), now, "resolved", text, by)
-        self._open.pop(key, None)
-        self._resumed.discard(key)
+        if self._open.get(key, one).id == one.id:
+            self._open.pop(key, None)
+            self._resumed.discard(key)
         self._recent.append((now.mono, closed))
         self._forget(now)
         who = f" by {by}" if by else ""

@@ -118,9 +118,7 @@ class Watch(Record, frozen=True, kw_only=True):
 
     def again(self) -> Watch:
         """Return it for another life of the engine: what is normal stays known, and a claim stands until judged."""
-        return replace(
-            self, sum=0.0, recent=(), well=0.0, better=0.0, first=None, judged=None, blind_s=0.0, waiting=()
-        )
+        return replace(self, sum=0.0, recent=(), well=0.0, better=0.0, first=None, judged=None, blind_s=0.0, waiting=())
 
     def take(self, took: Took) -> Watch:
         """Take in one observation; one that no engine could make says nothing: a counter has jumped."""

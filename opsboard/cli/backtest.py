@@ -44,7 +44,7 @@ def backtest(
     from opsboard.recording.reader import Reader
 
     settings = _settings(options, config)
-    readers, findings, still_open = [], 0, 0
+    readers, findings, still_open, confirmed = [], 0, 0, 0
     broken: list[Event] = []
     for path in recordings:
         reader = Reader(path, keep_going=keep_going)
@@ -52,6 +52,7 @@ def backtest(
         readers.append(reader)
         findings += len(claims)
         still_open += sum(claim.closed is None for claim in claims)
+        confirmed += sum(claim.confirmed is not None for claim in claims)
     if as_json:
         totals = BacktestTotals(
             readings=sum(reader.lines for reader in readers),
@@ -60,6 +61,7 @@ def backtest(
             findings=findings,
             recordings=len(readers),
             open=still_open,
+            confirmed=confirmed,
             bad_lines=sum(reader.bad for reader in readers),
             dropped=sum(reader.dropped for reader in readers),
             late=sum(reader.late for reader in readers),

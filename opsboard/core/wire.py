@@ -402,7 +402,7 @@ class BacktestFinding(Record, frozen=True, kw_only=True):
 
 
 class BacktestTotals(Record, frozen=True, kw_only=True):
-    """Of all recordings together; ``open`` are findings that no reading closed."""
+    """Of all recordings together; ``open`` are findings that no reading closed, ``confirmed`` those that became sure."""
 
     readings: int
     engines: int
@@ -411,6 +411,7 @@ class BacktestTotals(Record, frozen=True, kw_only=True):
     # added beyond CONTRACT
     recordings: int
     open: int
+    confirmed: int
     bad_lines: int
     dropped: int
     late: int

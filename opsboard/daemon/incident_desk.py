@@ -67,7 +67,7 @@ class Desk:
         """
         every = query.get("all", "0") not in {"0", "", "false"}
         subject, said = query.get("subject") or None, query.get("limit", str(LISTED))
-        if not said.isdecimal() or not 1 <= int(said[:9]) <= MAX_LISTED:
+        if not said.isdecimal() or len(said) > len(str(MAX_LISTED)) or not 1 <= int(said) <= MAX_LISTED:
             raise UsageError(f"expected `limit` between 1 and {MAX_LISTED}, found {sanitise(said, 40)!r}")
         if not every:
             going = [one for one in reversed(self._state.incidents.open) if subject in {None, one.subject}]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from alerts.incidents import ACTIONS_KEPT, AWAY_S, GONE_S, SUSPECT_S
 from opsboard.core.model import Transaction
@@ -137,6 +138,19 @@ def test_what_was_closed_by_hand_of_an_engine_that_left_is_over() -> None:
     (over,) = world.rules.leave({"host"}, world.clock.now())
     assert (over.told, over.incident.ended) == (None, world.clock.now().wall)
     assert not world.rules.concerned(A)
+
+
+def test_an_older_one_that_was_left_open_is_not_taken_for_the_one_that_is() -> None:
+    first = World()
+    (opened,) = first.see(first.claim())
+    twin = replace(opened.incident, id=2, uid="twin")
+    second = World()
+    second.rules.resume([opened.incident, twin], {}, 3)
+    now = second.clock.now()
+    second.rules.acknowledge(opened.incident, now, "ann", "")
+    closed = second.rules.resolve(opened.incident, now, "ann", "a twin")
+    assert closed.incident.id == 1
+    assert [one.uid for one in second.open()] == ["twin"]
 
 
 def test_an_end_that_nobody_saw_is_not_given_a_length() -> None:
