@@ -16,6 +16,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from alerts.flapping import STATES, flaps, part_of_change
+from alerts.incident_actions import action_of, put
 from alerts.inhibition import WITHIN_S, explains, lingers_s, rank, root_of
 from alerts.timeline import add, told_s
 from opsboard.core.clock import Now
@@ -42,8 +43,6 @@ RELATED_S = 7 * 86400.0
 """An earlier incident of the same kind is related for so long."""
 RECENT_S, RECENT_KEPT = 3600.0, 20
 """Resolved incidents that the board still shows."""
-ACTIONS_KEPT = 100
-"""Of more the oldest are in the timeline only."""
 AT_ONCE = frozenset({"stall", "engine_down", "scrape_failed", "parked", "budget_spent", "disk_low", "gpu_fault"})
 """Claims that are made again within seconds where they are still true."""
 
@@ -380,24 +379,27 @@ class Incidents:
         for one in [one for one in self._open.values() if one.subject == subject]:
             if transaction.began < one.since - WITHIN_S:
                 continue
-            done = IncidentAction(
-                id=transaction.id,
-                kind=transaction.kind,
-                time=transaction.began,
-                outcome=transaction.outcome,
-                reason=transaction.cause,
-            )
+            done = action_of(transaction)
             if done in one.actions:
                 continue
-            others = tuple(action for action in one.actions if action.id != done.id)
-            begun = len(others) == len(one.actions)
-            newer = replace(one, actions=(*others, done)[-ACTIONS_KEPT:])
+            begun = all(action.id != done.id for action in one.actions)
+            newer = replace(one, actions=put(one.actions, done))
             if begun or done.outcome is not None:
                 text = f"{done.kind} {'began' if done.outcome is None else done.outcome}"
                 why = f": {done.reason}" if begun and done.reason else ""
                 newer = add(newer, now, "action", text + why)
             changes.append(self._keep(newer))
         return changes
+
+    def decide(self, incident: Incident, action: IncidentAction, now: Now, text: str | None) -> Change | None:
+        """Take in what a policy does about an incident, or why it does not; ``text`` is its line of the timeline.
+
+        The same ``id`` again is the same decision. None: that is known.
+        """
+        if action in incident.actions:
+            return None
+        newer = replace(incident, actions=put(incident.actions, action))
+        return self._keep(newer if text is None else add(newer, now, "action", text), text)
 
     # --- what people do
 

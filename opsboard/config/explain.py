@@ -15,7 +15,8 @@ from typing import Any, Literal, get_type_hints
 import msgspec
 
 from opsboard.config.load import SECRET_SOURCES, Loaded, is_secret, section_of
-from opsboard.config.schema import Config, Detectors, Engine, Route, Section
+from opsboard.config.policies import detectors_of
+from opsboard.config.schema import Config, Detectors, Engine, Policy, Route, Section
 from opsboard.config.units import Bytes, Seconds
 from opsboard.core.model import Record
 from opsboard.core.secret import Secret, without_secrets
@@ -77,7 +78,7 @@ def explain(loaded: Loaded, prefix: str = "") -> Iterator[Line]:
     """Yield a line for every key of the schema whose dotted name begins with ``prefix``.
 
     A key of an engine has several names: ``engine[0].url``, ``engine.NAME.url``, and ``engine.url`` for all engines;
-    that of a route likewise, by its model.
+    that of a route likewise, by its model, and that of a policy.
     """
     config = loaded.config
     for title, group in itertools.groupby(documented_keys(type(config)), key=lambda doc: doc.section):
@@ -156,14 +157,23 @@ def description(hint: Any) -> str:
 
 
 def _places(
-    name: str, held: Section | tuple[Engine | Route, ...] | None
+    name: str, held: Section | tuple[Engine | Route | Policy, ...] | None
 ) -> Iterator[tuple[tuple[str, ...], Section | None]]:
     """Yield what a section is called, the first name for people, with the section (None: the file has none)."""
     if isinstance(held, tuple) and held:
         for index, one in enumerate(held):
-            yield (f"{name}[{index}]", f"{name}.{one.model if isinstance(one, Route) else one.name}", name), one
+            yield (f"{name}[{index}]", f"{name}.{_called(one)}", name), one
     else:
         yield (name,), held if isinstance(held, Section) else None
+
+
+def _called(one: Engine | Route | Policy) -> str:
+    match one:
+        case Route():
+            return one.model
+        case Policy():
+            return one.name or "+".join(detectors_of(one))
+    return one.name
 
 
 def _line(doc: KeyDoc, where: str, section: Section | None, given: frozenset[str]) -> Line:

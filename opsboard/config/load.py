@@ -15,6 +15,7 @@ import msgspec
 
 from opsboard.config.check import assumptions, check, parse_listen
 from opsboard.config.detectors import Known, config_type, settings
+from opsboard.config.policies import check_policies
 from opsboard.config.schema import Config, Engine, Section
 from opsboard.config.units import Bytes, Seconds, parse_bytes, parse_seconds
 from opsboard.core.errors import ConfigError
@@ -82,6 +83,7 @@ def load(
         raise _explain_type(path, data, error, schema) from error
     config = msgspec.structs.replace(config, engine=tuple(_with_url(engine) for engine in config.engine))
     check(path, config, tuple(kinds))
+    check_policies(path, config, detectors)
     try:
         judges = settings(config, detectors)
     except ValueError as error:
@@ -235,7 +237,7 @@ def _explain_type(path: Path, data: Any, error: msgspec.ValidationError, schema:
     hint = None
     if "a list" in text and isinstance(found, str):
         hint = "write one word a string: [" + ", ".join(f'"{word}"' for word in found.split()) + "]"
-    elif where in {"engine", "route"} and isinstance(found, dict):
+    elif where in {"engine", "route", "policy"} and isinstance(found, dict):
         hint = f"write [[{where}]], with two brackets: there may be several"
     return ConfigError(f"{path}: `{where}`: {text.split(', got')[0]}{shown}", hint=hint)
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from opsboard.config.units import Bytes, Seconds
+from opsboard.core.incidents import Urgency
 from opsboard.core.secret import Secret
 
 
@@ -167,6 +168,11 @@ class Engine(Section, frozen=True, kw_only=True):
         return self.command is not None or self.start_command is not None
 
     @property
+    def restarted(self) -> Literal["on-failure", "always", "never"]:
+        """When opsboard restarts it by itself."""
+        return self.restart or ("on-failure" if self.supervised else "never")
+
+    @property
     def begins_by(self) -> tuple[str, ...]:
         """What begins a life of it; empty where opsboard begins none."""
         return self.command or self.start_command or self.restart_command or ()
@@ -193,6 +199,52 @@ class Slo(Section, frozen=True, kw_only=True):
     ] = Seconds(30 * 86400)
 
 
+class Policy(Section, frozen=True, kw_only=True):
+    """`[[policy]]`: what opsboard may do by itself about a finding (docs/policies.md). The first that names one counts.
+
+    Without any, those of docs/policies.md are in force; `opsboard config check` says each in words.
+    """
+
+    on: Annotated[
+        str | tuple[str, ...], Meta(description='detectors whose incidents it is for: `"kv_leak"` or several')
+    ]
+    do: Annotated[
+        tuple[Literal["reroute", "drain", "restart"], ...],
+        Meta(
+            description="in this order: `drain` takes the engine out of service, `restart` drains and restarts it, "
+            "`reroute` is skipped until opsboard routes requests; `[]` only tells"
+        ),
+    ]
+    name: Annotated[str | None, Meta(description="what it is called; default: after `on`")] = None
+    engines: Annotated[tuple[str, ...] | None, Meta(description="only for these engines; default: all")] = None
+    routes: Annotated[
+        tuple[str, ...] | None, Meta(description="only for engines of these routes, by `model`; default: all")
+    ] = None
+    severity: Annotated[Urgency, Meta(description="the incident is at least so loud")] = "note"
+    confirmed: Annotated[bool, Meta(description="only when more than one kind of evidence speaks for it")] = True
+    after: Annotated[Seconds, Meta(description="it has stood for so long")] = Seconds(60)
+    eta: Annotated[
+        Seconds | None,
+        Meta(description="what is leaking lasts less than this at its pace; default: whatever it lasts, known or not"),
+    ] = None
+    cooldown: Annotated[
+        Seconds, Meta(description="no policy has acted on the engine for so long; 1m to 30d")
+    ] = Seconds(6 * 3600)
+    at_most: Annotated[int, Meta(description="so often within `window`, all engines together", ge=1)] = 2
+    window: Annotated[Seconds, Meta(description="the time in which `at_most` counts; at most 30d")] = Seconds(86400)
+    at_once: Annotated[
+        int, Meta(description="engines of a route that are out of service at once, this one and broken ones too", ge=1)
+    ] = 1
+    alone: Annotated[
+        bool,
+        Meta(
+            description="also for an engine of no route, for which nobody is known to stand in; the last that serves a "
+            "route is left in any case"
+        ),
+    ] = False
+    dry_run: Annotated[bool, Meta(description="only tell what would be done, and when")] = False
+
+
 class Detectors(Section, frozen=True, kw_only=True):
     """`[detector.NAME]`: one section a detector that exists (:mod:`opsboard.config.detectors` makes them)."""
 
@@ -208,4 +260,5 @@ class Config(Section, frozen=True, kw_only=True):
     engine: tuple[Engine, ...] = ()
     route: tuple[Route, ...] = ()
     slo: Slo = Slo()
+    policy: tuple[Policy, ...] = ()
     detector: Detectors = Detectors()

@@ -12,6 +12,8 @@ from opsboard.daemon.pipeline import SelfReading
 from opsboard.daemon.tasks import Lag
 
 PROBE_S = 0.5
+STALE_INTERVALS, STALE_LEAST_S = 10, 15.0
+"""Nothing collected for so many intervals, and at least so many seconds: the watchdog is not fed."""
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _STATM = Path("/proc/self/statm")
 
@@ -55,3 +57,8 @@ def _rss_bytes() -> int | None:
         return int(_STATM.read_text().split()[1]) * _PAGE_BYTES
     except (OSError, ValueError, IndexError):
         return None
+
+
+def stale_s(interval_s: float) -> float:
+    """Return how long nothing may be collected."""
+    return max(STALE_LEAST_S, STALE_INTERVALS * interval_s)

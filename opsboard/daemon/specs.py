@@ -12,6 +12,7 @@ from opsboard.core.secret import Secret, without_secrets
 from opsboard.core.text import sanitise
 from opsboard.daemon.pipeline import EngineSpec
 from opsboard.daemon.planned import Age
+from opsboard.store.retention import StoreLimits
 from opsboard.supervise.launch import LaunchSpec
 
 
@@ -53,6 +54,12 @@ def ages(config: Config) -> list[Age]:
     return [Age(name, float(limit)) for name, limit in limits if limit is not None]
 
 
+def store_limits(config: Config) -> StoreLimits:
+    """Return how long and how much the store keeps."""
+    store = config.store
+    return StoreLimits(raw_s=store.raw, minute_s=store.minute, hour_s=store.hour, max_bytes=store.max_bytes)
+
+
 def _launch_spec(engine: Engine, gpus: GpuReading | None) -> LaunchSpec:
     env: dict[str, str | Secret] = dict(engine.env)
     visible: tuple[str, ...] | None = None
@@ -82,7 +89,7 @@ def _launch_spec(engine: Engine, gpus: GpuReading | None) -> LaunchSpec:
         autostart=engine.autostart,
         ready_timeout_s=engine.ready_timeout,
         stop_timeout_s=engine.stop_timeout,
-        restart=engine.restart or ("on-failure" if engine.supervised else "never"),
+        restart=engine.restarted,
         drain_timeout_s=engine.drain_timeout,
     )
 

@@ -19,6 +19,7 @@ from collectors.nvml import GpuReader
 from opsboard.config.detectors import settings
 from opsboard.config.load import Loaded, load, parse_listen
 from opsboard.config.places import private_dir
+from opsboard.config.policies import in_force
 from opsboard.config.schema import Config, Exporter, Route
 from opsboard.core.clock import Clock
 from opsboard.core.errors import ConfigError, Conflict, OpsboardError
@@ -41,7 +42,7 @@ from opsboard.daemon.finder import find_for_ever
 from opsboard.daemon.fixed import refuse_fixed
 from opsboard.daemon.flow import Flow
 from opsboard.daemon.gpu_room import GpuRoom
-from opsboard.daemon.health import Health
+from opsboard.daemon.health import Health, stale_s
 from opsboard.daemon.holders import Holders
 from opsboard.daemon.incident_desk import Desk, open_desk
 from opsboard.daemon.keys import Keys
@@ -51,7 +52,9 @@ from opsboard.daemon.pipeline import EVENTS_KEPT, EngineSpec, PipelineState
 from opsboard.daemon.planned import LOOK_S, Planned
 from opsboard.daemon.recording import Recorders
 from opsboard.daemon.routes import route_infos
-from opsboard.daemon.specs import ages
+from opsboard.daemon.policing import open_policing
+from opsboard.daemon.policing import LOOK_S as POLICE_S
+from opsboard.daemon.specs import ages, store_limits
 from opsboard.daemon.standby import STANDBY_S, Standby
 from opsboard.daemon.subscribers import Newest
 from opsboard.daemon.supervising import heed, surroundings
@@ -60,7 +63,6 @@ from opsboard.daemon.tasks import TaskBook, on_grid
 from opsboard.daemon.taskset import TaskSet
 from opsboard.daemon.wishes import Wishes
 from opsboard.httpd import Server, refuse_served, serve
-from opsboard.store.retention import StoreLimits
 from opsboard.store.store import Store
 from opsboard.supervise.budget import FUTILE_S, Budget
 from opsboard.supervise.processes import age_s
@@ -69,8 +71,6 @@ from opsboard.supervise.supervisor import ENGINES, Supervisor
 
 log = logging.getLogger("opsboard.daemon")
 
-STALE_INTERVALS, STALE_LEAST_S = 10, 15.0
-"""Nothing collected for so many intervals, and at least so many seconds: the watchdog is not fed."""
 PROBE_S = 3.0
 STATUS_LINE_S = 10.0
 
@@ -104,7 +104,7 @@ class Daemon:
         self._engines = EngineSet(options.urls, read_only=options.read_only)
         self.state = PipelineState(loaded.config.host.name or sockets.gethostname(), self._engines.specs(loaded.config))
         self.state.judging.configure(settings(loaded.config, detectors().found))
-        self._health = Health(_stale_s(interval_s))
+        self._health = Health(stale_s(interval_s))
         self._book = TaskBook()
         self._recorders = Recorders()
         self._newest = Newest(lambda: msgspec.json.encode(self.status()) + b"\n")
@@ -234,7 +234,7 @@ class Daemon:
     async def _open_store(self, config: Config, ending: contextlib.AsyncExitStack) -> None:
         private_dir(self._options.state_dir)
         self._store = await asyncio.to_thread(
-            Store.open, self._options.state_dir, self._clock, _limits(config), host=self.state.host
+            Store.open, self._options.state_dir, self._clock, store_limits(config), host=self.state.host
         )
         ending.push_async_callback(self._store.close)
         if notice := self._store.health().message:
@@ -314,6 +314,25 @@ class Daemon:
         ending.push_async_callback(self._rolling.close)
         self._rolling.resume(await self._store.last_rolling())
         self._tasks.add("standby", lambda: on_grid(STANDBY_S, standby.look))
+        policing = await open_policing(
+            self._clock,
+            self.state,
+            self._supervisor,
+            self._store,
+            ending,
+            policies=lambda: in_force(self._loaded.config),
+            routes=lambda: route_infos(self._routes(), board.states_of(self.state)),
+            barred=self._barred,
+            carry=self._flow.incident,
+        )
+        self._tasks.add("policies", lambda: on_grid(POLICE_S, policing.look))
+
+    def _barred(self) -> str | None:
+        """Say why no policy acts now; None: nothing holds them back."""
+        if self._rolling is not None and self._rolling.under_way is not None:
+            return "a rolling restart is under way"
+        health = self._store.health()
+        return None if health.recorded else f"nothing can be written down: {health.message}"
 
     def _key_of(self, name: str) -> Mapping[str, str]:
         return self._engines.key_of(self._loaded.config, name)
@@ -463,13 +482,13 @@ class Daemon:
             raise
         self._loaded = new
         self._redact(new.config)
-        self._store.apply(_limits(new.config))
+        self._store.apply(store_limits(new.config))
         self.state.judging.configure(settings(new.config, detectors().found))
         self.state.configure(self._engines.specs(new.config))
         old_exporter, self._exporter = self._exporter, exporter
         old_fetcher, self._fetcher = self._fetcher, self._make_fetcher(new.config)
         old_collecting, self._collecting = self._collecting, self._make_collecting(new.config)
-        self._health.stale_s = _stale_s(new.config.collect.interval)
+        self._health.stale_s = stale_s(new.config.collect.interval)
         self._collect()
         self._tasks.add("publish", lambda: on_grid(new.config.collect.interval, self._publish))
         self._engines.tell_passed_over(new.config, self._flow.tell)
@@ -480,12 +499,3 @@ class Daemon:
         finally:
             if old_exporter is not None and old_exporter is not exporter:
                 await old_exporter.close()
-
-
-def _stale_s(interval_s: float) -> float:
-    return max(STALE_LEAST_S, STALE_INTERVALS * interval_s)
-
-
-def _limits(config: Config) -> StoreLimits:
-    store = config.store
-    return StoreLimits(raw_s=store.raw, minute_s=store.minute, hour_s=store.hour, max_bytes=store.max_bytes)

@@ -83,6 +83,14 @@ STATE = (
         points BLOB NOT NULL, PRIMARY KEY (uid, moment, series)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE policy_runs (
+        id TEXT PRIMARY KEY, policy TEXT NOT NULL, engine TEXT NOT NULL, incident INTEGER NOT NULL, t REAL NOT NULL,
+        ended REAL, outcome TEXT, reason TEXT NOT NULL, record TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX policy_runs_t ON policy_runs (t);
+    CREATE INDEX policy_runs_open ON policy_runs (id) WHERE ended IS NULL;
+    """,
 )
 
 SERIES = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -17,8 +18,9 @@ from opsboard.core.clock import Clock
 from opsboard.core.errors import StoreError
 from opsboard.core.incidents import Curve, Incident
 from opsboard.core.model import Event, LifeView, Restart, Rolling, Sample, Severity, Transaction, Transition
+from opsboard.core.policy_runs import PolicyRun
 from opsboard.core.wire import History
-from opsboard.store import incident_table, state, supervision
+from opsboard.store import incident_table, policy_table, state, supervision
 from opsboard.store.incident_table import KeptIncidents
 from opsboard.store.retention import StoreLimits
 from opsboard.store.series_file import SeriesFile
@@ -242,6 +244,20 @@ class Store:
     async def one_incident(self, name: int | str) -> Incident | None:
         """Return one by its number or its uid. Raises StoreError."""
         return await self._ask(lambda connection: incident_table.read_one(connection, name))
+
+    def policy_run(self, run: PolicyRun, incident: Incident | None) -> Future[None]:
+        """Keep what a policy decided, with its incident; done when both are on disk."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            policy_table.put(connection, run)
+            if incident is not None:
+                incident_table.put(connection, incident)
+
+        return self._change(work)
+
+    async def policy_runs(self, since: float) -> list[PolicyRun]:
+        """Return those under way and those from ``since`` (Unix s) on, oldest first. Raises StoreError."""
+        return await self._ask(lambda connection: policy_table.read(connection, since))
 
     def curves(self, uid: str, curves: Sequence[Curve]) -> Future[None]:
         """Keep series with an incident, for ever."""

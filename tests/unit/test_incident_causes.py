@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from alerts.incidents import ACTIONS_KEPT, AWAY_S, GONE_S, SUSPECT_S
+from alerts.incident_actions import ACTIONS_KEPT
+from alerts.incidents import AWAY_S, GONE_S, SUSPECT_S
 from opsboard.core.model import Transaction
 from tests.support.incident_world import A, World
 
