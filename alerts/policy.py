@@ -170,24 +170,36 @@ def _ripe(policy: Policy, incident: Incident, scene: Scene, mono: float) -> bool
 
 def _against(meant: Verdict, scene: Scene, mono: float) -> Iterator[tuple[str, str]]:
     """Yield what speaks against it, what a person would name first first: a word for it, and a sentence."""
-    policy, incident, engine = meant.policy, meant.incident, meant.engine
+    yield from _in_the_case(meant, scene.engines[meant.engine])
+    yield from _in_the_limits(meant, scene, mono)
+    if scene.barred is not None:
+        yield "barred", scene.barred
+    taken = obstacle(meant.policy, meant.engine, scene)
+    if taken is not None:
+        yield "others", taken
+
+
+def _in_the_case(meant: Verdict, able: Able) -> Iterator[tuple[str, str]]:
+    incident, eta = meant.incident, meant.policy.eta
     if not meant.do:
         yield "not_built", "opsboard routes no requests yet"
     if incident.acknowledged is not None:
         yield "acknowledged", f"acknowledged by {incident.acknowledged_by}: left to them"
     if incident.flapping:
         yield "flapping", "it comes and goes"
-    if policy.eta is not None:
-        left = left_s(incident)
-        if left is None:
-            yield "eta", "how long it lasts is not known"
-        elif left >= policy.eta:
-            yield "eta", f"it lasts for {told_s(left)} more; less than {told_s(policy.eta)} is waited for"
-    able = scene.engines[engine]
+    left = left_s(incident)
+    if eta is not None and left is None:
+        yield "eta", "how long it lasts is not known"
+    elif eta is not None and left is not None and left >= eta:
+        yield "eta", f"it lasts for {told_s(left)} more; less than {told_s(eta)} is waited for"
     if able.cannot is not None:
         yield "cannot", able.cannot
     if able.observed and "restart" not in meant.do:
-        yield "cannot", f"{engine} is observed: opsboard knows no way to drain it"
+        yield "cannot", f"{meant.engine} is observed: opsboard knows no way to drain it"
+
+
+def _in_the_limits(meant: Verdict, scene: Scene, mono: float) -> Iterator[tuple[str, str]]:
+    policy, engine = meant.policy, meant.engine
     # What would have been done counts for what would be done, and only for that.
     mine = [deed for deed in scene.deeds if deed.dry == policy.dry_run]
     last = max((deed for deed in mine if deed.engine == engine), key=lambda deed: deed.mono, default=None)
@@ -196,11 +208,6 @@ def _against(meant: Verdict, scene: Scene, mono: float) -> Iterator[tuple[str, s
     spent = sum(deed.policy == meant.name and mono - deed.mono < policy.window for deed in mine)
     if spent >= policy.at_most:
         yield "budget", f"done {spent} times within {told_s(policy.window)}, and {policy.at_most} are allowed"
-    if scene.barred is not None:
-        yield "barred", scene.barred
-    taken = obstacle(policy, engine, scene)
-    if taken is not None:
-        yield "others", taken
 
 
 def left_s(incident: Incident) -> float | None:

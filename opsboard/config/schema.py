@@ -227,9 +227,9 @@ class Policy(Section, frozen=True, kw_only=True):
         Seconds | None,
         Meta(description="what is leaking lasts less than this at its pace; default: whatever it lasts, known or not"),
     ] = None
-    cooldown: Annotated[
-        Seconds, Meta(description="no policy has acted on the engine for so long; 1m to 30d")
-    ] = Seconds(6 * 3600)
+    cooldown: Annotated[Seconds, Meta(description="no policy has acted on the engine for so long; 1m to 30d")] = (
+        Seconds(6 * 3600)
+    )
     at_most: Annotated[int, Meta(description="so often within `window`, all engines together", ge=1)] = 2
     window: Annotated[Seconds, Meta(description="the time in which `at_most` counts; at most 30d")] = Seconds(86400)
     at_once: Annotated[

@@ -16,15 +16,17 @@ from opsboard.config.schema import Policy
 from opsboard.core.clock import Clock, Now
 from opsboard.core.errors import NotFound
 from opsboard.core.incidents import Incident, IncidentAction
-from opsboard.core.model import EngineState, LifeView
+from opsboard.core.model import EngineState, LifeView, Rolling
 from opsboard.core.policy_runs import PolicyRun
 from opsboard.core.text import sanitise
 from opsboard.core.wire import RouteInfo
 from opsboard.daemon.pipeline import PipelineState
 from opsboard.daemon.policy_work import REFUSED, Hands, PolicyWork, Records
+from opsboard.store.store import StoreHealth
 from opsboard.supervise.launch import LaunchSpec
 
-LOOK_S = 1.0
+POLICY_S = 1.0
+"""How often it looks."""
 AGAIN_S = 60.0
 """What supervision would not begin is tried again so often."""
 KEPT_S = 31 * 86400.0
@@ -160,12 +162,12 @@ class Policing:
         if incident is None or key in told or len(told) >= TOLD_MOST:
             return
         told.add(key)
-        id, reason = f"{incident.uid}/{verdict.name}", f"policy {verdict.name}: not done: {why}"
-        if any(one.id == id and one.reason == reason for one in incident.actions):
+        name, reason = f"{incident.uid}/{verdict.name}", f"policy {verdict.name}: not done: {why}"
+        if any(one.id == name and one.reason == reason for one in incident.actions):
             return  # an earlier daemon has told it
         do = verdict.do or verdict.policy.do
         kind = "restart" if "restart" in do else do[-1]
-        action = IncidentAction(id=id, kind=kind, time=now.wall, outcome=SKIPPED, reason=reason)
+        action = IncidentAction(id=name, kind=kind, time=now.wall, outcome=SKIPPED, reason=reason)
         text = f"policy {verdict.name} does not {' and '.join(do)} it: {why}"
         change = self._state.incidents.decide(incident, action, now, text)
         if change is not None:
@@ -195,6 +197,13 @@ def _able(name: str, spec: LaunchSpec | None, state: EngineState) -> Able:
     if spec.restart == "never":
         return Able(state=state, cannot=f'{name} has `restart = "never"`: opsboard restarts it only when asked')
     return Able(state=state, observed=spec.runner == "restart")
+
+
+def barred(rolling: Rolling | None, health: StoreHealth) -> str | None:
+    """Say why no policy acts now; None: nothing holds them back. ``rolling`` is the rolling restart under way."""
+    if rolling is not None:
+        return "a rolling restart is under way"
+    return None if health.recorded else f"nothing can be written down: {health.message}"
 
 
 async def open_policing(

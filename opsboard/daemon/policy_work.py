@@ -115,7 +115,7 @@ class PolicyWork:
 
     def forget(self, before: float) -> None:
         """Forget what was over and decided ``before`` (monotonic s)."""
-        self._runs = {id: (run, at) for id, (run, at) in self._runs.items() if run.outcome is None or at >= before}
+        self._runs = {run.id: (run, at) for run, at in self._runs.values() if run.outcome is None or at >= before}
 
     # --- what is done
 

@@ -50,10 +50,9 @@ from opsboard.daemon.notify import Notifier
 from opsboard.daemon.observed import local_port
 from opsboard.daemon.pipeline import EVENTS_KEPT, EngineSpec, PipelineState
 from opsboard.daemon.planned import LOOK_S, Planned
+from opsboard.daemon.policing import POLICY_S, barred, open_policing
 from opsboard.daemon.recording import Recorders
 from opsboard.daemon.routes import route_infos
-from opsboard.daemon.policing import open_policing
-from opsboard.daemon.policing import LOOK_S as POLICE_S
 from opsboard.daemon.specs import ages, store_limits
 from opsboard.daemon.standby import STANDBY_S, Standby
 from opsboard.daemon.subscribers import Newest
@@ -305,14 +304,14 @@ class Daemon:
         )
         self._flow.on_life += [standby.hear, lambda life: self._collecting.hear(life)]  # noqa: PLW0108  a reload replaces it
         ending.push_async_callback(standby.close)
-        self._rolling = RollingRestarts(
+        self._rolling = rolling = RollingRestarts(
             self._clock,
             self._supervisor,
             keep=lambda rolling: heed(self._store.rolling(rolling)),
             tell=self._flow.tell,
         )
-        ending.push_async_callback(self._rolling.close)
-        self._rolling.resume(await self._store.last_rolling())
+        ending.push_async_callback(rolling.close)
+        rolling.resume(await self._store.last_rolling())
         self._tasks.add("standby", lambda: on_grid(STANDBY_S, standby.look))
         policing = await open_policing(
             self._clock,
@@ -322,17 +321,10 @@ class Daemon:
             ending,
             policies=lambda: in_force(self._loaded.config),
             routes=lambda: route_infos(self._routes(), board.states_of(self.state)),
-            barred=self._barred,
+            barred=lambda: barred(rolling.under_way, self._store.health()),
             carry=self._flow.incident,
         )
-        self._tasks.add("policies", lambda: on_grid(POLICE_S, policing.look))
-
-    def _barred(self) -> str | None:
-        """Say why no policy acts now; None: nothing holds them back."""
-        if self._rolling is not None and self._rolling.under_way is not None:
-            return "a rolling restart is under way"
-        health = self._store.health()
-        return None if health.recorded else f"nothing can be written down: {health.message}"
+        self._tasks.add("policies", lambda: on_grid(POLICY_S, policing.look))
 
     def _key_of(self, name: str) -> Mapping[str, str]:
         return self._engines.key_of(self._loaded.config, name)
