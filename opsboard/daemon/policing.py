@@ -136,7 +136,7 @@ class Policing:
     def _decide(self, verdict: Verdict, again: PolicyRun | None, now: Now) -> None:
         incident, dry = verdict.incident, verdict.policy.dry_run
         life = self._life(verdict.engine)
-        why = f"policy {verdict.name} on incident {incident.id} ({incident.detector}): {incident.summary}"
+        why = f"policy {verdict.name}, incident {incident.id}, {incident.detector} of {verdict.engine}: {incident.summary}"
         run = PolicyRun(
             id=uuid.uuid4().hex if again is None else again.id,
             policy=verdict.name,

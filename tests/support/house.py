@@ -34,19 +34,31 @@ class House:
         text = '[host]\nname = "house"\n[collect]\ninterval = "200ms"\n' + rest
         self.config.write_text(text + "".join(f"[[engine]]\n{engine}\n{AS_ME}\n" for engine in engines))
 
-    def spawn(self, *arguments: str, env: dict[str, str] | None = None, config: bool = True) -> subprocess.Popen[bytes]:
+    def spawn(
+        self,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        config: bool = True,
+        program: tuple[str, ...] = ("opsboard",),
+    ) -> subprocess.Popen[bytes]:
         where = ["--state-dir", str(self.state), "--socket", str(self.socket)]
         named = ["--config", str(self.config)] if config else []
         with self.log.open("ab") as log:
             daemon = subprocess.Popen(
-                [sys.executable, "-m", "opsboard", *named, *where, "daemon", *arguments],
+                [sys.executable, "-m", *program, *named, *where, "daemon", *arguments],
                 stderr=log, cwd=ROOT, env={**os.environ, **(env or {})},
             )  # fmt: skip
         self.daemons.append(daemon)
         return daemon
 
-    def start(self, *arguments: str, env: dict[str, str] | None = None, config: bool = True) -> subprocess.Popen[bytes]:
-        daemon = self.spawn(*arguments, env=env, config=config)
+    def start(
+        self,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        config: bool = True,
+        program: tuple[str, ...] = ("opsboard",),
+    ) -> subprocess.Popen[bytes]:
+        daemon = self.spawn(*arguments, env=env, config=config, program=program)
         wait_until(lambda: self.answers(daemon), START_S, "the daemon answers")
         return daemon
 
