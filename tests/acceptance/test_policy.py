@@ -50,8 +50,11 @@ class Leaking:
         program = ("opsboard",) if how is None else ("tests.support.mortal_daemon", how)
         daemon = self.house.start(program=program)
         for name in self.ports:
-            wait_until(lambda name=name: self.house.engine(name).state == "ready", DEADLINE_S, f"{name} serves")
+            self.wait_for(name, "ready")
         return daemon
+
+    def wait_for(self, name: str, state: str) -> None:
+        wait_until(lambda: self.house.engine(name).state == state, DEADLINE_S, f"{name} is {state}")
 
     def leak(self, name: str) -> None:
         """Lose a block with each request; ask until that is proven."""
@@ -106,7 +109,7 @@ def leaking(house: House) -> Iterator[Leaking]:
     yield one
     for name in one.ports:
         house.client.action(name, "stop", now=False)
-        wait_until(lambda name=name: house.engine(name).state == "stopped", DEADLINE_S, f"{name} is stopped")
+        one.wait_for(name, "stopped")
 
 
 @pytest.mark.timeout(90)
@@ -147,7 +150,7 @@ def test_a_dry_run_tells_and_touches_nothing_and_the_route_keeps_its_last(leakin
     assert "policy dry would drain and restart it now (dry run)" in leaking.timeline()
     assert leaking.rows("SELECT outcome, ended IS NOT NULL FROM policy_runs") == [("dry_run", 1)]
     leaking.house.client.action("b", "stop", now=False)
-    wait_until(lambda: leaking.house.engine("b").state == "stopped", DEADLINE_S, "b is stopped")
+    leaking.wait_for("b", "stopped")
     leaking.write(POLICY.format(name="real"))
     leaking.house.client.reload()
     wait_until(lambda: len(leaking.actions()) == 2, DEADLINE_S, "it is told why not")

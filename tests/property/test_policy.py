@@ -14,6 +14,7 @@ from tests.support.policed import READY, incident, policy, route
 
 if TYPE_CHECKING:
     from opsboard.config.schema import Policy
+    from opsboard.core.wire import RouteInfo
 
 ENGINES = ("a", "b", "c", "d", "e")
 ROUTES = (("a", "b", "c"), ("c", "d"))
@@ -80,7 +81,7 @@ class Herd:
             if verdict.why_not is None:
                 self._act(verdict.policy, verdict.engine)
 
-    def routes(self) -> tuple[object, ...]:
+    def routes(self) -> tuple[RouteInfo, ...]:
         return tuple(route(f"r{n}", **{name: self.states[name] for name in names}) for n, names in enumerate(ROUTES))
 
     def _act(self, of: Policy, engine: str) -> None:

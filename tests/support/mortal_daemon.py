@@ -31,7 +31,7 @@ def die_at_renew(*, after: bool) -> None:
 if __name__ == "__main__":
     how = sys.argv.pop(1)
     if how == "impatient":
-        supervisor.OBSERVE_S = OBSERVE_S
+        vars(supervisor)["OBSERVE_S"] = OBSERVE_S
     else:
         die_at_renew(after=how == "after")
     main()
