@@ -136,7 +136,7 @@ class Policing:
     def _decide(self, verdict: Verdict, again: PolicyRun | None, now: Now) -> None:
         incident, dry = verdict.incident, verdict.policy.dry_run
         life = self._life(verdict.engine)
-        why = f"policy {verdict.name}, incident {incident.id}, {incident.detector} of {verdict.engine}: {incident.summary}"
+        about = f"{incident.detector} of {verdict.engine}: {incident.summary}"
         run = PolicyRun(
             id=uuid.uuid4().hex if again is None else again.id,
             policy=verdict.name,
@@ -145,7 +145,7 @@ class Policing:
             uid=incident.uid,
             t=now.wall,
             do=verdict.do,
-            reason=sanitise(why, REASON_CHARS),
+            reason=sanitise(f"policy {verdict.name}, incident {incident.id}, {about}", REASON_CHARS),
             evidence=incident.evidence,
             life=None if life is None else life.started,
             before=None if life is None or life.transaction is None else life.transaction.id,
