@@ -11,30 +11,28 @@ from typing import Annotated, NamedTuple
 
 from msgspec import Meta
 
-from alerts.base import Detector, Observation, Step
+from alerts.base import Detector, Observation, Step, unread
+from alerts.blocks import Sample
 from alerts.engine_life import Work, follow
 from alerts.eta import seconds_until, size
-from alerts.growth import Growth, Rules, Sample, add, claimed_trend
-from alerts.leak import MIB, Pace, claimed, evidence, rates
+from alerts.growth import Growth, add, claimed_trend
+from alerts.leak import LeakParams, claimed, evidence, filling, rates, rules, warming
 from alerts.timeline import told_s
+from opsboard.core.judgement import Unknown
 from opsboard.core.model import Finding, Record
 
+_UNCOUNTED = "its page counts neither requests nor tokens"
 _BYSTANDERS = frozenset({"shim", "resource_tracker"})
-_SHARE_OF_ROOM = 0.03
 _LEAST_MIB = 16.0
-OLD = 20.0
-"""A life with so many times the requests of its warm-up is past it, whenever it was first seen."""
 
 
-class Params(Pace, frozen=True, kw_only=True):
+class Params(LeakParams, frozen=True, kw_only=True):
     """Times, requests, and growth in MiB."""
 
-    warm_s: Annotated[float, Meta(description="the beginning of a life that is not judged")] = 300.0
-    warm_requests: Annotated[float, Meta(ge=0, description="and at least so many finished requests of it")] = 200.0
     cpu_warm_s: Annotated[
         float,
         # The KV cache of a CPU engine is touched for the first time, kernels are cached for every shape.
-        Meta(description="the same for the process that computes, of an engine without a GPU"),
+        Meta(description="`warm` of the process that computes, of an engine without a GPU"),
     ] = 900.0
     cpu_warm_requests: Annotated[float, Meta(ge=0, description="and its requests")] = 2000.0
     gain_mib: Annotated[
@@ -70,21 +68,35 @@ def step(state: State, seen: Observation) -> Step:
     if anew or work is None:
         if state.processes or anew or work is not state.work:
             state = State(params=state.params, work=work, looked=state.looked)
-        return Step(state)
+        return Step(state, unknown=unread(seen) or _UNCOUNTED)
     looked = state.looked
     processes = state.processes
     if seen.looked is not None and seen.looked > state.looked and seen.processes:
         looked, processes = seen.looked, _taken(state, work, seen, seen.looked)
     state = State(params=state.params, work=work, looked=looked, processes=processes)
     leaks = [one for one in processes.values() if one.claimed and one.growth.trend is not None]
-    return Step(state, _finding(leaks, seen, state) if leaks else None)
+    if leaks:
+        return Step(state, _finding(leaks, seen, state))
+    return Step(state, unknown=unread(seen) or _unknown(state, work, seen))
+
+
+def _unknown(state: State, work: Work, seen: Observation) -> Unknown | None:
+    """Return why it does not judge; one process of which it can tell is enough."""
+    if seen.looked is None:
+        return "nobody looks at its processes"
+    if not any(one.role not in _BYSTANDERS for one in seen.processes):
+        return "its processes cannot be seen"
+    if not state.processes:
+        return "what its processes hold cannot be read"
+    params = state.params
+    missing = warming(work, state.looked, params.warm_s, params.warm_requests)
+    return missing or filling(one.growth for one in state.processes.values())
 
 
 def _taken(state: State, work: Work, seen: Observation, at: float) -> dict[tuple[int, float], Watched]:
     """Return every process with what was seen of it at this look."""
     params, room = state.params, room_bytes(seen)
-    mib = params.gain_mib if room is None else min(params.gain_mib, max(_LEAST_MIB, _SHARE_OF_ROOM * room / MIB))
-    rules = Rules(gain=mib * MIB)
+    least = rules(params.gain_mib, _LEAST_MIB, room)
     alone = not any(one.role == "worker" for one in seen.processes)
     taken = {}
     for one in seen.processes:
@@ -92,23 +104,21 @@ def _taken(state: State, work: Work, seen: Observation, at: float) -> dict[tuple
         if level is None or one.role in _BYSTANDERS:
             continue
         key = one.pid, one.started
-        old = state.processes.get(key) or Watched(one.role, Growth(first=(work.requests or 0.0, work.tokens or 0.0)))
+        old = state.processes.get(key) or Watched(one.role, Growth())
         computes = one.role == "worker" or (alone and one.role == "engine_core")
         sample = Sample(at, level + (one.swap_bytes or 0), work.requests, work.tokens, work.load)
-        growth = old.growth
-        if _warm(params, work, at, cpu=computes and not _on_gpu(seen)):
-            growth = add(growth, sample, rules)
+        warm = _warm(params, work, at, cpu=computes and not _on_gpu(seen))
+        growth = add(old.growth, sample, least, warm=warm)
         taken[key] = Watched(one.role, growth, claimed(growth.trend, room, at, params, before=old.claimed))
     return taken
 
 
 def _warm(params: Params, work: Work, at: float, *, cpu: bool) -> bool:
-    least = params.cpu_warm_requests if cpu else params.warm_requests
-    seconds = params.cpu_warm_s if cpu else params.warm_s
-    done = (work.tokens or 0.0) / 100 if work.requests is None else work.requests
-    if cpu and work.tokens is not None and work.tokens < 2 * (work.view.kv_capacity_tokens or 0.0):
+    if not cpu:
+        return warming(work, at, params.warm_s, params.warm_requests) is None
+    if work.tokens is not None and work.tokens < 2 * (work.view.kv_capacity_tokens or 0.0):
         return False  # its KV cache lies in host memory and was not yet touched everywhere
-    return done >= least and (at - work.begun >= seconds or done >= OLD * least)
+    return warming(work, at, params.cpu_warm_s, params.cpu_warm_requests) is None
 
 
 def _on_gpu(seen: Observation) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from alerts.base import Observation
 from alerts.detectors.gpu_memory_leak import DETECTOR, Params
 from opsboard.core.clock import Now
-from opsboard.core.model import EngineReading, EngineView, Finding, GpuProcess, GpuView, Outcome
+from opsboard.core.model import EngineReading, EngineView, Finding, GpuProcess, GpuView, Outcome, ProcessView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,18 +28,21 @@ class Engine:
         self.t = self.done = 0.0
         self.found: list[Finding | None] = []
         self.owner: str | None = "a"
-        self.known = True
+        self.known = self.seen = True
+        self.processes: tuple[ProcessView, ...] = ()
 
     def run(self, minutes: float, extra: Callable[[float], float]) -> Finding | None:
         finding = None
         for _ in range(round(minutes * 60 / EVERY_S)):
             self.t, self.done = self.t + EVERY_S, self.done + 5 * EVERY_S
-            cards = (self.card(0, 70 * GIB), self.card(1, 70 * GIB + round(extra(self.t))))
+            cards = (self.card(0, 70 * GIB), self.card(1, 70 * GIB + round(extra(self.t)))) if self.seen else ()
             counters = {"requests_finished": self.done, "generation_tokens": 100 * self.done}
             view = EngineView(kind="vllm", running=3.0, process_start=1.0, counters=counters)
             reading = EngineReading(engine="a", outcome=Outcome.OK, view=view)
-            seen = Observation(engine="a", now=Now(1e9 + self.t, self.t), reading=reading, gpus=cards)
-            self.state, finding, *_ = DETECTOR.step(self.state, seen)
+            seen = Observation(
+                engine="a", now=Now(1e9 + self.t, self.t), reading=reading, gpus=cards, processes=self.processes
+            )
+            self.state, finding, _, self.unknown = DETECTOR.step(self.state, seen)
             self.found.append(finding)
         return finding
 
@@ -108,6 +111,31 @@ def test_what_others_hold_and_what_the_driver_cannot_tell(owner: str | None, kno
     engine.owner, engine.known = owner, known
     engine.run(60, an_hour(4 * GIB, 600.0))
     assert not any(engine.found)
+
+
+def test_a_process_that_nobody_named_is_known_by_its_pid() -> None:
+    engine = Engine()
+    engine.owner, engine.processes = None, (ProcessView(pid=8, started=1.0, name="x", role="worker"),)
+    engine.run(60, flat)
+    assert engine.run(15, an_hour(4 * GIB, 3600.0)) is not None
+
+
+def test_it_says_why_it_does_not_judge() -> None:
+    engine = Engine()
+    engine.run(1, flat)
+    assert str(engine.unknown) == "55 of 300 s of its life seen"
+    engine.run(60, flat)
+    assert engine.unknown is None
+    stranger = Engine()
+    stranger.known = False
+    stranger.run(10, flat)
+    assert stranger.unknown == "the driver does not tell what its processes hold"
+    seen = Observation(engine="a", now=Now(1e9 + stranger.t, stranger.t), reading=None)
+    assert str(DETECTOR.step(engine.state, seen).unknown) == "its page was not read yet"
+    bare = Engine()
+    bare.seen = False
+    bare.run(1, flat)
+    assert str(bare.unknown) == "no GPU is seen here"
 
 
 def test_it_stands_while_the_driver_is_silent() -> None:

@@ -133,8 +133,8 @@ def test_how_it_reads() -> None:
     found = engine.run(15, leak(204_800, engine.done))
     assert found is not None
     assert found.summary == (
-        "engine_core leaked 850 MiB of host memory in 14 m 42 s, 200 KiB a finished request, 3.43 GiB an hour; "
-        "memory lasts for 5 h 49 m more"
+        "engine_core leaked 869 MiB of host memory in 14 m 52 s, 202 KiB a finished request, 3.47 GiB an hour; "
+        "memory lasts for 5 h 45 m more"
     )
 
 
@@ -145,6 +145,7 @@ NONE = {
     "a cache that fills as the root": lambda done: 10 * MIB * math.sqrt(done),
     "a model that is loaded": lambda done: GIB if done > 9000 else 0.0,
     "steps": lambda done: 64 * MIB * math.floor(math.log2(1 + done / 100)),
+    "a cache that fills from the first request on": lambda done: 780 * MIB * (1 - math.exp(-done / 6000)),
     "a sawtooth": lambda done: 100 * MIB * (done % 3000) / 3000,
     "what is given back": lambda done: -50e3 * done,
 }
@@ -166,6 +167,16 @@ def test_memory_that_follows_the_load_or_keeps_what_its_peak_took_is_no_leak(kee
         held = max(held, engine.load) if keeps else engine.load
         engine.run(1, fixed(10 * MIB * held), rate=engine.load / 2)
     assert not any(engine.found)
+
+
+def test_a_leak_while_the_load_sets_records_is_found_where_requests_cannot_hold_so_much() -> None:
+    engine = Engine()
+    engine.run(30, flat)
+    onset = engine.done
+    for _ in range(36):  # 6 minutes, to four times the load
+        engine.load += 1.0
+        engine.run(1 / 6, leak(5e6, onset), rate=engine.load / 2)
+    assert engine.found[-1] is not None
 
 
 def test_a_cpu_worker_touches_its_cache_for_the_first_time() -> None:
@@ -279,6 +290,27 @@ def test_nothing_is_claimed_of_what_is_not_known() -> None:
         for _ in range(500):
             engine.t, engine.done = engine.t + EVERY_S, engine.done + 25
             assert engine.step(engine.seen(BASE + 500e3 * engine.done, **changed)) is None
+
+
+def test_it_says_why_it_does_not_judge() -> None:
+    engine = Engine()
+    engine.t, engine.done = 5.0, 25.0
+    seen = engine.seen(BASE)
+    view = EngineView(kind="vllm", process_start=1.0)
+    bare = EngineReading(engine="a", outcome=Outcome.OK, view=view)
+    for changed, why in (
+        ({"reading": None}, "its page was not read yet"),
+        ({"reading": bare}, "its page counts neither requests nor tokens"),
+        ({"looked": None}, "nobody looks at its processes"),
+        ({"processes": ()}, "its processes cannot be seen"),
+        ({"processes": (replace(seen.processes[0], rss_anon_bytes=None),)}, "what its processes hold cannot be read"),
+        ({}, "25 of 200 finished requests seen"),
+    ):
+        step = DETECTOR.step(DETECTOR.begin(Params()), replace(seen, **changed))
+        assert str(step.unknown) == why
+    for minutes, why in ((1, "55 of 120 s of its life seen"), (2, "48 of 192 s of work seen"), (4, "None")):
+        engine.run(minutes, flat)
+        assert str(DETECTOR.step(engine.state, engine.seen(BASE)).unknown) == why
 
 
 def test_sleep_begins_anew() -> None:
