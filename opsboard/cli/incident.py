@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -12,6 +10,7 @@ import click
 
 from opsboard.cli.common import client, echo_json, echo_table, shown_age
 from opsboard.cli.curves import curve_lines
+from opsboard.client.person import me
 from opsboard.core.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def _said(verb: str, summary: str, *, needs_text: bool = False) -> Callable[...,
     @click.option("--json", "as_json", is_flag=True, help="The incident as JSON.")
     @click.pass_obj
     def run(options: Options, id: str, text: tuple[str, ...], as_json: bool) -> None:
-        one = client(options).tell_incident(id, verb, " ".join(text) or None, _me())
+        one = client(options).tell_incident(id, verb, " ".join(text) or None, me())
         if as_json:
             echo_json(one)
         else:
@@ -103,13 +102,6 @@ def _state(one: Incident) -> str:
 
 def _subject(one: Incident) -> str:
     return one.subject.removeprefix("engine/")
-
-
-def _me() -> str | None:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return None
 
 
 def _write(detail: IncidentDetail, now: float) -> None:

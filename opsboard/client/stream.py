@@ -78,6 +78,11 @@ class AsyncClient:
         )
         return decode(await self._call("POST", target("/v1/engines", name, "actions"), body), ActionAccepted)
 
+    async def incidents(self, *, every: bool = False, subject: str | None = None, limit: int = 100) -> list[Incident]:
+        """Return what is open, or with ``every`` the newest ones, newest first; of one ``subject``, or of all."""
+        query: dict[str, str | int | float | None] = {"all": int(every), "subject": subject, "limit": limit}
+        return decode(await self._call("GET", target("/v1/incidents", query=query)), list[Incident])
+
     async def incident(self, name: str) -> IncidentDetail:
         """Return one incident with its timeline and evidence, by its number or its uid."""
         return decode(await self._call("GET", target("/v1/incidents", name)), IncidentDetail)

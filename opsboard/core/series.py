@@ -59,6 +59,13 @@ FIELDS: dict[Kind, tuple[Field, ...]] = {
         Field("rss_bytes", "bytes", "resident memory of all the engine's processes"),
         Field("gpu_memory_bytes", "bytes", "GPU memory held by the engine's processes"),
         Field("scrape_s", "seconds", "how long the last scrape took", computed=True),
+        Field("kv_lost_blocks", "blocks", "KV blocks that are lost at least, while kv_leak claims it", computed=True),
+        Field(
+            "latency_ratio",
+            "1",
+            "time of a token or prompt / what its load explains, while latency claims it",
+            computed=True,
+        ),
     ),
     "gpu": (
         Field("memory_used_bytes", "bytes", "memory in use"),

@@ -22,10 +22,18 @@ POINTS = 240
 AT_ONCE = 4
 _LOAD = ("up", "running", "waiting", "kv_usage", "generation_tokens_per_s")
 ENGINE_FIELDS: dict[str, tuple[str, ...]] = {
-    "kv_leak": ("kv_usage", "running", "waiting", "requests_finished", "preemptions"),
+    "kv_leak": ("kv_usage", "kv_lost_blocks", "running", "waiting", "requests_finished", "preemptions"),
     "memory_leak": ("rss_bytes", "requests_finished", "running"),
     "gpu_memory_leak": ("gpu_memory_bytes", "requests_finished", "running"),
-    "latency": ("itl_p50_s", "itl_p95_s", "ttft_p50_s", "ttft_p95_s", "running", "generation_tokens_per_s"),
+    "latency": (
+        "latency_ratio",
+        "itl_p50_s",
+        "itl_p95_s",
+        "ttft_p50_s",
+        "ttft_p95_s",
+        "running",
+        "generation_tokens_per_s",
+    ),
     "stall": (*_LOAD, "iterations"),
     "preemption_storm": ("preemptions", *_LOAD),
     "slo_burn": ("ttft_p95_s", "itl_p95_s", "e2e_p95_s", "requests_failed", "requests_finished", "running"),

@@ -37,6 +37,7 @@ from opsboard.daemon.engine_track import EngineTrack
 from opsboard.daemon.judging import Judging
 from opsboard.daemon.samples import (
     births,
+    claimed_samples,
     engine_samples,
     gpu_memory_samples,
     gpu_samples,
@@ -212,6 +213,8 @@ def _engine(state: PipelineState, reading: EngineReading, now: Now) -> Effects:
     samples = engine_samples(track, reading)
     judged = _judged(state, track, now, events, fresh=True)
     track.inflight = None
+    claims = state.judging.claims(track.name) if reading.view is not None else ()
+    samples += claimed_samples(track.name, claims)
     return msgspec.structs.replace(judged, samples=samples, births=births(samples) if track.newborn else ())
 
 

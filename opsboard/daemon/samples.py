@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from math import isfinite
 from operator import attrgetter
 
-from opsboard.core.model import EngineReading, EngineView, GpuView, HostView, Outcome, ProcessView, Sample
+from opsboard.core.model import EngineReading, EngineView, Finding, GpuView, HostView, Outcome, ProcessView, Sample
 from opsboard.core.series import DIGITS, FIELDS, Kind, series_name
 from opsboard.daemon.engine_track import SHORT_S, EngineTrack
 
@@ -23,6 +24,9 @@ _PROCESS = tuple(field.name for field in FIELDS["process"])
 _HOST = tuple(field.name for field in FIELDS["host"] if not field.name.startswith("daemon_"))
 
 _COMPUTED = {kind: frozenset(field.name for field in fields if field.computed) for kind, fields in FIELDS.items()}
+
+_CLAIMED = {"kv_leak": (("lost_blocks", "kv_lost_blocks"),), "latency": (("ratio", "latency_ratio"),)}
+"""By detector: numbers of its evidence, and the fields under which they are recorded."""
 
 _PROCESS_GETTERS: dict[str, Callable[[ProcessView], Value]] = {name: attrgetter(name) for name in _PROCESS}
 
@@ -63,6 +67,17 @@ def _engine_numbers(track: EngineTrack, view: EngineView) -> Iterator[tuple[str,
         yield name, track.rate(counter, SHORT_S)
     for name in _FIGURES:
         yield name, getattr(track.figures, name)
+
+
+def claimed_samples(engine: str, claims: Iterable[Finding]) -> list[Sample]:
+    """Return the numbers by which claims are drawn. Of what is not claimed nothing is recorded."""
+    pairs = [
+        (field, value)
+        for claim in claims
+        for key, field in _CLAIMED.get(claim.detector, ())
+        if isinstance(value := claim.evidence.get(key), float) and isfinite(value)
+    ]
+    return _known("engine", engine, pairs)
 
 
 def births(samples: Iterable[Sample]) -> list[Sample]:

@@ -11,14 +11,18 @@ from opsboard.tui.columns import COLUMNS
 ACTIONS = ("start", "stop", "restart", "drain", "undrain", "sleep", "wake")
 _NOW = ("restart", "drain", "sleep")
 _WITH_ENGINE = (*ACTIONS, "open", "logs")
-_ALONE = ("events", "help", "pause", "dump", "quit")
-VERBS = (*_WITH_ENGINE, "sort", "filter", *_ALONE)
+_ALONE = ("events", "incidents", "help", "pause", "dump", "quit")
+VERBS = (*_WITH_ENGINE, "sort", "filter", "incident", *_ALONE)
 _SHORT = {"q": "quit", "q!": "quit", "h": "help", "o": "open"}
+_DIGITS = 12
 SORTS = tuple(column.key for column in COLUMNS if column.key != "trend")
 
 
 class Command(Record, frozen=True, kw_only=True):
-    """A command that makes sense: ``argument`` is an engine, a column, or a filter; ``now`` as on the command line."""
+    """A command that makes sense; ``now`` as on the command line.
+
+    ``argument`` is an engine, a column, a filter, or an incident's number.
+    """
 
     verb: str
     argument: str = ""
@@ -46,6 +50,10 @@ def parse(text: str, engines: Sequence[str]) -> Command:
         return Command(verb=verb, argument=_engine(verb, rest, engines), now=_now(verb, rest[1:]))
     if verb == "sort":
         return _sort(rest)
+    if verb == "incident":
+        if not rest or not rest[0].lstrip("#").isdecimal() or len(rest[0]) > _DIGITS:
+            raise UsageError("incident: which number?", hint="incident 7")
+        return Command(verb=verb, argument=rest[0].lstrip("#"))
     return Command(verb=verb)
 
 

@@ -15,9 +15,10 @@ from opsboard.tui.columns import kv_style, state_key
 from opsboard.tui.focus import notice, title, warning
 from opsboard.tui.header import STATE_STYLES
 from opsboard.tui.history import RECENT, Range
+from opsboard.tui.incidents import open_ones, sentence, urgency
 from opsboard.tui.latency import latencies, rows
 from opsboard.tui.logview import LogWindow, log
-from opsboard.tui.spans import Line, Span, clip, dimmed, fit, split_ends, width_of
+from opsboard.tui.spans import Line, Span, clip, dimmed, fit, line_width, split_ends, width_of
 from opsboard.tui.steps import course, story, timely
 from opsboard.tui.timeline import event_line
 from opsboard.tui.view import Size, View, reading_is_old
@@ -76,7 +77,7 @@ def _engine(view: View, name: str) -> Engine | None:
 def _head(engine: Engine, view: View, own: EngineView, width: int) -> list[Line]:
     """Return who it is, what it does, what is wrong with it, and the looks there are."""
     head = [_who(engine, view, width), _doing(engine, view, width), _tabs(own, view, width)]
-    return head + notice(engine, view, width, 3) + _unjudged(engine, width)
+    return head + _incident(engine, view, width) + notice(engine, view, width, 3) + _unjudged(engine, width)
 
 
 def _unjudged(engine: Engine, width: int) -> list[Line]:
@@ -86,6 +87,17 @@ def _unjudged(engine: Engine, width: int) -> list[Line]:
         return []
     names = ", ".join(one.name for one in engine.detectors if one.state == "unknown")
     return warning(whole if width_of(whole) + 2 <= width else f"cannot judge {names}; anatomy tells why", width, 1)
+
+
+def _incident(engine: Engine, view: View, width: int) -> list[Line]:
+    """Return its most urgent open incident in one line, and how many there are."""
+    ones = open_ones(view.status, f"engine/{engine.name}")
+    if not ones:
+        return []
+    more = f"+{len(ones) - 1} more, i opens " if len(ones) > 1 else "i opens "
+    left = [Span(" "), urgency(ones[0], view), Span(" ")]
+    room = width - line_width(left) - width_of(more) - 1
+    return [clip((*left, Span(fit(sentence(ones[0]), room)), Span(" " + more, "dim")), width)]
 
 
 def _old(engine: Engine, view: View) -> bool:

@@ -54,6 +54,39 @@ class Question(Record, frozen=True, kw_only=True):
         """True when the action's button may be pressed."""
         return not self.refused and (not self.needs_name or self.typed == self.engine.name)
 
+    @property
+    def about(self) -> str:
+        """What would be touched."""
+        return self.engine.name + (" now" if self.now else "")
+
+
+class Closing(Record, frozen=True, kw_only=True):
+    """The question before incident ``number`` is resolved for good. ``kind``, ``about``, ... as of a Question."""
+
+    number: int
+    lasts: bool
+    """It is still claimed."""
+    kind: str = "resolve"
+    typed: str = ""
+    on_action: bool = False
+    needs_name: bool = False
+    allowed: bool = True
+
+    @property
+    def about(self) -> str:
+        """What would be closed."""
+        return f"incident {self.number}"
+
+    @property
+    def consequence(self) -> str:
+        """What will happen."""
+        still = (
+            "It still goes on: no other incident tells of it until it has been away for a minute. "
+            if self.lasts
+            else ""
+        )
+        return f"{still}It is closed for good, in your name, and never reopened."
+
 
 def needless(engine: Engine, kind: str) -> str | None:
     """Return in one sentence why there is nothing to ask, None when there is."""
@@ -111,17 +144,16 @@ def _load(engine: Engine) -> str:
     return " and ".join(part for part in busy if part)
 
 
-def box(question: Question, width: int, glyphs: Glyphs) -> list[Line]:
+def box(question: Question | Closing, width: int, glyphs: Glyphs) -> list[Line]:
     """Return the dialog as lines of ``width`` cells."""
     inner = width - 4
-    engine = question.engine
-    said = consequence(question)
+    said = question.consequence if isinstance(question, Closing) else consequence(question)
     body: list[Sequence[Span]] = [*wrapped((Span(fit(said, width_of(said))),), inner), ()]
-    if question.needs_name:
+    if isinstance(question, Question) and question.needs_name:
         body += [
             (
                 Span("type its name to go on: ", "dim"),
-                Span(fit(engine.name, inner - 24, middle=True).rstrip(), "strong"),
+                Span(fit(question.engine.name, inner - 24, middle=True).rstrip(), "strong"),
             ),
             (
                 Span("> ", "key"),
@@ -131,11 +163,11 @@ def box(question: Question, width: int, glyphs: Glyphs) -> list[Line]:
             (),
         ]
     body.append(_buttons(question))
-    title = f" {question.kind} {engine.name}{' now' if question.now else ''} "
+    title = f" {question.kind} {question.about} "
     return framed(fit(title, min(width_of(title), inner), middle=True), body, width, glyphs)
 
 
-def _buttons(question: Question) -> list[Span]:
+def _buttons(question: Question | Closing) -> list[Span]:
     go = f" {question.kind.capitalize()} "
     if question.on_action:
         hint = f"Enter {question.kind}s it, Esc cancels"

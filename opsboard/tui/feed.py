@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from opsboard.client.person import me
 from opsboard.client.stream import AsyncClient, Disconnected, watch
 from opsboard.core.errors import ControlError
-from opsboard.core.wire import ActionAccepted, EngineDetail, History, Status
+from opsboard.core.wire import ActionAccepted, EngineDetail, History, Incident, IncidentDetail, Status
 
 News = Status | Disconnected
 _AT_ONCE = 4
@@ -38,6 +39,18 @@ class Feed(Protocol):
 
     async def act(self, name: str, kind: str, reason: str, *, now: bool = False) -> ActionAccepted:
         """Ask for an action on an engine; ``now``: without draining, and whatever it takes away."""
+        ...
+
+    async def incidents(self, subject: str | None, limit: int) -> list[Incident]:
+        """Return the newest incidents, those that are resolved too, newest first; of one ``subject``, or of all."""
+        ...
+
+    async def incident(self, number: int) -> IncidentDetail:
+        """Return one incident with its timeline and the series kept with it."""
+        ...
+
+    async def tell(self, number: int, verb: str, text: str | None) -> Incident:
+        """``ack``, ``note`` or ``resolve`` an incident in the name of the person at this terminal."""
         ...
 
 
@@ -76,3 +89,15 @@ class ClientFeed:
     async def act(self, name: str, kind: str, reason: str, *, now: bool = False) -> ActionAccepted:
         """Hand an action to the daemon."""
         return await self._client.action(name, kind, reason, now=now)
+
+    async def incidents(self, subject: str | None, limit: int) -> list[Incident]:
+        """Ask for those of the past, too."""
+        return await self._client.incidents(every=True, subject=subject, limit=limit)
+
+    async def incident(self, number: int) -> IncidentDetail:
+        """Ask for one whole."""
+        return await self._client.incident(str(number))
+
+    async def tell(self, number: int, verb: str, text: str | None) -> Incident:
+        """Hand it to the daemon."""
+        return await self._client.tell_incident(str(number), verb, text, me())

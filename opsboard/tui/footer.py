@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from opsboard.tui.spans import Line, Span, clip, fit, line_width
+from opsboard.tui.spans import Line, Span, clip, fit, line_width, width_of
 from opsboard.tui.view import Prompt
 
 Hints = Sequence[tuple[str, str]]
@@ -32,7 +32,7 @@ def _hint(key: str, text: str) -> tuple[Span, Span]:
 
 
 def _prompt(prompt: Prompt, width: int) -> Line:
-    room = max(1, width - 3)
+    room = max(1, width - 2 - width_of(prompt.mark))
     text = prompt.text if len(prompt.text) < room else "…" + prompt.text[1 - room :]
     spans = [Span(" " + prompt.mark, "key"), Span(fit(text, len(text))), Span(" ", "select")]
     choices = "  ".join(prompt.choices)

@@ -26,6 +26,12 @@ class Glyphs(Record, frozen=True, kw_only=True):
     corners: str
     """Of a box: top left, top right, bottom left, bottom right, vertical."""
     states: dict[str, str]
+    urgency: dict[str, str]
+    """Of each severity of an incident."""
+    shade: str
+    """What is in use and explained, under what is not."""
+    dash: str
+    """A line that a curve is compared with."""
 
 
 UNICODE = Glyphs(
@@ -58,6 +64,9 @@ UNICODE = Glyphs(
         "asleep": "☾",
         "stale": "◌",
     },
+    urgency={"page": "▲", "ticket": "◆", "note": "·"},
+    shade="░",
+    dash="┄",
 )
 
 ASCII = Glyphs(
@@ -90,4 +99,7 @@ ASCII = Glyphs(
         "asleep": "z",
         "stale": "?",
     },
+    urgency={"page": "!", "ticket": "+", "note": "-"},
+    shade=":",
+    dash="-",
 )

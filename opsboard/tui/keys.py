@@ -20,6 +20,8 @@ _NAMES = {
     "pagedown": "PgDn",
     "home": "Home",
     "end": "End",
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
     "tab": "Tab",
     "shift+tab": "Shift-Tab",
     "left": "Left",

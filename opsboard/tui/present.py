@@ -10,6 +10,7 @@ from opsboard.tui.focus import charts_beside, focus
 from opsboard.tui.footer import Hints, footer
 from opsboard.tui.gpus import gpu_table, grid, grid_rows, no_gpus, summary
 from opsboard.tui.header import banners, header
+from opsboard.tui.incidents import heading, panel, wanted_lines
 from opsboard.tui.layout import Rooms, share_out
 from opsboard.tui.spans import Line, clip, dimmed, plain_ascii
 from opsboard.tui.table import table
@@ -45,19 +46,42 @@ def _body(view: View, room: Size) -> list[Line]:
         return centred(no_daemon(view), room)
     if not status.engines:
         return _without_engines(view, status, room)
-    rooms = share_out(
-        Size(room.width, room.height + 2),
-        banners=0,
-        engines=max(1, len(view.rows)),
-        gpus=len(status.gpus),
-        grid_rows=grid_rows(status, room.width),
-    )
-    lines = table(view, room.width, rooms.table)
+    rooms = _rooms(view, status, room)
+    lines = [line for _, line in _incidents(view, room.width, rooms)] + table(view, room.width, rooms.table)
     lines += _gpus(view, status, rooms, room.width)
     lines += focus(view, room.width, rooms.focus)
     if rooms.charts:
         lines += charts_beside(view, room.width, rooms.charts)
     return lines + newest(view, room.width, room.height - len(lines))
+
+
+def _rooms(view: View, status: Status, room: Size) -> Rooms:
+    whole = Size(room.width, room.height + 2)
+    return share_out(
+        whole,
+        banners=0,
+        engines=max(1, len(view.rows)),
+        gpus=len(status.gpus),
+        grid_rows=grid_rows(status, room.width),
+        incidents=wanted_lines(view, whole),
+    )
+
+
+def _incidents(view: View, width: int, rooms: Rooms) -> list[tuple[int | None, Line]]:
+    if rooms.incidents < 3 or not rooms.spacious:
+        return panel(view, width, rooms.incidents)
+    return [(None, heading(view, width)), *panel(view, width, rooms.incidents - 1)]
+
+
+def incident_at(view: View, size: Size, y: int) -> int | None:
+    """Return the number of the open incident that line ``y`` of the board tells of."""
+    status = view.status
+    top = 1 + len(banners(view, size.width))
+    if status is None or not status.engines or not top <= y:
+        return None
+    room = Size(size.width, size.height - top - 1)
+    told = _incidents(view, size.width, _rooms(view, status, room))
+    return told[y - top][0] if y - top < len(told) else None
 
 
 def _gpus(view: View, status: Status, rooms: Rooms, width: int) -> list[Line]:

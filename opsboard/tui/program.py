@@ -22,9 +22,12 @@ from opsboard.tui.driver import Driver, congested, exit_soon, without_extras
 from opsboard.tui.dump import dump
 from opsboard.tui.feed import Feed
 from opsboard.tui.history import CHARTED, RECENT, Range, series_of
+from opsboard.tui.incidents import open_ones
 from opsboard.tui.screens.board import BoardPage
 from opsboard.tui.screens.confirm import ConfirmPage
 from opsboard.tui.screens.engine import EnginePage
+from opsboard.tui.screens.incident import IncidentPage
+from opsboard.tui.screens.incidents import IncidentsPage
 from opsboard.tui.screens.page import Page
 from opsboard.tui.screens.reading import EventsPage, HelpPage
 from opsboard.tui.session import Session
@@ -75,7 +78,7 @@ class BoardApp(App[int]):
             else:
                 self._past.clear()  # once the daemon is back, ask what it recorded meanwhile
             page = self.page
-            if isinstance(page, EnginePage):
+            if isinstance(page, (EnginePage, IncidentPage)):
                 page.news()
             if not self.session.paused and not self.congested:
                 page.redraw()
@@ -140,11 +143,44 @@ class BoardApp(App[int]):
 
     def open_engine(self, name: str, look: str = "overview") -> None:
         """Show one engine."""
-        self.push_screen(EnginePage(name, look))
+        below = self._below
+        if isinstance(below, EnginePage) and below.own.name == name:
+            self.pop_screen()
+            below.action_look(look)
+        else:
+            self.push_screen(EnginePage(name, look))
 
     def show_events(self) -> None:
         """Show the timeline."""
         self.push_screen(EventsPage())
+
+    def open_incident(self, number: int, among: Sequence[int] = ()) -> None:
+        """Show one incident; ``among`` those that are next to it, in their order (none: those that are open)."""
+        below = self._below
+        if isinstance(below, IncidentPage) and below.own.id == number:
+            self.pop_screen()
+        else:
+            self.push_screen(IncidentPage(number, among))
+
+    def show_incidents(self, engine: str | None = None) -> None:
+        """List all incidents, of ``engine`` or of all."""
+        if isinstance(self._below, IncidentsPage):
+            self.pop_screen()
+        else:
+            self.push_screen(IncidentsPage(engine))
+
+    def show_urgent(self, engine: str | None = None) -> None:
+        """Show the most urgent incident that is open, of ``engine`` or of all; the list where none is."""
+        ones = open_ones(self.session.status, None if engine is None else f"engine/{engine}")
+        if ones:
+            self.open_incident(ones[0].id, [one.id for one in ones] if engine is not None else ())
+        else:
+            self.show_incidents(engine)
+
+    @property
+    def _below(self) -> object:
+        """The page one comes back to. Who wants to go there goes back, so that pages do not pile up."""
+        return self.screen_stack[-2] if len(self.screen_stack) > 1 else None
 
     def show_help(self, about: Page) -> None:
         """Show the keys of a page."""
@@ -236,8 +272,11 @@ class BoardApp(App[int]):
             self._base.set_filter(self._base.filter)
         elif verb == "filter":
             self._base.set_filter(command.argument)
-        elif verb == "events":
-            self.show_events()
+        elif verb == "incident":
+            self.open_incident(int(command.argument))
+        elif verb in ("events", "incidents"):
+            todo = self.show_events if verb == "events" else self.show_incidents
+            todo()
         else:
             self._plain(verb)
 

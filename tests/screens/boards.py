@@ -214,18 +214,19 @@ def busy(t: float = 0.0) -> Status:
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202etxt\u2028[red]x[/]\t\n'; DROP"
 
 
+def poison(value: object) -> object:
+    """Return a JSON value with what a stranger may say at the end of every text."""
+    if isinstance(value, str):
+        return value + HOSTILE
+    if isinstance(value, dict):
+        return {key: item if key in KEEP else poison(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [poison(item) for item in value]
+    return value
+
+
 def hostile() -> Status:
     """Every string that a stranger can reach holds terminal escapes, bidi overrides, markup and line ends."""
-
-    def poison(value: object) -> object:
-        if isinstance(value, str):
-            return value + HOSTILE
-        if isinstance(value, dict):
-            return {key: item if key in KEEP else poison(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [poison(item) for item in value]
-        return value
-
     raw = poison(msgspec.to_builtins(busy()))
     return msgspec.convert(raw, Status)
 

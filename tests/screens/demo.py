@@ -13,7 +13,7 @@ import msgspec
 from opsboard.client.stream import Disconnected
 from opsboard.tui.app import run
 from opsboard.tui.feed import News
-from tests.screens import boards
+from tests.screens import boards, troubles
 from tests.screens.scripted import ScriptedFeed
 
 
@@ -31,8 +31,8 @@ class DemoFeed(ScriptedFeed):
             if self._board == "nobody":
                 yield Disconnected(message="no daemon answers (/run/opsboard/opsboard.sock: no such socket)", for_s=t)
             else:
-                make = getattr(boards, self._board)
-                self.last = make(t) if self._board in ("busy", "steady") else make()
+                make = troubles.board if self._board == "troubles" else getattr(boards, self._board)
+                self.last = make(t=t) if self._board in ("busy", "steady", "troubles") else make()
                 yield msgspec.structs.replace(self.last, time=boards.T0 + t)
             await asyncio.sleep(1.0)
 

@@ -12,17 +12,20 @@ from opsboard.core.routes import last_target
 from opsboard.core.series import split_series
 from opsboard.core.wire import Incident, Status
 from opsboard.tui.detail import EngineView, engine_screen
-from opsboard.tui.dialog import Question, box, overlaid
+from opsboard.tui.dialog import Closing, Question, box, overlaid
 from opsboard.tui.glyphs import ASCII, UNICODE
 from opsboard.tui.history import RECENT, Trails, series_of
+from opsboard.tui.incident import IncidentView, incident_screen, shown_pictures
+from opsboard.tui.incidents import open_ones
 from opsboard.tui.keys import help_lines, hints
 from opsboard.tui.logview import LogWindow, found
 from opsboard.tui.present import board, framed
 from opsboard.tui.screens.board import BoardPage
 from opsboard.tui.screens.engine import keys_of
+from opsboard.tui.screens.incident import IncidentPage
 from opsboard.tui.spans import Line, line_text, width_of
 from opsboard.tui.view import Link, Order, Size, View
-from tests.screens import boards, supervised
+from tests.screens import boards, supervised, troubles
 
 FOLDER = Path(__file__).parents[1] / "golden" / "screens"
 SMALL, MIDDLE, LARGE = Size(80, 24), Size(120, 40), Size(200, 60)
@@ -58,7 +61,8 @@ def on_board(status: Status | None, **changes: object) -> Callable[[Size], list[
 
     def draw(size: Size) -> list[Line]:
         shown = view(status, **changes)
-        return board(shown, size, hints(BoardPage.KEYS, shown.glyphs, readonly=shown.readonly))
+        known = hints(BoardPage.KEYS, shown.glyphs, readonly=shown.readonly)
+        return board(shown, size, [("i", "incident"), *known] if open_ones(status) else known)
 
     return draw
 
@@ -110,12 +114,35 @@ def searched(size: Size) -> list[Line]:
     return on_engine("llama-a", "log", window=window)(size)
 
 
-def _incidents() -> Status:
-    one = Incident(
-        id=7, uid="u7", detector="kv_leak", subject="engine/llama-a", severity="page", state="open", opened=boards.T0,
-        summary="KV blocks leak",
-    )  # fmt: skip
-    return msgspec.structs.replace(boards.busy(), incidents=(one,))
+def on_incident(
+    one: Incident, look: str = "overview", status: Status | None = None, **changes: object
+) -> Callable[[Size], list[Line]]:
+    """Return what draws an incident's page, on a board that all of them are on."""
+
+    def draw(size: Size) -> list[Line]:
+        shown = view(status or troubles.board(), **changes)
+        series = dict.fromkeys(name for picture in shown_pictures(one, shown) for name in picture.all_series)
+        end = one.resolved or boards.T0
+        start = min(one.since or end, end - 1800) - 120
+        past = tuple(troubles.history(name, start, end, max(1.0, (end - start) / 180)) for name in series)
+        page = IncidentView(
+            id=one.id,
+            look=look,
+            detail=troubles.detail(one),
+            past=past,
+            top=None if look == "timeline" else 0,
+            among=tuple(other.id for other in open_ones(shown.status)),
+        )
+        footer = hints(IncidentPage.KEYS, shown.glyphs, readonly=shown.readonly)
+        return framed(shown, size, footer, lambda v, room: incident_screen(v, page, room))
+
+    return draw
+
+
+def closed(size: Size) -> list[Line]:
+    """Draw the question before an incident is resolved."""
+    question = Closing(number=7, lasts=True)
+    return overlaid(on_incident(troubles.leak())(size), box(question, 64, UNICODE), size)
 
 
 RESTARTING = boards.status((supervised.restarting(), boards.engine(1)), (boards.gpu(0),), events=())
@@ -123,11 +150,28 @@ RESTARTED = boards.status((boards.failed(0), boards.engine(1)), (boards.gpu(0),)
 UNJUDGED = boards.status((boards.engine(0, detectors=boards.DETECTORS),), (boards.gpu(0),), events=())
 FULL = boards.daemon(recorded=False, message="disk full: /var/lib/opsboard has 0 bytes left", dropped=1204)
 FIRST = boards.status((), (), daemon=boards.daemon(read_only=True), events=())
+MANY_TROUBLES = msgspec.structs.replace(
+    boards.many(), incidents=tuple(troubles.leak(id=n, subject=f"engine/engine-{n:02d}") for n in range(20, 31))
+)
+HOSTILE = msgspec.convert(boards.poison(msgspec.to_builtins(troubles.leak(resolved=boards.T0))), Incident)
 GONE = Link(connected=False, silent_s=12.0, message="no daemon answers (/run/opsboard/opsboard.sock: nobody listens)")
 
 CASES: Mapping[str, tuple[Callable[[Size], list[Line]], tuple[Size, ...]]] = {
     "busy": (on_board(boards.busy()), (SMALL, MIDDLE, LARGE)),
-    "incident": (on_board(_incidents()), (SMALL,)),
+    "incidents": (on_board(troubles.board()), (SMALL, MIDDLE, LARGE)),
+    "incident-one": (on_board(troubles.board(troubles.leak())), (SMALL, Size(40, 8))),
+    "incidents-ascii": (on_board(troubles.board(), glyphs=ASCII), (SMALL,)),
+    "incidents-many": (on_board(MANY_TROUBLES), (SMALL, Size(60, 12))),
+    "incident-leak": (on_incident(troubles.leak()), (SMALL, LARGE, Size(40, 8))),
+    "incident-leak-ascii": (on_incident(troubles.leak(), glyphs=ASCII, readonly=True), (SMALL,)),
+    "incident-leak-evidence": (on_incident(troubles.leak(), "evidence"), (SMALL,)),
+    "incident-leak-timeline": (on_incident(troubles.leak(), "timeline"), (SMALL,)),
+    "incident-slow": (on_incident(troubles.slow()), (SMALL, LARGE)),
+    "incident-memory": (on_incident(troubles.memory()), (SMALL, LARGE)),
+    "incident-hang": (on_incident(troubles.hang()), (SMALL, LARGE)),
+    "incident-hostile": (on_incident(HOSTILE, status=troubles.board(HOSTILE)), (SMALL, LARGE)),
+    "incident-resolve": (closed, (SMALL,)),
+    "engine-incident": (on_engine("llama-b", status=troubles.board()), (SMALL,)),
     "unknown": (on_board(boards.unknown()), (SMALL,)),
     "no-daemon": (on_board(None, link=GONE), (SMALL, MIDDLE)),
     "daemon-gone": (on_board(boards.busy(), link=GONE), (SMALL,)),

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from opsboard.core.errors import ControlError, NotFound
-from opsboard.core.wire import ActionAccepted, EngineDetail, EventInfo, History, Status
+from opsboard.core.wire import ActionAccepted, EngineDetail, EventInfo, History, Incident, IncidentDetail, Status
 from opsboard.tui.feed import News
-from tests.screens import boards
+from tests.screens import boards, troubles
 
 
 class ScriptedFeed:
@@ -25,6 +25,9 @@ class ScriptedFeed:
         self.asked: list[str] = []
         self.events: tuple[EventInfo, ...] = ()
         self.refuses: ControlError | None = None
+        self.past: list[Incident] = []
+        self.told: list[tuple[int, str, str | None]] = []
+        self.asked_incidents = 0
         self.log: list[str] = list(boards.LOG)
         self.more_log: asyncio.Queue[str] = asyncio.Queue(100)
 
@@ -48,7 +51,8 @@ class ScriptedFeed:
 
     async def history(self, series: Sequence[str], start: float, end: float, step: float) -> list[History]:
         self.asked += series
-        return [boards.history(one, start, end, step) for one in series]
+        known = self.last is not None and bool(self.last.incidents)
+        return [(troubles if known else boards).history(one, start, end, step) for one in series]
 
     async def logs(self, name: str, lines: int) -> AsyncIterator[str]:
         for line in self.log[-lines:]:
@@ -61,3 +65,22 @@ class ScriptedFeed:
             raise self.refuses
         self.acted.append((f"{kind} now" if now else kind, name, reason))
         return ActionAccepted(id="a1", kind=kind, engine=name)
+
+    async def incidents(self, subject: str | None, limit: int) -> list[Incident]:
+        if self.refuses is not None:
+            raise self.refuses
+        known = [*self.past, *(self.last.incidents if self.last else ())]
+        return [one for one in known if subject in {None, one.subject}][:limit]
+
+    async def incident(self, number: int) -> IncidentDetail:
+        self.asked_incidents += 1
+        one = next((one for one in await self.incidents(None, 100) if one.id == number), None)
+        if one is None:
+            raise NotFound(f"there is no incident {number}")
+        return troubles.detail(one)
+
+    async def tell(self, number: int, verb: str, text: str | None) -> Incident:
+        if self.refuses is not None:
+            raise self.refuses
+        self.told.append((number, verb, text))
+        return (await self.incident(number)).incident

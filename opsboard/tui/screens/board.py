@@ -5,13 +5,14 @@ from __future__ import annotations
 from textual import events
 
 from opsboard.tui.columns import COLUMNS
+from opsboard.tui.incidents import open_ones
 from opsboard.tui.keys import Key
-from opsboard.tui.present import board
+from opsboard.tui.present import board, incident_at
 from opsboard.tui.screens.page import COMMON, Page
 from opsboard.tui.session import with_changes
 from opsboard.tui.spans import Line, line_text
 from opsboard.tui.table import filtered, ordered
-from opsboard.tui.view import Order, Size
+from opsboard.tui.view import Order, Size, View
 
 _SORTS = {
     "S": "state",
@@ -53,6 +54,7 @@ class BoardPage(Page):
         Key(keys=("r",), action="act('restart')", text="restart", group="Engine", hint="restart", mutates=True),
         Key(keys=("d",), action="act('drain')", text="drain", group="Engine", mutates=True),
         Key(keys=("u",), action="act('undrain')", text="undrain", group="Engine", mutates=True),
+        Key(keys=("i",), action="incident", text="the most urgent incident", group="Engine"),
         Key(keys=("l",), action="logs", text="its log", group="Engine"),
         Key(keys=("y",), action="copy", text="copy its name", group="Engine"),
         Key(keys=("e",), action="events", text="all events", group="Engine"),
@@ -81,14 +83,14 @@ class BoardPage(Page):
     def footer_keys(self) -> list[tuple[str, str]]:
         """Return the page's hints; only those that make sense while there are no engines."""
         known = super().footer_keys()
+        if open_ones(self.session.status):
+            known.insert(0, ("i", "incident"))
         return known if self._rows or self.filter else [*known[-3:-1], ("q", "quit"), known[-1]]
 
     # --- drawing ----------------------------------------------------------------------------------------------------
 
-    def draw(self, size: Size) -> list[Line]:
-        """Return the board."""
-        self._settle()
-        view = with_changes(
+    def _view(self) -> View:
+        return with_changes(
             self.session.view(),
             rows=self._rows,
             cursor=self._cursor,
@@ -96,6 +98,11 @@ class BoardPage(Page):
             filter=self.filter,
             prompt=self.prompt,
         )
+
+    def draw(self, size: Size) -> list[Line]:
+        """Return the board."""
+        self._settle()
+        view = self._view()
         if self.filter and self.prompt is None:
             total = len(view.status.engines) if view.status else 0
             note = f"filter {self.filter}  ({len(self._rows)} of {total} shown, Esc clears)"
@@ -139,7 +146,11 @@ class BoardPage(Page):
         self.action_move(by)
 
     def on_click(self, event: events.Click) -> None:
-        """Put the cursor on a row; a click on the cursor's own row opens the engine."""
+        """Open an incident; put the cursor on a row, and open the engine where it is on it."""
+        number = incident_at(self._view(), self.room, event.y)
+        if number is not None:
+            self.board.open_incident(number)
+            return
         lines = [line_text(line) for line in self.canvas.lines] if self.canvas is not None else []
         here = next((y for y, text in enumerate(lines) if text.startswith(self.session.glyphs.cursor)), None)
         if here is None or self._cursor is None or not 0 <= event.y < len(lines):
@@ -154,6 +165,10 @@ class BoardPage(Page):
         """Open the engine under the cursor."""
         if self._cursor is not None:
             self.board.open_engine(self._cursor)
+
+    def action_incident(self) -> None:
+        """Open the most urgent incident, or the list where nothing is open."""
+        self.board.show_urgent()
 
     def action_logs(self) -> None:
         """Open its log."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 from textual import events
 
-from opsboard.tui.dialog import Question, box, overlaid
+from opsboard.tui.dialog import Closing, Question, box, overlaid
 from opsboard.tui.keys import Key
 from opsboard.tui.lineedit import edited, pasted
 from opsboard.tui.screens.page import Page
@@ -26,7 +26,7 @@ class ConfirmPage(Page):
         Key(keys=("ctrl+c", "ctrl+q"), action="app.quit", text="quit", group="Everywhere"),
     )
 
-    def __init__(self, question: Question, under: Page, go: Callable[[], None]) -> None:
+    def __init__(self, question: Question | Closing, under: Page, go: Callable[[], None]) -> None:
         """``go`` is called when, and only when, the question is answered with yes."""
         super().__init__()
         self.question = question

@@ -62,6 +62,7 @@ class EnginePage(Page):
         Key(keys=("r",), action="act('restart')", text="restart", group="Engine", hint="restart", mutates=True),
         Key(keys=("d",), action="act('drain')", text="drain", group="Engine", mutates=True),
         Key(keys=("u",), action="act('undrain')", text="undrain", group="Engine", mutates=True),
+        Key(keys=("i",), action="incident", text="its most urgent incident", group="Engine"),
         Key(keys=("y",), action="copy", text="copy its name", group="Engine"),
         *COMMON,
     )
@@ -246,6 +247,10 @@ class EnginePage(Page):
     def action_act(self, kind: str) -> None:
         """Ask before the engine is touched."""
         self.board.propose(kind, self.own.name)
+
+    def action_incident(self) -> None:
+        """Show what is open of it, else what was."""
+        self.board.show_urgent(self.own.name)
 
     def action_copy(self) -> None:
         """Copy the engine's name."""
