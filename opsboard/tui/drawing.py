@@ -10,12 +10,14 @@ from opsboard.tui.bars import Values, area, nice_top
 from opsboard.tui.curves import Track, Tracks, against, binned, lowest_highest, rate
 from opsboard.tui.glyphs import Glyphs
 from opsboard.tui.pictures import Picture
-from opsboard.tui.spans import Line, Span, Style, clip, fit, line_width, width_of
+from opsboard.tui.spans import Line, Span, Style, clip, fit
 from opsboard.tui.view import Size, View
 
 AXIS = 6
 _FLAT = 0.02
 """A level that moved by less than this part of itself is drawn as if it had: its noise would fill the height."""
+_BELOW = 0.1
+"""So much of what moved is left below the least value."""
 
 
 class Marks(Record, frozen=True, kw_only=True):
@@ -52,33 +54,43 @@ def _text(text: str, width: int) -> Line:
     return clip((Span(fit(text, width), "dim"),), width)
 
 
-def _heading(title: str, said: Sequence[Span], right: str, width: int) -> Line:
-    left = [Span(" " + title + "  ", "dim"), *said]
-    room = width - line_width(left) - 1
-    return clip((*left, Span(fit(right, room, ">"), "dim")) if room > width_of(right) else left, width)
+def _heading(title: str, said: Sequence[Span], width: int) -> Line:
+    return clip((Span(" " + title + "  ", "dim"), *said), width)
 
 
 def _over_time(picture: Picture, track: Track, marks: Marks, view: View, size: Size) -> list[Line]:
     if not track.points:
         return []
-    columns, rows = size.width - AXIS, size.height - 2
+    columns = size.width - AXIS
     values = [None if v is None else v - picture.base for v in binned(track, marks.start, marks.end, columns)]
     reference = None if picture.reference is None else picture.reference - picture.base
-    top = picture.floor if picture.fixed else nice_top([*values, reference], picture.floor)
-    drawn = area(values, columns, rows, top, view.glyphs)
-    at = None if reference is None else _row_of(reference, top, rows)
-    now = track.points[-1][1] - picture.base
-    said = [Span(picture.text(max(0.0, now)), "strong")]
+    said = [Span(picture.text(max(0.0, track.points[-1][1] - picture.base)), "strong")]
     if reference is not None:
         said.append(Span(f"  {view.glyphs.dash * 2} {picture.text(reference)}", "dim"))
-    lines = [_heading(picture.title, said, "", size.width)]
+    curve = _curve(picture, values, view, Size(size.width, size.height - 2), reference)
+    return [_heading(picture.title, said, size.width), *curve, _moments(marks, view, size.width)]
+
+
+def _scale(picture: Picture, values: Values) -> tuple[float, float]:
+    """Return what the lowest and the highest row stand for."""
+    if not picture.near:
+        return 0.0, picture.floor if picture.fixed else nice_top(values, picture.floor)
+    low, high = lowest_highest(values)
+    room = max(high - low, high * _FLAT) or 1.0
+    return max(0.0, low - _BELOW * room), max(high, low + room)
+
+
+def _curve(picture: Picture, values: Values, view: View, size: Size, reference: float | None = None) -> list[Line]:
+    """Return ``size.height`` rows of a filled curve with its scale, and a line where ``reference`` is."""
+    low, top = _scale(picture, [*values, reference])
+    drawn = area([None if v is None else v - low for v in values], len(values), size.height, top - low, view.glyphs)
+    at = None if reference is None else _row_of(reference - low, top - low, size.height)
+    lines = []
     for number, cells in enumerate(drawn):
-        label = _label(number, rows, picture.text(top), picture.text(0.0))
-        if number == at:
-            lines.append(clip((label, *_dashed(cells, view.glyphs)), size.width))
-        else:
-            lines.append(clip((label, Span(cells, "area")), size.width))
-    return [*lines, _moments(marks, view, size.width)]
+        label = _label(number, size.height, picture.text(top), picture.text(low))
+        row = _dashed(cells, view.glyphs) if number == at else [Span(cells, "area")]
+        lines.append(clip((label, *row), size.width))
+    return lines
 
 
 def _label(row: int, rows: int, top: str, bottom: str) -> Span:
@@ -121,7 +133,7 @@ def _lost(picture: Picture, tracks: Tracks, marks: Marks, view: View, size: Size
         Span(f"   {view.glyphs.shade * 2}", "area"),
         Span(f" in use {picture.text(used.points[-1][1])}", "dim"),
     ]
-    lines = [_heading(picture.title, said, "", size.width)]
+    lines = [_heading(picture.title, said, size.width)]
     for row in range(rows):
         label = _label(row, rows, picture.text(picture.floor), picture.text(0.0))
         cells = _stacked(levels, shares, rows, rows - 1 - row, view.glyphs)
@@ -156,23 +168,17 @@ def _by_work(picture: Picture, track: Track, tracks: Tracks, view: View, size: S
     counter = tracks.get(picture.other or "")
     if counter is None or not counter.points:
         return []
-    columns, rows = size.width - AXIS, size.height - 2
+    columns = size.width - AXIS
     values, total = against(track, counter, columns)
-    low, high = lowest_highest(values)
     if total <= 0:
         return []
-    room = max(high - low, high * _FLAT)
-    low = max(0.0, low - 0.1 * room)
-    drawn = area(
-        [None if v is None else v - low for v in values], columns, rows, max(high, low + room) - low, view.glyphs
-    )
     said = [Span(picture.text(track.points[-1][1]), "strong")]
-    lines = [_heading(picture.title, said, "", size.width)]
-    for number, cells in enumerate(drawn):
-        label = _label(number, rows, picture.text(max(high, low + room)), picture.text(low))
-        lines.append(clip((label, Span(cells, "area")), size.width))
-    right = f"{fmt.count(total)} requests finished "
-    return [*lines, clip((Span(" " * AXIS + "0", "dim"), Span(fit(right, columns - 1, ">"), "dim")), size.width)]
+    curve = _curve(picture, values, view, Size(size.width, size.height - 2))
+    below = (
+        Span(" " * AXIS + "0", "dim"),
+        Span(fit(f"{fmt.count(total)} requests finished ", columns - 1, ">"), "dim"),
+    )
+    return [_heading(picture.title, said, size.width), *curve, clip(below, size.width)]
 
 
 # --- below a curve ---

@@ -18,7 +18,8 @@ class Picture(Record, frozen=True, kw_only=True):
 
     ``lost``: the part of it that ``other`` (in units of which ``whole`` make a full scale) cannot explain.
     ``work``: against the growth of the counter ``other`` instead of time. ``base`` is taken off every value.
-    ``reference`` is drawn as a line, less ``base``; ``fixed``: the full scale is ``floor``, else it is at least that.
+    ``reference`` is drawn as a line, less ``base``; ``fixed``: the full scale is ``floor``, else it is at least that;
+    ``near``: the scale begins near the least value, because what matters is how it moves.
     """
 
     title: str
@@ -31,6 +32,7 @@ class Picture(Record, frozen=True, kw_only=True):
     reference: float | None = None
     floor: float = 1.0
     fixed: bool = False
+    near: bool = False
 
     @property
     def all_series(self) -> tuple[str, ...]:
@@ -124,8 +126,8 @@ def _gpu_memory(_: Incident, name: str) -> tuple[Picture, ...]:
 def _grows(level: str, what: str, name: str) -> tuple[Picture, ...]:
     work = _engine(name, "requests_finished")
     return (
-        Picture(title=f"{what} by requests finished", series=level, other=work, kind="work", text=fmt.size),
-        Picture(title=f"{what} over time", series=level, text=fmt.size),
+        Picture(title=f"{what} by requests finished", series=level, other=work, kind="work", text=fmt.size, near=True),
+        Picture(title=f"{what} over time", series=level, text=fmt.size, near=True),
         _running(name),
     )
 

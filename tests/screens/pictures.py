@@ -9,15 +9,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from opsboard.core.clock import ManualClock
 from opsboard.core.wire import Status
 from opsboard.tui.glyphs import UNICODE
 from opsboard.tui.terminal import prepare
-from tests.screens import boards
+from tests.screens import boards, troubles
 from tests.screens.scripted import ScriptedFeed
 
+TROUBLED = "incident"
+"""Names of pictures of a night with incidents begin so."""
 SHOTS: tuple[tuple[str, tuple[int, int], Sequence[str]], ...] = (
     ("board-80x24", (80, 24), ()),
     ("board-120x40", (120, 40), ("j",)),
@@ -28,6 +28,13 @@ SHOTS: tuple[tuple[str, tuple[int, int], Sequence[str]], ...] = (
     ("log-120x40", (120, 40), ("l", "slash", *"preempt", "enter")),
     ("help-80x24", (80, 24), ("question_mark",)),
     ("stop-80x24", (80, 24), ("x", *"llam")),
+    ("incidents-80x24", (80, 24), ()),
+    ("incidents-200x60", (200, 60), ()),
+    ("incident-80x24", (80, 24), ("i",)),
+    ("incident-200x60", (200, 60), ("i",)),
+    ("incident-latency-80x24", (80, 24), ("i", "right_square_bracket")),
+    ("incident-memory-120x40", (120, 40), ("i", "left_square_bracket")),
+    ("incident-list-80x24", (80, 24), ("i", "i")),
 )
 
 
@@ -71,7 +78,7 @@ def main(directory: str) -> None:
     prepare()
     Path(directory).mkdir(parents=True, exist_ok=True)
     for name, size, keys in SHOTS:
-        board = msgspec.structs.replace(boards.busy())
+        board = troubles.board() if name.startswith(TROUBLED) else boards.busy()
         Path(directory, f"{name}.svg").write_text(asyncio.run(picture(board, size, keys)))
 
 

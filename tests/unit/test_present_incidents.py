@@ -136,7 +136,9 @@ def test_numbers_have_words_units_intervals_and_what_they_were() -> None:
 
 
 def test_numbers_that_nobody_named_are_told_by_their_unit() -> None:
-    strange = {"heap_bytes": 2.0**30, "wait_s": 90.0, "hit_ratio": 0.5, "sure": True, "who\x1b[2J": "x\x1b[2J", "n": 3}
+    strange: dict[str, float | str | bool | None] = {
+        "heap_bytes": 2.0**30, "wait_s": 90.0, "hit_ratio": 0.5, "sure": True, "who\x1b[2J": "x\x1b[2J", "n": 3.0,
+    }  # fmt: skip
     told = {fact.label: fact.text for fact in facts(strange, {})}
     assert told["heap bytes"] == "1.00G"
     assert told["wait s"] == "1m30"
