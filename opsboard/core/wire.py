@@ -402,7 +402,7 @@ class BacktestFinding(Record, frozen=True, kw_only=True):
 
 
 class BacktestTotals(Record, frozen=True, kw_only=True):
-    """Of all recordings together; ``open`` are findings that no reading closed, ``confirmed`` those that became sure."""
+    """Of all recordings together; ``open`` are findings that no reading closed, ``confirmed`` those that got sure."""
 
     readings: int
     engines: int
