@@ -132,6 +132,11 @@ class Detector(Record, frozen=True, kw_only=True):
     """How loud its findings are."""
     summary: str
     """For lists of detectors: what it claims, in one line."""
+    lasting: bool = False
+    """What it remembers goes over the lives of an engine: a daemon that begins anew takes it up in another life, too.
+
+    Memory outlives the daemon where it is made of records, tuples, numbers and texts, or has ``packed`` and
+    ``unpacked`` (:class:`opsboard.daemon.memory.Packed`)."""
     params: type[msgspec.Struct]
     begin: Callable[[Any], Any]
     step: Callable[[Any, Observation], Step]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
 
 FINE_STEP_S, FINE_S = 5.0, 3600.0
 COARSE_STEP_S, COARSE_S = 120.0, 3 * 86400.0
@@ -41,6 +42,17 @@ class _Curve:
         self._step_s, self._horizon_s = step_s, horizon_s
         self._at, self._bad, self._total = array("d", [mono]), array("d", [0.0]), array("d", [0.0])
         self._head = 0
+
+    def packed(self) -> tuple[bytes, bytes, bytes]:
+        """Return its points: when, bad ones, all."""
+        return self._at[self._head :].tobytes(), self._bad[self._head :].tobytes(), self._total[self._head :].tobytes()
+
+    def take(self, points: Sequence[bytes]) -> None:
+        """Take what was packed. Raises ValueError."""
+        at, bad, total = (array("d", column) for column in points)
+        if not len(at) == len(bad) == len(total) > 0:
+            raise ValueError("its points are not whole")
+        self._at, self._bad, self._total, self._head = at, bad, total, 0
 
     def add(self, mono: float, now: Events, last: float, before: Events) -> None:
         """Take what is counted ``now``; it was ``before`` at ``last``, and from there on it is spread."""
@@ -120,6 +132,20 @@ class History:
     def onset(self, window_s: float, mono: float, allowed: float) -> float | None:
         """Return when (monotonic s) more than ``allowed`` of the events began to be bad, inside a window. O(window)."""
         return self._of(window_s).onset(mono - window_s, allowed)
+
+    def packed(self) -> tuple[Any, ...]:
+        """Return all of it, for the next daemon."""
+        return self.began, self._last, self._now, self._fine.packed(), self._coarse.packed()
+
+    @classmethod
+    def unpacked(cls, found: Any) -> Self:
+        """Return it as it was. Raises ValueError, TypeError."""
+        began, last, now, fine, coarse = found
+        history = cls(began)
+        history._last, history._now = last, Events(*now)
+        history._fine.take(fine)
+        history._coarse.take(coarse)
+        return history
 
     def _of(self, window_s: float) -> _Curve:
         return self._fine if window_s <= FINE_S else self._coarse

@@ -325,6 +325,7 @@ DETECTOR = Detector(
     name="latency",
     severity="ticket",
     summary="tokens or prompts that take longer than the load explains",
+    lasting=True,
     params=Params,
     begin=begin,
     step=step,

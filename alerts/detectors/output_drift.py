@@ -185,6 +185,7 @@ DETECTOR = Detector(
     name="output_drift",
     severity="page",
     summary="an engine whose greedy answer to a fixed question is not what it was",
+    lasting=True,
     params=Params,
     begin=begin,
     step=step,

@@ -177,11 +177,11 @@ def _burns(account: Account, state: State, mono: float) -> list[Burn]:
         return []
     params, known_s = state.params, mono - history.began
     edge_s = None if last is None else last.edge_s
-    before = [one for one in state.burns if one.objective is objective]
+    before = [one for one in state.burns if one.objective == objective]
     found: list[Burn] = []
     for rule in RULES:
         allowed = rule.rate(params.slo.period) * objective.allowed
-        old = next((one for one in before if one.rule is rule), None) if before else None
+        old = next((one for one in before if one.rule == rule), None) if before else None
         short = history.last(rule.short_s, mono)
         burning = short.bad > allowed * short.total
         opens = burning and short.total >= params.events and known_s >= params.known_s
@@ -261,6 +261,7 @@ DETECTOR = Detector(
     name="slo_burn",
     severity="page",
     summary="an engine that spends the error budget of `[slo]` faster than it is given",
+    lasting=True,
     params=Params,
     begin=begin,
     step=step,

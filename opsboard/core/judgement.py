@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from math import floor
 from typing import Literal, NamedTuple
 
 from opsboard.core.words import Record
@@ -18,7 +19,7 @@ class Learning(NamedTuple):
 
     def __str__(self) -> str:
         """Return it for people: ``34 of 60 s of work seen``."""
-        return f"{min(self.seen, self.needed):.0f} of {self.needed:.0f} {self.what} seen"
+        return f"{floor(max(0.0, min(self.seen, self.needed)))} of {self.needed:.0f} {self.what} seen"
 
 
 class Off(NamedTuple):

@@ -16,11 +16,12 @@ from alerts.timeline import told_s
 from opsboard.core.clock import Now
 from opsboard.core.incidents import Urgency
 from opsboard.core.judgement import Learning, Off, Unknown
-from opsboard.core.model import CanaryReading, Event, Finding, FindingChange, GpuView, HostView, Severity
+from opsboard.core.model import CanaryReading, Event, Finding, FindingChange, GpuView, HostView, Outcome, Severity
 from opsboard.core.registry import detectors
 from opsboard.core.text import sanitise
 from opsboard.core.wire import DetectorInfo
 from opsboard.daemon.engine_track import EngineTrack
+from opsboard.daemon.memory import Mind, Recalled, life_of
 
 _SEVERITY = {"page": Severity.ERROR, "ticket": Severity.WARNING, "note": Severity.INFO}
 _QUIETER: tuple[Urgency, ...] = ("page", "ticket", "note")
@@ -73,6 +74,7 @@ class Judging:
         self._states: dict[str, dict[str, Any]] = {}
         self._unknown: dict[str, dict[str, Unknown | None]] = {}
         """By engine: why a detector does not judge it."""
+        self._recalled: dict[str, Recalled] = {}
         self._claims: dict[tuple[str, str], Finding] = {}
         self._news: dict[str, deque[Event]] = {}
 
@@ -83,7 +85,7 @@ class Judging:
         """
         for name, setting in settings.items():
             if not setting.enabled or setting.params != self._params.get(name, setting.params):
-                for states in self._states.values():
+                for states in (*self._states.values(), *(one.states for one in self._recalled.values())):
                     states.pop(name, None)
             self._params[name], self._urgency[name] = setting.params, setting.severity
         self._off = frozenset(name for name, setting in settings.items() if not setting.enabled)
@@ -100,10 +102,31 @@ class Judging:
             for one in self._detectors
         )
 
+    def minds(self, engine: str) -> list[Mind]:
+        """Return what the detectors remember of an engine."""
+        states = self._states.get(engine, {})
+        return [Mind(one, self._of(one), states[one.name]) for one in self._detectors if one.name in states]
+
+    def known(self) -> dict[str, tuple[Detector, Any]]:
+        """Return the detectors that are on, each with its parameters."""
+        return {one.name: (one, self._of(one)) for one in self._detectors if one.name not in self._off}
+
+    def recall(self, engine: str, recalled: Recalled) -> None:
+        """Take what an earlier daemon knew of an engine; it counts from its first page on, which tells its life."""
+        self._recalled[engine] = recalled
+
+    def recalls(self, engine: str) -> bool:
+        """Tell whether what an earlier daemon knew of an engine still waits for its first page."""
+        return engine in self._recalled
+
+    def _of(self, detector: Detector) -> Any:
+        return self._params.get(detector.name) or detector.params()
+
     def begin_anew(self, engine: str) -> None:
         """Forget what was seen of an engine: it is another one now. What was claimed closes when it is next judged."""
         self._states.pop(engine, None)
         self._unknown.pop(engine, None)
+        self._recalled.pop(engine, None)
         self._news.pop(engine, None)
 
     def hear(self, engine: str, event: Event) -> None:
@@ -119,6 +142,7 @@ class Judging:
         """Forget all other engines, and what was claimed of them."""
         self._states = {name: states for name, states in self._states.items() if name in engines}
         self._unknown = {name: unknown for name, unknown in self._unknown.items() if name in engines}
+        self._recalled = {name: recalled for name, recalled in self._recalled.items() if name in engines}
         self._news = {name: news for name, news in self._news.items() if name in engines}
         self._claims = {key: finding for key, finding in self._claims.items() if key[0] in engines}
 
@@ -153,6 +177,8 @@ class Judging:
         states = self._states.get(track.name)
         if states is None:
             states = self._states[track.name] = {}
+        if fresh and track.name in self._recalled and track.last is not None and track.last.outcome is Outcome.OK:
+            states.update(self._recalled.pop(track.name).of(life_of(track)))
         unknown = self._unknown.setdefault(track.name, {})
         changes: list[FindingChange] = []
         told = self._told_unloaded(now) if self._unloaded else []
@@ -164,7 +190,7 @@ class Judging:
             try:
                 if name not in self._off:
                     if name not in states:
-                        states[name] = detector.begin(self._params.get(name) or detector.params())
+                        states[name] = detector.begin(self._of(detector))
                     states[name], claim, wants, unknown[name] = detector.step(states[name], seen)
             except Exception as error:  # noqa: BLE001  foreign code must not stop the line
                 states.pop(name, None)

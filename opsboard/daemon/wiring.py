@@ -45,6 +45,7 @@ from opsboard.daemon.gpu_room import GpuRoom
 from opsboard.daemon.health import Health, stale_s
 from opsboard.daemon.holders import Holders
 from opsboard.daemon.incident_desk import Desk, open_desk
+from opsboard.daemon.keeping import open_keeper
 from opsboard.daemon.keys import Keys
 from opsboard.daemon.notify import Notifier
 from opsboard.daemon.observed import local_port
@@ -208,6 +209,7 @@ class Daemon:
         keys = Keys(await self._store.keys(), self._store.key)
         actions = Actions(self._clock, self.state.specs, crew, self._flow.event, self._store.audit, keys=keys)
         ending.push_async_callback(actions.close)
+        await open_keeper(self._clock, self.state, self._options.state_dir, self._tasks, ending)
         self._collect()
         self._tasks.add("loop", self._health.probe)
         self._tasks.add("publish", lambda: on_grid(config.collect.interval, self._publish))
