@@ -5,7 +5,7 @@ PYTEST := $(BIN)/python -m pytest
 # The tests start hundreds of processes: each module is compiled once, also where the caller wants no bytecode.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test check test-real test-real-all crash bench fix lock clean setup setup-dev
+.PHONY: help demo test check test-real test-real-all crash prove bench fix lock clean setup setup-dev
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -39,6 +39,10 @@ crash: export OPSBOARD_CRASH_ROUNDS ?= 200
 crash: export OPSBOARD_CRASH_SEED ?= 0
 crash: setup-dev ## kill -9 at every spot, many times (OPSBOARD_CRASH_ROUNDS, OPSBOARD_CRASH_SEED)
 	$(PYTEST) -s tests/crash --timeout 3600
+
+prove: DAYS ?= 60
+prove: setup-dev ## judge the detectors on simulated engine-days (DAYS in all; goes on where it was); writes docs/proof.md
+	$(BIN)/python -m tests.proving --days $(DAYS) --write
 
 bench: setup-dev ## measure the budgets of docs/benchmarks.md
 	@$(BIN)/python -m tests.bench

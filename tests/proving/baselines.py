@@ -1,4 +1,4 @@
-"""What people use today, judged in the same harness: thresholds, EWMA, Mann-Kendall, Page-Hinkley, the idle floor alone.
+"""What people use today, in the same harness: thresholds, EWMA, Mann-Kendall, Page-Hinkley, the idle floor alone.
 
 Each rule looks at one value a minute of one series, as an alert over recorded metrics does. A claim stands until its
 rule has been silent for ten minutes, so that one trouble is one claim. None is tuned: numbers are those of the books.

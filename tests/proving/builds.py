@@ -49,7 +49,7 @@ class Load(msgspec.Struct):
     """All of them the same one."""
     spread: float = 0.75
     """Standard deviation of the logarithm of lengths."""
-    abort: float = 0.02
+    abort: float = 0.5
     """Of those that decode, so many give up in a minute."""
 
 

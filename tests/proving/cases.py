@@ -12,11 +12,13 @@ from collections.abc import Iterator
 
 from opsboard.core.model import Record
 from tests.proving import confounders
-from tests.proving.faults import BELOW, GRID, HOUR_S, Kind, lasts
+from tests.proving.faults import GRID, HOUR_S, Kind, lasts
 from tests.proving.machine import SHAPES
 
-SEEDS = {"dev": 1_000, "test": 700_000}
+SEEDS = {"dev": 1_000, "test": 7_000_000}
 """The first of each."""
+APART = 100_000
+"""Between seeds of the same fault in the same round."""
 AFTER_S = 180.0
 """What goes on after a fault."""
 HEALTHY_S = 3 * HOUR_S
@@ -65,10 +67,10 @@ def rounds(seeds: str, first: int = 0) -> Iterator[list[Case]]:
 
 
 def _faulty(seed: int) -> Iterator[Case]:
-    for kind in GRID:
+    for kind, again in ((kind, again) for kind in GRID for again in range(kind.times)):
         for size in kind.sizes:
             for known in kind.known:
-                yield _case(kind, size, known=known, seed=seed)
+                yield _case(kind, size, known=known, seed=seed + again * APART)
 
 
 def _case(kind: Kind, size: float, *, known: bool, seed: int) -> Case:
@@ -76,10 +78,9 @@ def _case(kind: Kind, size: float, *, known: bool, seed: int) -> Case:
     onset = round(kind.warm_s + pick.uniform(0.0, 300.0))
     there = lasts(kind, size)
     memory = kind.detector in {"memory_leak", "gpu_memory_leak"}
-    healthy = size < BELOW.get(kind.name, 0.0)
     return Case(
         seed=seed, build=pick.choice(kind.builds), confounder=pick.choice(kind.confounders), fault=kind.name,
-        size=size, onset=onset, end=onset + there, seconds=onset + there + (0.0 if healthy else AFTER_S), known=known,
+        size=size, onset=onset, end=onset + there, seconds=onset + there + AFTER_S, known=known,
         asked=kind.asked, every_s=kind.every_s, gpu=kind.detector == "gpu_memory_leak",
         memory=pick.choice(SHAPES) if memory else "plain",
     )  # fmt: skip
@@ -90,6 +91,6 @@ def _healthy(seed: int) -> Iterator[Case]:
         pick = random.Random(f"healthy {confounder} {seed}")
         yield Case(
             seed=seed, build=pick.choice(HEALTHY_BUILDS), confounder=confounder, seconds=HEALTHY_S,
-            every_s=5.0 if confounder == "slow_scrape" else 1.0, known=(at + seed) % 3 == 0,
+            every_s=5.0 if confounder == "slow_scrape" else pick.choice((1.0, 1.0, 2.0)), known=(at + seed) % 3 == 0,
             asked=(at + seed) % 2 == 0, memory=pick.choice(SHAPES), gpu=pick.random() < 0.5,
         )  # fmt: skip

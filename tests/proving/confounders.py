@@ -25,7 +25,7 @@ WINDOWS = (
 )  # fmt: skip
 """Those that come and go."""
 ALWAYS = (
-    "steady", "hours", "pauses", "no_prefix", "one_prefix", "heavy_tails", "trickle", "overload", "other_buckets",
+    "steady", "hours", "pauses", "no_prefix", "one_prefix", "heavy_tails", "trickle", "busy", "overload", "other_buckets",
     "without_steps", "slow_scrape", "frozen_gauges",
 )  # fmt: skip
 """Those that hold all the time."""
@@ -171,7 +171,7 @@ def _during(kind: str, load: Load, t: float, part: float) -> None:
         case "cold_cache":
             load.cached = 0.0
         case "many_leave":
-            load.abort = 1.0
+            load.abort = 3.0
         case "idle" | "asleep":
             load.rate = 0.0
 
@@ -182,6 +182,10 @@ def _pauses(load: Load, t: float) -> None:
 
 def _trickle(load: Load, _t: float) -> None:
     load.rate = 1 / 60
+
+
+def _busy(load: Load, _t: float) -> None:
+    load.rate *= 2.5
 
 
 def _overload(load: Load, t: float) -> None:
@@ -205,7 +209,7 @@ def _frozen(load: Load, t: float) -> None:
 
 
 _SHAPES: dict[str, Callable[[Load, float], None]] = {
-    "pauses": _pauses, "trickle": _trickle, "overload": _overload, "no_prefix": _no_prefix, "one_prefix": _one_prefix,
+    "pauses": _pauses, "trickle": _trickle, "overload": _overload, "busy": _busy, "no_prefix": _no_prefix, "one_prefix": _one_prefix,
     "heavy_tails": _heavy, "frozen_gauges": _frozen,
 }  # fmt: skip
 

@@ -31,10 +31,12 @@ class Kind(NamedTuple):
     every_s: float = 1.0
     asked: bool = False
     """Whether the engine may be sent canaries."""
+    times: int = 1
+    """So often in a round."""
 
 
 _BUSY = ("steady", "hours", "ramp", "burst", "all_leave", "many_leave", "heavy_tails", "one_prefix")
-_QUIET = ("pauses", "idle")
+_QUIET = ("pauses",)
 _WORK = ("steady", "hours", "ramp", "burst", "long_prompts", "cold_cache", "all_leave", "no_prefix", "gap")
 _ROOMY = ("roomy",)
 _PACED = ("small", "padded", "bends", "large", "noisy")
@@ -47,14 +49,15 @@ GRID = (
     Kind("on abort", "kv_leak", (1.0,), _ROOMY, _BUSY, 600.0, 900.0, known=(True, False)),
     Kind("a block, quiet moments", "kv_leak", (1.0, 0.05, 0.02), _ROOMY, _QUIET, 600.0, 900.0),
     Kind("whole requests, quiet moments", "kv_leak", (0.1, 0.02), _ROOMY, _QUIET, 600.0, 900.0),
-    Kind("slow steps", "latency", (1.08, 1.15, 1.30, 2.0), _PACED, _WORK, also=("throughput_collapse",)),
-    Kind("slow prompts", "latency", (1.5, 2.0), _PACED, _WORK, also=("throughput_collapse",)),
-    Kind("hang", "stall", (20.0, 30.0, 300.0), ("small", "padded", "large"), ("steady", "hours", "burst", "gap"), 900.0),
+    Kind("slow steps", "latency", (1.08, 1.15, 1.30, 2.0), _PACED, _WORK, also=("throughput_collapse",), times=3),
+    Kind("slow prompts", "latency", (1.5, 2.0), _PACED, _WORK, also=("throughput_collapse",), times=3),
+    Kind("hang", "stall", (20.0, 30.0, 300.0), ("small", "padded", "large"), ("steady", "hours", "burst"), 900.0, times=2),
     Kind("hang, asked", "stall", (30.0, 300.0), ("small", "padded"), ("steady", "hours", "burst"), 900.0, asked=True),
     Kind("thrown back", "preemption_storm", (2.0, 5.0, 15.0), ("small", "padded"), _STEADY, 900.0, 300.0,
-         also=("latency", "throughput_collapse")),
-    Kind("collapse", "throughput_collapse", (3.0, 4.0, 6.0), ("small", "padded"), ("steady", "overload"), 1500.0, 300.0,
-         also=("latency", "preemption_storm")),
+         also=("latency", "throughput_collapse"), times=2),
+    # Counts from when somebody waits for it.
+    Kind("collapse", "throughput_collapse", (3.0, 4.0, 6.0), ("small", "padded"), ("busy",), 1500.0, 300.0,
+         also=("latency", "preemption_storm"), times=2),
     # Hours until memory is full.
     Kind("host memory", "memory_leak", (0.75, 2.0, 8.0, 20.0), ("small", "padded"), ("steady", "hours", "ramp"),
          5400.0, 2700.0, every_s=5.0),
@@ -63,9 +66,6 @@ GRID = (
     # Times the budget of 1 %, from half of it.
     Kind("errors", "slo_burn", (0.9, 2.0, 6.0, 20.0, 100.0), ("padded",), ("steady", "hours"), 3600.0, 3600.0),
 )  # fmt: skip
-
-BELOW = {"errors": 1.0}
-"""Sizes below this are no fault: nothing may be claimed."""
 
 
 def lasts(kind: Kind, size: float) -> float:

@@ -34,10 +34,10 @@ class Request:
         "scheduled", "thrown",
     )  # fmt: skip
 
-    def __init__(self, number: int, arrived: float, prompt: int, output: int, hit: int, group: int | None) -> None:
-        self.number, self.arrived, self.prompt, self.output, self.hit, self.group = (
-            number, arrived, prompt, output, hit, group,
-        )  # fmt: skip
+    def __init__(self, number: int, *, arrived: float, prompt: int, output: int, hit: int, group: int | None) -> None:
+        self.number, self.arrived = number, arrived
+        self.prompt, self.output = prompt, output
+        self.hit, self.group = hit, group
         self.compute = self.left = prompt - hit
         self.scheduled = self.ends = math.nan
         self.prefill_s = 0.0
@@ -120,6 +120,8 @@ class FluidEngine:
         if self.hung and self._view is not None:
             return self._view
         self._fit()
+        # Who ends within a slice decodes to its end here: what was added for it is put right once a second.
+        self._context = float(sum(one.prompt + one.given(self.clock) for one in self.decoding))
         self._view = page(self)
         return self._view
 
@@ -167,9 +169,7 @@ class FluidEngine:
             used += -(-(one.hit + one.compute - one.left) // size)
             if one.group is not None and one.hit:
                 holders[one.group] += 1
-        return used - sum(
-            (count - 1) * _common(group) // size for group, count in enumerate(holders) if count > 1
-        )
+        return used - sum((count - 1) * _common(group) // size for group, count in enumerate(holders) if count > 1)
 
     def _blocks(self, one: Request) -> int:
         return -(-(one.prompt + one.given(self.clock) - 1) // self.build.shape.block_size)
@@ -198,7 +198,9 @@ class FluidEngine:
                 else:
                     hit = int(load.cached * (prompt - 1)) // shape.block_size * shape.block_size
             self._number += 1
-            self.waiting.append(Request(self._number, self.now, prompt, output, hit, group))
+            self.waiting.append(
+                Request(self._number, arrived=self.now, prompt=prompt, output=output, hit=hit, group=group)
+            )
 
     def _admit(self) -> None:
         shape = self.build.shape
@@ -253,8 +255,9 @@ class FluidEngine:
             self._decode(steps, batch)
         self._prefill(wanted, step_s, token_s, gave_output=bool(batch))
         self._go_away(load)
-        if self.thrown_a_second and self.decoding and pick.random() < self.thrown_a_second * SLICE_S:
-            self._throw()
+        if self.thrown_a_second:
+            for _ in range(min(len(self.decoding), int(self.thrown_a_second * SLICE_S + pick.random()))):
+                self._throw()
 
     def _decode(self, steps: float, batch: int) -> None:
         self.clock += steps

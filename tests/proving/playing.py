@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,9 +13,10 @@ from opsboard.core.clock import Now
 from opsboard.core.model import CanaryOutcome, CanaryReading, EngineReading, FindingChange, Outcome, Record
 from opsboard.daemon.engine_track import EngineTrack
 from opsboard.daemon.judging import Judging
-from tests.proving import faults
+from tests.proving import burning, faults
 from tests.proving.baselines import BASELINES
 from tests.proving.builds import BUILDS
+from tests.proving.burning import Count
 from tests.proving.cases import Case
 from tests.proving.confounders import Around, wall
 from tests.proving.fluid_engine import FluidEngine
@@ -82,6 +82,8 @@ class Scene:
         self.losses: list[float] = []
         self.onset: float | None = None
         """When what is wrong first showed: the first lost block, the first second of the rest."""
+        self.counts: list[Count] = []
+        """Of the row `errors`: what a page would count, second by second."""
         if case.fault == "errors":
             self.engine.errors = faults.ALLOWED * faults.AT_FIRST
 
@@ -97,6 +99,11 @@ class Scene:
         if lost > 0:
             self.losses += [t] * lost
             self.onset = t if self.onset is None else self.onset
+        if case.fault == "collapse" and self.onset is None and case.onset <= t < case.end and view.waiting:
+            self.onset = t
+        if case.fault == "errors":
+            done, bad = view.counters["requests_finished"], view.counters["requests_failed"]
+            self.counts.append(Count(round(t), bad, done + bad))
         for now, shown in self.around.pages(view, Now(wall=wall(t), mono=t)):
             yield now, EngineReading(engine=NAME, outcome=Outcome.OK, view=shown)
 
@@ -112,11 +119,16 @@ class Scene:
     def wrong(self) -> tuple[Fault, ...]:
         """Return what was wrong, as scoring wants it."""
         case = self.case
-        if not case.fault or case.size < faults.BELOW.get(case.fault, 0.0) or self.onset is None:
+        if case.fault == "errors":
+            began = burning.first(self.counts, faults.ALLOWED)
+            also = ("slo_burn",)  # near its rate it may be over, and begin again
+            return () if began is None else (Fault(detector="slo_burn", onset=began - burning.SLACK_S, also=also),)
+        if not case.fault or self.onset is None:
             return ()
         kind = next(one for one in faults.GRID if one.name == case.fault)
-        losses = tuple(self.losses[:LOSSES_KEPT])
-        return (Fault(detector=kind.detector, onset=self.onset, end=case.end, also=kind.also, losses=losses),)
+        losses, stays = tuple(self.losses[:LOSSES_KEPT]), "leak" in kind.detector
+        end = None if stays else case.end
+        return (Fault(detector=kind.detector, onset=self.onset, end=end, also=kind.also, losses=losses),)
 
     def _fault(self, t: float) -> None:
         case, engine = self.case, self.engine
@@ -124,7 +136,7 @@ class Scene:
             begin = faults.BEGIN.get(case.fault)
             if begin is not None:
                 begin(engine, case.size)
-                self.onset = None if engine.leak_share else t
+                self.onset = None if engine.leak_share or case.fault == "collapse" else t
             else:
                 self.onset = t
                 each = faults.bytes_a_request(engine.build, self.machine.room, case.size)
@@ -165,9 +177,9 @@ def play(case: Case) -> Played:
         for now, reading in pages:
             track.last, track.processes, track.looked = reading, processes, looked
             track.inflight = scene.engine.inflight() if case.known else None
-            at = time.perf_counter()
+            at = time.process_time()
             judged = ours.judge(track, now, gpus=gpus, host=host, fresh=fresh, canary=heard)
-            cost_s += time.perf_counter() - at
+            cost_s += time.process_time() - at
             readings += 1
             for change in judged.changes:
                 claims.take(t, change)
@@ -186,8 +198,3 @@ def play(case: Case) -> Played:
         baselines=tuple(others.all), readings=readings, cost_s=round(cost_s, 4),
         took_s=round(time.process_time() - began, 3),
     )  # fmt: skip
-
-
-def lost_by(losses: list[float], t: float) -> int:
-    """Return how many blocks were lost by then."""
-    return bisect_right(losses, t)
