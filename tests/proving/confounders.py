@@ -25,8 +25,8 @@ WINDOWS = (
 )  # fmt: skip
 """Those that come and go."""
 ALWAYS = (
-    "steady", "hours", "pauses", "no_prefix", "one_prefix", "heavy_tails", "trickle", "busy", "overload", "other_buckets",
-    "without_steps", "slow_scrape", "frozen_gauges",
+    "steady", "hours", "pauses", "no_prefix", "one_prefix", "heavy_tails", "trickle", "busy", "overload",
+    "other_buckets", "without_steps", "slow_scrape", "frozen_gauges",
 )  # fmt: skip
 """Those that hold all the time."""
 KINDS = (*WINDOWS, *ALWAYS, "mixed")
@@ -209,8 +209,8 @@ def _frozen(load: Load, t: float) -> None:
 
 
 _SHAPES: dict[str, Callable[[Load, float], None]] = {
-    "pauses": _pauses, "trickle": _trickle, "overload": _overload, "busy": _busy, "no_prefix": _no_prefix, "one_prefix": _one_prefix,
-    "heavy_tails": _heavy, "frozen_gauges": _frozen,
+    "pauses": _pauses, "trickle": _trickle, "busy": _busy, "overload": _overload, "no_prefix": _no_prefix,
+    "one_prefix": _one_prefix, "heavy_tails": _heavy, "frozen_gauges": _frozen,
 }  # fmt: skip
 
 

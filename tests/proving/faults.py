@@ -51,7 +51,8 @@ GRID = (
     Kind("whole requests, quiet moments", "kv_leak", (0.1, 0.02), _ROOMY, _QUIET, 600.0, 900.0),
     Kind("slow steps", "latency", (1.08, 1.15, 1.30, 2.0), _PACED, _WORK, also=("throughput_collapse",), times=3),
     Kind("slow prompts", "latency", (1.5, 2.0), _PACED, _WORK, also=("throughput_collapse",), times=3),
-    Kind("hang", "stall", (20.0, 30.0, 300.0), ("small", "padded", "large"), ("steady", "hours", "burst"), 900.0, times=2),
+    Kind("hang", "stall", (20.0, 30.0, 300.0), ("small", "padded", "large"), ("steady", "hours", "burst"), 900.0,
+         times=2),
     Kind("hang, asked", "stall", (30.0, 300.0), ("small", "padded"), ("steady", "hours", "burst"), 900.0, asked=True),
     Kind("thrown back", "preemption_storm", (2.0, 5.0, 15.0), ("small", "padded"), _STEADY, 900.0, 300.0,
          also=("latency", "throughput_collapse"), times=2),
@@ -59,12 +60,12 @@ GRID = (
     Kind("collapse", "throughput_collapse", (3.0, 4.0, 6.0), ("small", "padded"), ("busy",), 1500.0, 300.0,
          also=("latency", "preemption_storm"), times=2),
     # Hours until memory is full.
-    Kind("host memory", "memory_leak", (0.75, 2.0, 8.0, 20.0), ("small", "padded"), ("steady", "hours", "ramp"),
+    Kind("host memory", "memory_leak", (0.75, 2.0, 8.0, 16.0), ("small",), ("steady", "hours", "ramp"),
          5400.0, 2700.0, every_s=5.0),
-    Kind("GPU memory", "gpu_memory_leak", (0.75, 2.0, 8.0, 20.0), ("small", "padded"), ("steady", "hours", "ramp"),
+    Kind("GPU memory", "gpu_memory_leak", (0.75, 2.0, 8.0, 16.0), ("small",), ("steady", "hours", "ramp"),
          5400.0, 2700.0, every_s=5.0),
     # Times the budget of 1 %, from half of it.
-    Kind("errors", "slo_burn", (0.9, 2.0, 6.0, 20.0, 100.0), ("padded",), ("steady", "hours"), 3600.0, 3600.0),
+    Kind("errors", "slo_burn", (0.9, 2.0, 6.0, 20.0, 100.0), ("small",), ("steady", "hours"), 2400.0, 1800.0),
 )  # fmt: skip
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from alerts.detectors.slo_burn import DETECTOR as SLO_BURN
 from alerts.detectors.slo_burn import Params as Burning
+from opsboard.config.detectors import Setting
 from opsboard.config.schema import Slo
 from opsboard.core.clock import Now
 from opsboard.core.model import CanaryOutcome, CanaryReading, EngineReading, FindingChange, Outcome, Record
@@ -41,14 +41,6 @@ class Played(Record, frozen=True, kw_only=True):
     """Seconds of CPU that the detectors took."""
     took_s: float
     """And the whole episode."""
-
-
-class Setting(NamedTuple):
-    """What is configured of a detector."""
-
-    enabled: bool
-    severity: str
-    params: object
 
 
 class Claims:
@@ -183,8 +175,9 @@ def play(case: Case) -> Played:
             readings += 1
             for change in judged.changes:
                 claims.take(t, change)
-            for change in theirs.judge(track, now, gpus=gpus, host=host, fresh=fresh).changes:
-                others.take(t, change)
+            if second % EVERY_S == 0:
+                for change in theirs.judge(track, now, gpus=gpus, host=host, fresh=fresh).changes:
+                    others.take(t, change)
             if judged.canary and case.asked and answer is None:
                 told = scene.answer()
                 answer = t + told.seconds, told

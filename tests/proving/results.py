@@ -17,7 +17,10 @@ from tests.proving.playing import Played
 ROOT = Path(__file__).parents[2]
 JUDGES = ("alerts", "opsboard/daemon/judging.py", "tests/proving")
 """What results depend on, beside the vocabulary of core."""
-TELL = ("__main__.py", "results.py", "proof.py", "score.py", "intervals.py", "labelled.py", "healthy_week.py", "kv_days.py")
+TELL = (
+    "__main__.py", "results.py", "proof.py", "score.py", "intervals.py", "labelled.py", "healthy_week.py",
+    "kv_days.py", "latency_days.py",
+)  # fmt: skip
 """These only tell what came of it, or play something else."""
 
 

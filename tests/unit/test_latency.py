@@ -11,8 +11,9 @@ import pytest
 from alerts.base import Observation
 from alerts.detectors.latency import DETECTOR, Params
 from opsboard.core.model import Event, Finding, GpuProcess, GpuView, HostView
-from tests.proving.builds import BUILDS, Load
+from tests.proving.builds import Load
 from tests.proving.fluid_engine import FluidEngine
+from tests.proving.latency_days import BUILDS, run
 from tests.support.paced_engine import WALL, Engine, first
 from tests.support.replay import replay
 
@@ -285,6 +286,14 @@ def test_a_real_engine_that_slows_down_for_two_minutes_is_found_in_one() -> None
 @pytest.mark.parametrize("name", ["healthy_mix-2", "hang-4", "leak_slow_busy-5", "leak_tiny_idle-1"])
 def test_other_recordings_of_a_real_engine_have_nothing(name: str) -> None:
     assert not [claim for _, claim in recorded(name) if claim]
+
+
+def test_hours_of_a_simulated_engine() -> None:
+    score = run(BUILDS[0], 13, 3600, faults_from=1200.0)
+    assert score.false == []
+    assert score.missed == score.unjudged == {}
+    assert max(score.found["slow_step 1.3"]) <= 60
+    assert max(score.found["slow_step 1.15"]) <= 180
 
 
 def test_the_simulated_engine_does_what_the_load_says() -> None:
