@@ -15,11 +15,11 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from collectors.base import Dialect, Tokens, base_url
-from collectors.fetch import Fetcher
 from collectors.sleeping import asleep
 from opsboard.core.errors import FetchError
 from opsboard.core.model import CanaryOutcome, CanaryReading
 from opsboard.core.text import sanitise
+from opsboard.httpc.fetch import Fetcher
 
 WORD = "Hello"
 PROMPT = "Roses are red, violets are blue,"

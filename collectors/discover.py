@@ -19,10 +19,10 @@ from collectors import procfs, sockets
 from collectors.base import Dialect, Page
 from collectors.engine_scrape import OFF_LOOP_BYTES
 from collectors.exposition import Parser
-from collectors.fetch import Fetcher
 from opsboard.core.errors import ExpositionError, FetchError
 from opsboard.core.model import Record
 from opsboard.core.registry import dialects as registered_dialects
+from opsboard.httpc.fetch import Fetcher
 
 log = logging.getLogger("opsboard.discover")
 

@@ -11,10 +11,10 @@ import msgspec
 from collectors.base import METRICS_PATH, Page, base_url
 from collectors.engine_page import PageReader
 from collectors.exposition import Limits
-from collectors.fetch import Body, Fetcher
 from opsboard.core.errors import ExpositionError, FetchError, OpsboardError
 from opsboard.core.model import EngineReading, EngineView, Outcome
 from opsboard.core.text import sanitise
+from opsboard.httpc.fetch import Body, Fetcher
 
 OFF_LOOP_BYTES = 256 * 1024
 """A page above this is parsed in a thread: on the loop it would hold up every other target."""

@@ -12,8 +12,8 @@ from typing import Literal
 import msgspec
 
 from collectors.base import Dialect, base_url
-from collectors.fetch import Fetcher
 from opsboard.core.errors import CollectError, FetchError
+from opsboard.httpc.fetch import Fetcher
 
 CONFIRM_S = 5.0
 """Deadline for the question whether a call has worked."""

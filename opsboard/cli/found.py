@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 async def look() -> tuple[list[FoundEngine], GpuReading]:
     """Find the engines that answer here and read the GPUs once."""
-    from collectors.connection import Limits
     from collectors.discover import find_engines
-    from collectors.fetch import Fetcher
     from collectors.nvml import GpuReader
+    from opsboard.httpc.connection import Limits
+    from opsboard.httpc.fetch import Fetcher
 
     fetcher, gpus = Fetcher(Limits()), GpuReader()
     try:

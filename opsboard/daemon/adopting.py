@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from collectors.fetch import Fetcher
 from opsboard.config.schema import Config
 from opsboard.core.clock import Clock
 from opsboard.core.errors import Conflict, NotFound, SuperviseError
@@ -16,6 +15,7 @@ from opsboard.core.text import sanitise
 from opsboard.core.wire import Adopted, AdoptRequest, Forgotten
 from opsboard.daemon.by_hand import check_peer, check_words, look_at, named, recognise
 from opsboard.daemon.taken import TakenOver
+from opsboard.httpc.fetch import Fetcher
 from opsboard.httpd import Peer
 from opsboard.store.state import AuditEntry
 from opsboard.supervise import bundle

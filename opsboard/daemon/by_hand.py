@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from collectors import sockets
 from collectors.discover import FoundEngine, find_engines
-from collectors.fetch import Fetcher
 from opsboard.config.check import ENGINE_NAME
 from opsboard.config.schema import Config
 from opsboard.core.errors import Conflict, Denied, SuperviseError, UsageError
@@ -15,6 +14,7 @@ from opsboard.core.text import sanitise
 from opsboard.daemon.observed import local_port
 from opsboard.daemon.rights import ROOT
 from opsboard.daemon.taken import place
+from opsboard.httpc.fetch import Fetcher
 from opsboard.httpd import Peer
 from opsboard.supervise.processes import below, everybody
 from opsboard.supervise.takeover.find import Finder, find

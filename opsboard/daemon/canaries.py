@@ -16,11 +16,11 @@ from collectors import sleeping
 from collectors.base import Dialect
 from collectors.canary import golden, one_token
 from collectors.engine_scrape import EngineScraper
-from collectors.fetch import Fetcher
-from collectors.fetch import Limits as FetchLimits
 from opsboard.core.model import CanaryOutcome, CanaryReading
 from opsboard.core.registry import dialects
 from opsboard.daemon.pipeline import PipelineState
+from opsboard.httpc.fetch import Fetcher
+from opsboard.httpc.fetch import Limits as FetchLimits
 
 log = logging.getLogger("opsboard.daemon")
 

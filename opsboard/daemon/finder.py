@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 from collectors.discover import find_engines
-from collectors.fetch import Fetcher
 from opsboard.daemon.pipeline import EngineSpec
 from opsboard.daemon.specs import found_specs
+from opsboard.httpc.fetch import Fetcher
 
 LOOK_S = 5.0
 FORGET_LOOKS = 3

@@ -7,7 +7,6 @@ from functools import partial
 
 from collectors.base import Dialect
 from collectors.engine_scrape import EngineScraper
-from collectors.fetch import Fetcher
 from collectors.process import RoleOf
 from collectors.procfs import argv, stat
 from opsboard.core.aside import Aside
@@ -20,6 +19,7 @@ from opsboard.daemon.engine_track import EngineTrack
 from opsboard.daemon.members import Members
 from opsboard.daemon.observed import Listening, Owner
 from opsboard.daemon.pipeline import EngineSpec
+from opsboard.httpc.fetch import Fetcher
 from opsboard.supervise.supervisor import Supervisor
 
 HEALTH_PATH = "/health"

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import msgspec
 
-from collectors.fetch import Fetcher
-from collectors.fetch import Limits as FetchLimits
 from collectors.host import HostReader
 from collectors.nvml import GpuReader
 from opsboard.config.detectors import settings
@@ -62,6 +60,8 @@ from opsboard.daemon.targets import engine_targets, ready_probe
 from opsboard.daemon.tasks import TaskBook, on_grid
 from opsboard.daemon.taskset import TaskSet
 from opsboard.daemon.wishes import Wishes
+from opsboard.httpc.fetch import Fetcher
+from opsboard.httpc.fetch import Limits as FetchLimits
 from opsboard.httpd import Server, refuse_served, serve
 from opsboard.store.store import Store
 from opsboard.supervise.budget import FUTILE_S, Budget

@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from collectors.base import Page
 from collectors.engine_scrape import EngineScraper
 from collectors.exposition import Parser
-from collectors.fetch import Fetcher
 from opsboard.core.model import Outcome
+from opsboard.httpc.fetch import Fetcher
 from tests.bench import Row
 
 PAGE = Path(__file__).parents[1] / "fixtures/metrics/vllm/0.32.txt"

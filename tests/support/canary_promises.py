@@ -12,12 +12,12 @@ import msgspec
 import pytest
 
 from collectors.canary import golden, one_token
-from collectors.connection import Limits
-from collectors.fetch import Fetcher
 from collectors.sleeping import asleep, sleep, wake
 from opsboard.core.errors import FetchError
 from opsboard.core.model import CanaryOutcome, CanaryReading
 from opsboard.core.registry import dialects
+from opsboard.httpc.connection import Limits
+from opsboard.httpc.fetch import Fetcher
 
 DIALECT = dialects().found["vllm"]
 DEADLINE_S = 30.0

@@ -15,11 +15,11 @@ import pytest
 from collectors.base import base_url
 from collectors.canary import PROMPT, WORD, golden, one_token
 from collectors.completions import body, models, text
-from collectors.fetch import Body, Fetcher, Limits, bearer
 from collectors.sleeping import CannotSleep, asleep, check, sleep, wake
 from opsboard.core.errors import CollectError, FetchError
 from opsboard.core.model import CanaryOutcome, CanaryReading
 from opsboard.core.secret import Secret
+from opsboard.httpc.fetch import Body, Fetcher, Limits, bearer
 from tests.support.canary_promises import DIALECT, PROMISES, Promise, fetcher, sixteen, token
 from tests.support.loopback import Script, answer, full_queue, serving
 from tests.support.sim_process import SimProcess, simulated

@@ -17,11 +17,11 @@ import pytest
 
 from collectors import sockets
 from collectors.base import Dialect, Page
-from collectors.connection import Limits
 from collectors.discover import FoundEngine, find_engines
-from collectors.fetch import Fetcher
 from collectors.process import descendants
 from opsboard.core.model import EngineView
+from opsboard.httpc.connection import Limits
+from opsboard.httpc.fetch import Fetcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,8 +12,8 @@ import pytest
 from collectors import engine_page, engine_scrape
 from collectors.base import Dialect
 from collectors.engine_scrape import EngineScraper
-from collectors.fetch import Fetcher, Limits
 from opsboard.core.model import EngineReading, Outcome
+from opsboard.httpc.fetch import Fetcher, Limits
 from tests.support.loopback import answer, says, serving
 
 if TYPE_CHECKING:

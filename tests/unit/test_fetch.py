@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from collectors.canary import outcome_of
-from collectors.connection import Limits
 from collectors.exposition import Parser
-from collectors.fetch import Body, Fetcher
 from opsboard.core.errors import FetchError
 from opsboard.core.model import CanaryOutcome
+from opsboard.httpc.connection import Limits
+from opsboard.httpc.fetch import Body, Fetcher
 from tests.support.loopback import Loopback, Script, answer, full_queue, says, serving
 
 if TYPE_CHECKING:

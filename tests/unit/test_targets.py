@@ -9,12 +9,12 @@ from typing import cast
 import pytest
 
 from collectors.engine_scrape import EngineScraper
-from collectors.fetch import Fetcher, Limits
 from opsboard.core.clock import SystemClock
 from opsboard.core.model import EngineReading, EngineState, EngineView, LifeView, Outcome
 from opsboard.daemon import targets
 from opsboard.daemon.pipeline import EngineSpec, PipelineState, feed
 from opsboard.daemon.targets import LifeScraper, engine_targets
+from opsboard.httpc.fetch import Fetcher, Limits
 from opsboard.supervise.supervisor import Supervisor
 
 CONFIGURED = "http://127.0.0.1:2"

@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 
 import h11
 
-from collectors.connection import Answer, Connection, Limits, Place
 from opsboard.core.errors import FetchError
 from opsboard.core.model import Record
 from opsboard.core.secret import Secret
 from opsboard.core.text import sanitise
+from opsboard.httpc.connection import Answer, Connection, Limits, Place
 
 __all__ = ["Body", "Fetcher", "Limits", "bearer"]
 
