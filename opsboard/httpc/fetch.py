@@ -12,7 +12,7 @@ import re
 import socket
 import ssl
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -24,7 +24,7 @@ from opsboard.core.secret import Secret
 from opsboard.core.text import sanitise
 from opsboard.httpc.connection import Answer, Connection, Limits, Place
 
-__all__ = ["Body", "Fetcher", "Limits", "bearer"]
+__all__ = ["Body", "Fetcher", "Limits", "Reply", "bearer"]
 
 _OUR_OWN = frozenset(
     {
@@ -50,13 +50,31 @@ class Body(Record, frozen=True, kw_only=True):
     delimited: bool
 
 
+class Reply(Record, frozen=True, kw_only=True):
+    """A whole answer, whatever its status. Names of ``headers`` are in lower case; ``body`` is decompressed."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
 class Fetcher:
     """Requests of one event loop, many at a time. Close it when done."""
 
-    def __init__(self, limits: Limits | None = None, tls: ssl.SSLContext | None = None) -> None:
-        """Open nothing yet; ``tls`` replaces the system's certificates."""
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        tls: ssl.SSLContext | None = None,
+        refused: Callable[[str], str | None] | None = None,
+    ) -> None:
+        """Open nothing yet; ``tls`` replaces the system's certificates.
+
+        ``refused(address)`` says why an IP address must not be connected to. With it names are looked up first and
+        the address that was looked at is the one that is connected to.
+        """
         self._limits = limits or Limits()
         self._tls = tls
+        self._refused = refused
         self._idle: dict[Place, Connection] = {}
 
     async def get(self, url: str, *, headers: Mapping[str, str] | None = None, deadline_s: float | None = None) -> Body:
@@ -88,9 +106,48 @@ class Fetcher:
         request = _request("POST", place, target, {"Accept": "application/json", **(headers or {}), **about})
         return await self._exchange(place, request, data, deadline_s, None)
 
+    async def send(
+        self,
+        method: str,
+        url: str,
+        data: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        deadline_s: float | None = None,
+    ) -> Reply:
+        """Send a request once, on a connection of its own, and return the answer whatever its status.
+
+        Raises FetchError as :meth:`get` does, but never with reason ``status``.
+        """
+        place, target = _parse(url)
+        about = {"Content-Length": str(len(data)), "Connection": "close"}
+        request = _request(method, place, target, {"Accept": "application/json", **(headers or {}), **about})
+        answer, _ = await self._answer(place, request, data, deadline_s, None)
+        fields = {name.decode("latin-1"): sanitise(value) for name, value in answer.fields.items()}
+        return Reply(status=answer.status, headers=fields, body=_inflate(place, answer, self._limits))
+
     async def _exchange(
         self, place: Place, request: h11.Request, data: bytes, deadline_s: float | None, connection: Connection | None
     ) -> Body:
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        answer, connected = await self._answer(place, request, data, deadline_s, connection)
+        if not 200 <= answer.status < 300:
+            raise _refusal(place, answer)
+        return Body(
+            status=answer.status,
+            body=_inflate(place, answer, self._limits),
+            content_type=answer.fields.get(b"content-type"),
+            duration_s=clock() - started,
+            connect_s=connected,
+            wire_bytes=len(answer.body),
+            delimited=b"content-length" in answer.fields or b"transfer-encoding" in answer.fields,
+        )
+
+    async def _answer(
+        self, place: Place, request: h11.Request, data: bytes, deadline_s: float | None, connection: Connection | None
+    ) -> tuple[Answer, float | None]:
+        """Return the answer and the seconds that connecting took, None on a connection that was kept."""
         total_s = self._limits.total_s if deadline_s is None else deadline_s
         clock = asyncio.get_running_loop().time
         started, connected = clock(), None
@@ -110,17 +167,7 @@ class Fetcher:
             raise FetchError(message, reason="timeout") from None
         if answer is None:
             raise FetchError(f"{place} closed the connection without an answer", reason="unreachable")
-        if not 200 <= answer.status < 300:
-            raise _refusal(place, answer)
-        return Body(
-            status=answer.status,
-            body=_inflate(place, answer, self._limits),
-            content_type=answer.fields.get(b"content-type"),
-            duration_s=clock() - started,
-            connect_s=connected,
-            wire_bytes=len(answer.body),
-            delimited=b"content-length" in answer.fields or b"transfer-encoding" in answer.fields,
-        )
+        return answer, connected
 
     async def _ask(self, connection: Connection, request: h11.Request, data: bytes) -> Answer | None:
         try:
@@ -141,7 +188,9 @@ class Fetcher:
             tls = self._tls = self._tls or ssl.create_default_context()
         try:
             async with asyncio.timeout(self._limits.connect_s):
-                reader, writer = await asyncio.open_connection(place.host, place.port, ssl=tls)
+                host = place.host if self._refused is None else await self._allowed(place)
+                name = place.host if tls is not None else None
+                reader, writer = await asyncio.open_connection(host, place.port, ssl=tls, server_hostname=name)
         except TimeoutError:
             raise _no_connection(place, self._limits.connect_s) from None
         except ssl.SSLError as error:
@@ -156,6 +205,17 @@ class Fetcher:
                 ) from None
             raise FetchError(f"{place}: {sanitise(str(error), 200)}", reason="unreachable") from None
         return Connection(place, reader, writer, self._limits)
+
+    async def _allowed(self, place: Place) -> str:
+        """Return an address of the host that may be connected to. Raises FetchError (refused_address), OSError."""
+        loop, why = asyncio.get_running_loop(), "it has no address"
+        for *_, address in await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM):
+            found = str(address[0])
+            refused = self._refused(found) if self._refused is not None else None
+            if refused is None:
+                return found
+            why = f"{found}: {refused}"
+        raise FetchError(f"{place} is not connected to: {why}", reason="refused_address")
 
     async def close(self) -> None:
         """Close the connections that were kept."""
