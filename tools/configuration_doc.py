@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from opsboard.config.detectors import config_type
 from opsboard.config.explain import KeyDoc, documented_keys
-from opsboard.core.registry import detectors
+from opsboard.config.whole import config_type
+from opsboard.core.registry import detectors, notifiers
 
 DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- keys: made by tools/configuration_doc.py -->\n", "<!-- end of keys -->\n"
@@ -16,7 +16,7 @@ BEGIN, END = "<!-- keys: made by tools/configuration_doc.py -->\n", "<!-- end of
 
 def pages() -> Iterator[tuple[Path, str]]:
     """Yield every page that holds tables, with its text as it has to be."""
-    keys = list(documented_keys(config_type(detectors().found)))
+    keys = list(documented_keys(config_type(detectors().found, notifiers().found)))
     yield _page(DOCS / "configuration.md", keys)
     for name in detectors().found:
         yield _page(DOCS / "detectors" / f"{name}.md", [key for key in keys if key.section == f"[detector.{name}]"])

@@ -40,10 +40,10 @@ def control_sockets(options: Options) -> list[Path]:
 def loaded(options: Options, file: str | None = None, only: Container[str] | None = None) -> Loaded:
     """Load ``file``, else the configuration that the options name, or ``only`` some sections. Raises ConfigError."""
     from opsboard.config.load import load
-    from opsboard.core.registry import detectors, dialects
+    from opsboard.core.registry import detectors, dialects, notifiers
 
     path = places.config_path(file or options.config)
-    return load(path, kinds=dialects().found, detectors=detectors().found, only=only)
+    return load(path, kinds=dialects().found, detectors=detectors().found, notifiers=notifiers().found, only=only)
 
 
 def driver_found() -> bool:

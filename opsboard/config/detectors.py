@@ -62,9 +62,9 @@ class Setting(NamedTuple):
     params: Any
 
 
-def config_type(known: Mapping[str, Known]) -> type[Config]:
-    """Return the schema of a whole file, with a section for each of these detectors."""
-    return _config_type(tuple(known.values()))
+def detectors_type(known: Mapping[str, Known]) -> type[Detectors]:
+    """Return the section that holds one for each of these detectors."""
+    return _detectors_type(tuple(known.values()))
 
 
 def settings(config: Config, known: Mapping[str, Known]) -> dict[str, Setting]:
@@ -94,15 +94,14 @@ def _setting(detector: Known, section: Any, config: Config) -> Setting:
 
 
 @lru_cache(maxsize=8)
-def _config_type(known: tuple[Known, ...]) -> type[Config]:
+def _detectors_type(known: tuple[Known, ...]) -> type[Detectors]:
     fields: list[tuple[str, Any, Any]] = []
     for detector in known:
         # Foreign code: one that cannot be configured judges all the same, and is told of when it fails.
         with contextlib.suppress(Exception):
             section = _section(detector)
             fields.append((detector.name, section, section()))
-    detectors = _made("Detectors", Detectors, fields, Detectors.__doc__)
-    return _made("Config", Config, [("detector", detectors, detectors())], Config.__doc__)
+    return _made("Detectors", Detectors, fields, Detectors.__doc__)
 
 
 def _section(detector: Known) -> type[Section]:

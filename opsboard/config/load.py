@@ -13,11 +13,14 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from opsboard.config import channels
+from opsboard.config.channels import channel_settings
 from opsboard.config.check import assumptions, check, parse_listen
-from opsboard.config.detectors import Known, config_type, settings
+from opsboard.config.detectors import Known, settings
 from opsboard.config.policies import check_policies
 from opsboard.config.schema import Config, Engine, Section
 from opsboard.config.units import Bytes, Seconds, parse_bytes, parse_seconds
+from opsboard.config.whole import config_type
 from opsboard.core.errors import ConfigError
 from opsboard.core.model import Record
 from opsboard.core.secret import Secret
@@ -54,14 +57,15 @@ def load(
     env: Mapping[str, str] = os.environ,
     *,
     detectors: Mapping[str, Known] = MappingProxyType({}),
+    notifiers: Mapping[str, channels.Known] = MappingProxyType({}),
     only: Container[str] | None = None,
 ) -> Loaded:
     """Load ``path`` (None: all defaults). ``kinds`` are the engine kinds that exist; empty means any.
 
-    ``detectors`` are those that may be configured. ``only`` these sections count where not None: the others must be
-    known, but they need not make sense on this machine. Raises ConfigError.
+    ``detectors`` and ``notifiers`` are those that may be configured. ``only`` these sections count where not None: the
+    others must be known, but they need not make sense on this machine. Raises ConfigError.
     """
-    schema = config_type(detectors)
+    schema = config_type(detectors, notifiers)
     if path is None:
         return Loaded(config=schema())
     try:
@@ -76,7 +80,7 @@ def load(
     _check_keys(path, "", data, schema, given)
     if only is not None:
         data = {name: section for name, section in data.items() if name in only}
-    data = _read_secrets(path, data, env)
+    data = _read_secrets(path, data, env, schema)
     try:
         config = msgspec.convert(data, schema, dec_hook=_decode)
     except msgspec.ValidationError as error:
@@ -88,6 +92,7 @@ def load(
         judges = settings(config, detectors)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
+    channel_settings(path, config, notifiers)
     off = (f"`detector.{name}` is off: nothing looks for that" for name, one in judges.items() if not one.enabled)
     return Loaded(config=config, path=path, assumed=(*assumptions(path, config), *off), given=frozenset(given))
 
@@ -156,7 +161,7 @@ def _check_keys(path: Path, where: str, data: Any, section: type[Section], given
                 _check_keys(path, f"{here}[{index}]" if isinstance(value, list) else here, item, inner, given)
 
 
-def _read_secrets(path: Path, data: dict[str, Any], env: Mapping[str, str]) -> dict[str, Any]:
+def _read_secrets(path: Path, data: dict[str, Any], env: Mapping[str, str], schema: type[Section]) -> dict[str, Any]:
     def walk(where: str, node: dict[str, Any], section: type[Section]) -> dict[str, Any]:
         out = dict(node)
         for key, hint in get_type_hints(section).items():
@@ -184,7 +189,7 @@ def _read_secrets(path: Path, data: dict[str, Any], env: Mapping[str, str]) -> d
                 ]
         return out
 
-    return walk("", data, Config)
+    return walk("", data, schema)
 
 
 def _secret_text(path: Path, where: str, source: Any, env: Mapping[str, str], *, from_file: bool) -> str:
@@ -237,7 +242,7 @@ def _explain_type(path: Path, data: Any, error: msgspec.ValidationError, schema:
     hint = None
     if "a list" in text and isinstance(found, str):
         hint = "write one word a string: [" + ", ".join(f'"{word}"' for word in found.split()) + "]"
-    elif where in {"engine", "route", "policy"} and isinstance(found, dict):
+    elif where in {"engine", "route", "policy", "channel", "alert_route"} and isinstance(found, dict):
         hint = f"write [[{where}]], with two brackets: there may be several"
     return ConfigError(f"{path}: `{where}`: {text.split(', got')[0]}{shown}", hint=hint)
 

@@ -245,6 +245,37 @@ class Policy(Section, frozen=True, kw_only=True):
     dry_run: Annotated[bool, Meta(description="only tell what would be done, and when")] = False
 
 
+class Channel(Section, frozen=True, kw_only=True):
+    """`[[channel]]`: somebody or something that is told of incidents. What else it needs follows from its kind."""
+
+    name: Annotated[str, Meta(description="what routes and people call it")]
+    kind: Annotated[str, Meta(description="the service, e.g. `slack`; a page each in docs/notifiers")]
+
+
+class AlertRoute(Section, frozen=True, kw_only=True):
+    """`[[alert_route]]`: which incidents go to which channels. Without any, pages and tickets go to all of them."""
+
+    channels: Annotated[tuple[str, ...], Meta(description="names of channels")]
+    severity: Annotated[
+        Urgency | tuple[Urgency, ...] | None, Meta(description="`page`, `ticket` or `note`, or several; default: all")
+    ] = None
+    detector: Annotated[
+        tuple[str, ...], Meta(description="only of these detectors; `*` and `?` stand for anything")
+    ] = ()
+    engine: Annotated[tuple[str, ...], Meta(description="only of these engines; `*` and `?` as above")] = ()
+
+
+class Alerts(Section, frozen=True, kw_only=True):
+    """`[alerts]`: what every message says."""
+
+    runbook: Annotated[
+        str | None, Meta(description="a link that goes with each message; `{detector}` becomes the detector's name")
+    ] = None
+    ssh: Annotated[
+        str | None, Meta(description="what people write after `ssh` to get to this host; default: its name")
+    ] = None
+
+
 class Detectors(Section, frozen=True, kw_only=True):
     """`[detector.NAME]`: one section a detector that exists (:mod:`opsboard.config.detectors` makes them)."""
 
@@ -261,4 +292,7 @@ class Config(Section, frozen=True, kw_only=True):
     route: tuple[Route, ...] = ()
     slo: Slo = Slo()
     policy: tuple[Policy, ...] = ()
+    channel: tuple[Channel, ...] = ()
+    alert_route: tuple[AlertRoute, ...] = ()
+    alerts: Alerts = Alerts()
     detector: Detectors = Detectors()

@@ -53,3 +53,9 @@ def dialects() -> Plugins:
 def detectors() -> Plugins:
     """Return the detectors by name (``alerts.base.Detector`` records)."""
     return Plugins("alerts.detectors", "DETECTOR", "opsboard.detectors", lambda plugin: str(plugin.name))
+
+
+@lru_cache(maxsize=1)
+def notifiers() -> Plugins:
+    """Return the notifiers by kind (``alerts.notifier.Notifier`` records)."""
+    return Plugins("alerts.notifiers", "NOTIFIER", "opsboard.notifiers", lambda plugin: str(plugin.kind))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -9,6 +11,7 @@ from typing import Protocol
 
 from alerts.incidents import Change
 from opsboard.core.clock import Clock
+from opsboard.core.deliveries import NewDelivery
 from opsboard.core.incidents import Incident
 from opsboard.core.model import CanaryReading, Event, FindingChange, LifeView, Sample, Severity
 from opsboard.daemon.pipeline import PipelineState, Reading, feed, told
@@ -33,8 +36,8 @@ class Records(Protocol):
     def life(self, life: LifeView) -> None:
         """Record what supervision says."""
 
-    def incident(self, incident: Incident) -> Future[None]:
-        """Record an incident as it is now."""
+    def incident(self, incident: Incident, told: Sequence[NewDelivery] = ()) -> Future[None]:
+        """Record an incident as it is now, and what is to be told of it, both or neither."""
 
 
 class Flow:
@@ -57,6 +60,10 @@ class Flow:
         """Hears which engines to ask for a token."""
         self.on_incident: Callable[[Incident], None] = lambda _incident: None
         """Hears of incidents that changed."""
+        self.announce: Callable[[Incident], Sequence[NewDelivery]] = lambda _incident: ()
+        """Says what is to be told of an incident that changed."""
+        self.on_told: Callable[[Sequence[NewDelivery]], None] = lambda _told: None
+        """Hears of it when it is on disk."""
 
     def reading(self, reading: Reading) -> None:
         """Take one reading; ``now`` is taken here, once."""
@@ -96,15 +103,33 @@ class Flow:
         """Take what a person says of an incident; the future is done when it is on disk."""
         for event in told([change], self._clock.now()):
             self.event(event)
-        written = self._records.incident(change.incident)
-        self.on_incident(change.incident)
+        written = self._keep(change.incident)
         self._newest.publish_soon()
         return written
 
+    def when_written(self, written: Future[None], then: Callable[[], None]) -> None:
+        """Do something on the loop once a change is on disk, and not at all when it is not."""
+        loop = asyncio.get_running_loop()
+
+        def look(done: Future[None]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                with contextlib.suppress(RuntimeError):  # the loop has ended
+                    loop.call_soon_threadsafe(then)
+
+        written.add_done_callback(look)
+
     def _record(self, incidents: Iterable[Incident]) -> None:
         for one in incidents:
-            heed(self._records.incident(one))
-            self.on_incident(one)
+            heed(self._keep(one))
+
+    def _keep(self, incident: Incident) -> Future[None]:
+        """Write an incident down with what is told of it; then that is sent."""
+        told = self.announce(incident)
+        written = self._records.incident(incident, told)
+        if told:
+            self.when_written(written, lambda: self.on_told(told))
+        self.on_incident(incident)
+        return written
 
     def _out(self, event: Event) -> None:
         self._records.event(event)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
+
 from collectors.discover import FoundEngine
+from opsboard.config.load import Loaded, load
 from opsboard.config.schema import Config, Engine
 from opsboard.core.model import GpuReading
+from opsboard.core.registry import detectors, dialects, notifiers
 from opsboard.core.secret import Secret, without_secrets
 from opsboard.core.text import sanitise
 from opsboard.daemon.pipeline import EngineSpec
@@ -108,6 +113,22 @@ def _by_number(wanted: tuple[int, ...], gpus: GpuReading | None, known: list[int
     )
 
 
+def load_whole(path: Path) -> Loaded:
+    """Load a configuration for everything there is here. Raises ConfigError."""
+    return load(path, dialects().found, detectors=detectors().found, notifiers=notifiers().found)
+
+
 def secrets_of(config: Config) -> list[str]:
     """Return every secret text of a configuration, for the log's blacking out."""
-    return [engine.api_key.reveal() for engine in config.engine if engine.api_key is not None]
+    return list(_secrets(config))
+
+
+def _secrets(value: object) -> Iterator[str]:
+    if isinstance(value, Secret):
+        yield value.reveal()
+    elif isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            yield from _secrets(getattr(value, name))
+    elif isinstance(value, tuple):
+        for one in value:
+            yield from _secrets(one)

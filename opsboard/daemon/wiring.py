@@ -15,14 +15,14 @@ import msgspec
 from collectors.host import HostReader
 from collectors.nvml import GpuReader
 from opsboard.config.detectors import settings
-from opsboard.config.load import Loaded, load, parse_listen
+from opsboard.config.load import Loaded, parse_listen
 from opsboard.config.places import private_dir
 from opsboard.config.policies import in_force
 from opsboard.config.schema import Config, Exporter, Route
 from opsboard.core.clock import Clock
 from opsboard.core.errors import ConfigError, Conflict, OpsboardError
 from opsboard.core.model import Record, Severity
-from opsboard.core.registry import detectors, dialects
+from opsboard.core.registry import detectors
 from opsboard.core.routes import last_target
 from opsboard.core.version import __version__
 from opsboard.core.wire import DaemonInfo, Status
@@ -45,6 +45,7 @@ from opsboard.daemon.holders import Holders
 from opsboard.daemon.incident_desk import Desk, open_desk
 from opsboard.daemon.keeping import open_keeper
 from opsboard.daemon.keys import Keys
+from opsboard.daemon.messenger import Messenger
 from opsboard.daemon.notify import Notifier
 from opsboard.daemon.observed import local_port
 from opsboard.daemon.pipeline import EVENTS_KEPT, EngineSpec, PipelineState
@@ -52,7 +53,7 @@ from opsboard.daemon.planned import LOOK_S, Planned
 from opsboard.daemon.policing import POLICY_S, barred, open_policing
 from opsboard.daemon.recording import Recorders
 from opsboard.daemon.routes import route_infos
-from opsboard.daemon.specs import ages, store_limits
+from opsboard.daemon.specs import ages, load_whole, store_limits
 from opsboard.daemon.standby import STANDBY_S, Standby
 from opsboard.daemon.subscribers import Newest
 from opsboard.daemon.supervising import heed, surroundings
@@ -121,6 +122,7 @@ class Daemon:
         self._store: Store
         self._flow: Flow
         self._desk: Desk
+        self._messenger: Messenger
         self._collecting: Collecting
         self._connected: Connected
         self._canaries: Canaries
@@ -181,6 +183,8 @@ class Daemon:
         await self._open_store(config, ending)
         self._flow = Flow(self._clock, self.state, self._store, self._newest, self._recorders)
         self._desk = await open_desk(self._clock, self.state, self._store, self._flow, ending)
+        self._messenger = Messenger(self._clock, self.state, self._store.outbox, self._flow, self._tasks)
+        await self._messenger.begin(self._loaded, ending)
         self._flow.tell("daemon", f"opsboard {__version__} began, {len(self.state.engines)} engines")
         ending.push_async_callback(self._gpus.close)
         ending.push_async_callback(self._close_fetcher)
@@ -460,7 +464,7 @@ class Daemon:
         path = self._loaded.path
         if path is None or self._options.read_only:
             raise Conflict("there is no configuration file to read again", hint="start the daemon with --config FILE")
-        new = await asyncio.to_thread(load, path, dialects().found, detectors=detectors().found)
+        new = await asyncio.to_thread(load_whole, path)
         old = self._loaded.config
         refuse_fixed(old, new.config)
         exporter = self._exporter
@@ -476,6 +480,7 @@ class Daemon:
             raise
         self._loaded = new
         self._redact(new.config)
+        self._messenger.configure(new)
         self._store.apply(store_limits(new.config))
         self.state.judging.configure(settings(new.config, detectors().found))
         self.state.configure(self._engines.specs(new.config))

@@ -91,6 +91,16 @@ STATE = (
     CREATE INDEX policy_runs_t ON policy_runs (t);
     CREATE INDEX policy_runs_open ON policy_runs (id) WHERE ended IS NULL;
     """,
+    """
+    CREATE TABLE outbox (
+        id INTEGER PRIMARY KEY, channel TEXT NOT NULL, incident TEXT NOT NULL, seq INTEGER NOT NULL,
+        severity TEXT NOT NULL, step TEXT NOT NULL, message TEXT NOT NULL, t REAL NOT NULL, not_before REAL NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0, state TEXT NOT NULL DEFAULT 'due', error TEXT, ref TEXT, done REAL,
+        UNIQUE (channel, incident, seq)
+    ) STRICT;
+    CREATE INDEX outbox_due ON outbox (channel, not_before) WHERE state = 'due';
+    CREATE INDEX outbox_t ON outbox (t);
+    """,
 )
 
 SERIES = (

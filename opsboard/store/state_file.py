@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 KIND = Kind("state.db", 0x6F707302, "FULL", migrations.STATE)
 BACKUP_S = 86400.0
-TABLES_WITH_AGE = ("events", "transitions", "audit", "restarts", "actions", "rolling", "keys")
+TABLES_WITH_AGE = ("events", "transitions", "audit", "restarts", "actions", "rolling", "keys", "outbox")
 FORGET_AT_ONCE = 500
 """Rows of a table deleted at most in one minute."""
 

@@ -15,13 +15,15 @@ import msgspec
 
 from opsboard.core.aside import Aside
 from opsboard.core.clock import Clock
+from opsboard.core.deliveries import NewDelivery
 from opsboard.core.errors import StoreError
 from opsboard.core.incidents import Curve, Incident
 from opsboard.core.model import Event, LifeView, Restart, Rolling, Sample, Severity, Transaction, Transition
 from opsboard.core.policy_runs import PolicyRun
 from opsboard.core.wire import History
-from opsboard.store import incident_table, policy_table, state, supervision
+from opsboard.store import incident_table, outbox_table, policy_table, state, supervision
 from opsboard.store.incident_table import KeptIncidents
+from opsboard.store.outbox import Outbox
 from opsboard.store.retention import StoreLimits
 from opsboard.store.series_file import SeriesFile
 from opsboard.store.state import AuditEntry, Wish
@@ -74,6 +76,7 @@ class Store:
         self._clock = clock
         self._lives = state.LifeLog()
         self._readers = Aside("read", READERS)
+        self.outbox = Outbox(clock, self._change, self._ask)
         self._last: Future[None] | None = None
 
     @classmethod
@@ -225,9 +228,18 @@ class Store:
 
     # --- incidents ----------------------------------------------------------------------------------------------------
 
-    def incident(self, incident: Incident) -> Future[None]:
-        """Keep an incident as it is now, for ever; done when it is on disk."""
-        return self._change(lambda connection: incident_table.put(connection, incident))
+    def incident(self, incident: Incident, told: Sequence[NewDelivery] = ()) -> Future[None]:
+        """Keep an incident as it is now, for ever, and what is to be told of it, both or neither.
+
+        Done when it is on disk.
+        """
+        t = self._clock.now().wall
+
+        def work(connection: sqlite3.Connection) -> None:
+            incident_table.put(connection, incident)
+            outbox_table.add(connection, told, t)
+
+        return self._change(work)
 
     async def kept_incidents(self) -> KeptIncidents:
         """Return what the next daemon needs to go on with. Raises StoreError."""

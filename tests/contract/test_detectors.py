@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from alerts.base import Detector
-from opsboard.config.detectors import config_type, shared
+from opsboard.config.detectors import shared
 from opsboard.config.explain import documented_keys
+from opsboard.config.whole import config_type
 from opsboard.core.model import EngineReading, Outcome
 from opsboard.core.registry import detectors
 from tests.support.watched import Watched, failed

@@ -197,6 +197,7 @@ def test_an_error_is_not_forgotten_for_what_the_driver_says_after_it() -> None:
     engine = Engine()
     found = engine.see(xid=48, xid_time=1e9)
     assert kind(found) == ("xid_reset", True, "page")
+    after = found
     for xid in (45, 154, 63):
         after = engine.see(xid=xid, xid_time=1e9 + xid)
         assert kind(after) == ("xid_reset", True, "page")

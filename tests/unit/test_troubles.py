@@ -239,7 +239,7 @@ def test_an_incident_is_given_to_the_writer_before_anybody_acts_on_the_claim() -
         def event(self, event: Event) -> Future[None]:
             return done()
 
-        def incident(self, incident: Incident) -> Future[None]:
+        def incident(self, incident: Incident, told: object = ()) -> Future[None]:
             order.append(f"written: {incident.detector}")
             return done()
 

@@ -1,0 +1,204 @@
+"""The worker of a channel: takes what waits in the outbox, sends it, then marks it. At least once, never for ever.
+
+What cannot be delivered now waits on a schedule made for pages. A service that does not answer is one for all messages:
+its whole channel waits. What a service refuses for good is a dead letter, and whoever is told of those hears of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, Protocol, assert_never
+
+from msgspec.structs import replace
+
+from alerts.bucket import Bucket
+from alerts.notifier import Answer, Later, Notifier, Outcome, Refused, Request, Sent
+from opsboard.core.clock import Clock
+from opsboard.core.deliveries import Delivery
+from opsboard.core.errors import StoreError
+from opsboard.core.text import sanitise
+
+log = logging.getLogger("opsboard.alerts")
+
+SCHEDULE_S = (0.0, 2.0, 5.0, 15.0, 30.0, 60.0, 300.0)
+"""How long a channel rests after each failure in a row; the last one goes on."""
+GIVEN_UP_S = 86400.0
+"""A message that could not be delivered for so long is a dead letter."""
+LONGEST_REST_S = 3600.0
+"""No service may ask for more."""
+BATCH = 20
+LOOK_S = 30.0
+"""The outbox is looked at this often without anybody saying so."""
+DISK_S = 1.0
+"""The rest after the outbox could not be read or written."""
+WHY_CHARS = 300
+
+
+class Outbox(Protocol):
+    """What is asked of the store. Times are Unix seconds."""
+
+    async def due(self, channel: str, now: float, limit: int) -> list[Delivery]:
+        """Return what is to be sent. Raises StoreError."""
+
+    async def next_due(self, channel: str) -> float | None:
+        """Return when the next message is to be sent. Raises StoreError."""
+
+    def delivered(self, delivery: Delivery, ref: str | None) -> Future[None]:
+        """Mark it as sent."""
+
+    def delayed(self, delivery: Delivery, error: str, not_before: float) -> Future[None]:
+        """Let it wait."""
+
+    def given_up(self, delivery: Delivery, error: str) -> Future[None]:
+        """Make it a dead letter."""
+
+
+class Sender(Protocol):
+    """Does the talking (transport.py)."""
+
+    async def send(self, request: Request) -> Answer:
+        """Return what came back; never raises for what the network or the service does."""
+
+
+class Worker:
+    """One channel's. ``run`` is its whole life; ``wake`` tells it that something came into the outbox."""
+
+    def __init__(
+        self,
+        name: str,
+        params: Any,
+        notifier: Notifier,
+        outbox: Outbox,
+        *,
+        sender: Sender,
+        clock: Clock,
+        hear: Callable[[str, Delivery, Outcome], None],
+    ) -> None:
+        """``params`` are the notifier's; ``hear(name, delivery, outcome)`` is told how each attempt went."""
+        self.name = name
+        self._params = params
+        self._notifier = notifier
+        self._outbox = outbox
+        self._sender = sender
+        self._clock = clock
+        self._hear = hear
+        self._bucket = Bucket(notifier.rate, clock.now().mono)
+        self._failures = 0
+        self._rest_until = 0.0
+        """Monotonic seconds."""
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Look into the outbox now, unless the channel rests."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Send for ever."""
+        while True:
+            self._woken.clear()
+            try:
+                pause = await self._round()
+            except StoreError as error:
+                log.warning("channel %s: the outbox cannot be used: %s", self.name, error.message)
+                pause = DISK_S
+            await self._wait(pause)
+
+    async def _wait(self, pause: float) -> None:
+        rest = self._rest_until - self._clock.now().mono
+        if rest > 0:  # who is woken meanwhile sends nothing either
+            await asyncio.sleep(rest)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._woken.wait()
+
+    async def _round(self) -> float:
+        """Send what is due; return the seconds to the next look."""
+        batch = await self._outbox.due(self.name, self._clock.now().wall, BATCH)
+        for delivery in batch:
+            await asyncio.sleep(self._bucket.wait_s(self._clock.now().mono))
+            if not await self._deliver(delivery):
+                return 0.0
+        if batch:
+            return 0.0
+        upcoming = await self._outbox.next_due(self.name)
+        wait = LOOK_S if upcoming is None else upcoming - self._clock.now().wall
+        return min(LOOK_S, max(DISK_S, wait))
+
+    async def _deliver(self, delivery: Delivery) -> bool:
+        """Send one message and mark it; False when the channel has to rest."""
+        outcome = await self._outcome(delivery)
+        now = self._clock.now()
+        tired = now.wall - delivery.created > GIVEN_UP_S
+        if isinstance(outcome, Later) and tired:
+            outcome = Refused(f"not delivered within {GIVEN_UP_S / 3600:.0f} h: {outcome.why}")
+        match outcome:
+            case Sent(ref):
+                self._failures = 0
+                written = self._outbox.delivered(delivery, ref)
+            case Refused(why):
+                written = self._outbox.given_up(delivery, _short(why))
+            case Later(why, after_s):
+                rest = self._schedule(after_s)
+                self._rest_until = now.mono + rest
+                written = self._outbox.delayed(delivery, _short(why), now.wall + rest)
+            case _:
+                assert_never(outcome)
+        self._hear(self.name, delivery, outcome)
+        self._log(delivery, outcome)
+        await _on_disk(written)
+        return not isinstance(outcome, Later)
+
+    def _schedule(self, after_s: float | None) -> float:
+        self._failures += 1
+        rest = SCHEDULE_S[min(self._failures, len(SCHEDULE_S) - 1)]
+        return min(LONGEST_REST_S, max(rest, after_s or 0.0))
+
+    async def _outcome(self, delivery: Delivery) -> Outcome:
+        """Send what the notifier makes of a message, in order; a notifier that breaks refuses this message."""
+        try:
+            attempt = replace(delivery, at=self._clock.now().wall)
+            requests: Sequence[Request] = self._notifier.render(self._params, attempt)
+        except Exception as error:  # noqa: BLE001  foreign code must not stop the channel
+            return Refused(f"the notifier {self._notifier.kind} failed: {sanitise(repr(error), WHY_CHARS)}")
+        ref: str | None = None
+        for request in requests:
+            answer = await self._sender.send(request)
+            try:
+                outcome = self._notifier.classify(self._params, answer)
+            except Exception as error:  # noqa: BLE001  as above
+                outcome = Later(f"the notifier {self._notifier.kind} failed: {sanitise(repr(error), WHY_CHARS)}")
+            if not isinstance(outcome, Sent):
+                return outcome
+            ref = ref or outcome.ref
+        return Sent(ref)
+
+    def _log(self, delivery: Delivery, outcome: Outcome) -> None:
+        number, attempt = delivery.message.number, delivery.attempts + 1
+        if isinstance(outcome, Sent):
+            log.info("channel %s: incident %d, %s: sent", self.name, number, delivery.message.step)
+            return
+        level = logging.ERROR if isinstance(outcome, Refused) else logging.WARNING
+        what = "refused" if isinstance(outcome, Refused) else "not sent"
+        log.log(
+            level,
+            "channel %s: incident %d, %s, attempt %d: %s: %s",
+            *(self.name, number, delivery.message.step, attempt, what, _short(outcome.why)),
+        )
+
+
+async def _on_disk(written: Future[None]) -> None:
+    """Wait until it is written: what is not marked would be sent again at once. Raises StoreError."""
+    try:
+        async with asyncio.timeout(LOOK_S):
+            await asyncio.shield(asyncio.wrap_future(written))
+    except TimeoutError:
+        raise StoreError("the disk does not take what was delivered", permanent=False) from None
+
+
+def _short(why: str) -> str:
+    return sanitise(why, WHY_CHARS)

@@ -1,0 +1,1 @@
+"""Services that people are told by, one file each."""

@@ -1,0 +1,116 @@
+"""Who is told what of an incident: from what has changed since the last message to a channel. No clock and no I/O.
+
+A channel hears of an incident when one of the routes sends it there; once it has, it hears of its end whatever
+happens. What was told is told by the messages themselves, so that nothing is remembered that is not in the outbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from alerts.message import About, message
+from alerts.timeline import told_s
+from opsboard.core.deliveries import Message, NewDelivery, Step
+from opsboard.core.incidents import Incident, Urgency
+from opsboard.core.model import Record
+
+_LOUDNESS: dict[Urgency, int] = {"note": 0, "ticket": 1, "page": 2}
+
+
+class Route(Record, frozen=True, kw_only=True):
+    """Incidents that go to some channels. Empty: all of them. Patterns have ``*`` and ``?``."""
+
+    channels: tuple[str, ...]
+    severities: tuple[Urgency, ...] = ()
+    detectors: tuple[str, ...] = ()
+    subjects: tuple[str, ...] = ()
+
+    def takes(self, incident: Incident) -> bool:
+        """Whether the incident goes this way."""
+        return (
+            (not self.severities or incident.severity in self.severities)
+            and _matches(self.detectors, incident.detector)
+            and _matches(self.subjects, incident.subject)
+        )
+
+
+class Telling:
+    """What every channel was told of every incident that is open, and what it is to be told next."""
+
+    def __init__(self, channels: Sequence[str], routes: Sequence[Route], about: Callable[[Incident], About]) -> None:
+        """Without routes every channel hears of pages and tickets."""
+        self._about = about
+        self._last: dict[str, dict[str, Message]] = {}
+        """By uid and channel."""
+        self.configure(channels, routes)
+
+    def configure(self, channels: Sequence[str], routes: Sequence[Route]) -> None:
+        """Take other channels and routes; what was told stays told."""
+        everywhere = Route(channels=tuple(channels), severities=("page", "ticket"))
+        self._channels, self._routes = tuple(channels), tuple(routes) or (everywhere,)
+
+    def resume(self, last: Iterable[tuple[str, Message]]) -> None:
+        """Take in the last message to each channel, as the outbox has them."""
+        for channel, told in last:
+            self._last.setdefault(told.uid, {})[channel] = told
+
+    def hear(self, incident: Incident, t: float) -> list[NewDelivery]:
+        """Return what is to be told of an incident as it is now."""
+        wanted = {name for route in self._routes if route.takes(incident) for name in route.channels}
+        found = self._tell(incident, wanted, t)
+        if not incident.open:
+            self._last.pop(incident.uid, None)
+        return found
+
+    def escalate(self, incident: Incident, t: float) -> list[NewDelivery]:
+        """Return what is to be told because a channel cannot: every other one hears of the incident."""
+        return self._tell(incident, self._channels, t) if incident.open else []
+
+    def _tell(self, incident: Incident, wanted: Collection[str], t: float) -> list[NewDelivery]:
+        told = self._last.get(incident.uid, {})
+        found: list[NewDelivery] = []
+        for channel in self._channels:
+            if incident.subject == f"channel/{channel}":
+                continue  # it cannot tell of its own trouble
+            last = told.get(channel)
+            if last is None and (channel not in wanted or not incident.open):
+                continue
+            news = _news(last, incident)
+            if news is None:
+                continue
+            step, text = news
+            said = message(incident, step, text, self._about(incident), t)
+            self._last.setdefault(incident.uid, {})[channel] = said
+            found.append(NewDelivery(channel=channel, message=said, not_before=t))
+        return found
+
+
+def _news(last: Message | None, incident: Incident) -> tuple[Step, str] | None:
+    """Return what a channel does not know yet of an incident; None: nothing that is worth a message."""
+    if last is None:
+        return "trigger", f"opened: {incident.summary}"
+    if incident.resolved is not None:
+        if last.over:
+            return None
+        who = f"closed by {incident.resolved_by}" if incident.resolved_by else "over"
+        part = "" if incident.cause is None else f", it belongs to incident {incident.cause}"
+        return "resolve", f"{who} after {told_s(incident.resolved - incident.since)}{part}"
+    if incident.acknowledged is not None and last.state == "open":
+        return "acknowledge", f"acknowledged by {incident.acknowledged_by}"
+    if _LOUDNESS[incident.severity] > _LOUDNESS[last.severity]:
+        return "update", f"is a {incident.severity} now: {incident.summary}"
+    new = len(incident.timeline) + incident.left_out - last.lines
+    fresh = [entry for entry in incident.timeline[-new:] if entry.kind in _TOLD] if new > 0 else []
+    if not fresh:
+        return None
+    newest = fresh[-1]
+    return "update", newest.text if newest.by is None else f"{newest.by}: {newest.text}"
+
+
+_TOLD = frozenset({"confirmed", "caused", "flapping", "action", "note"})
+"""Lines of the timeline that are news; the others say what a message says in another way."""
+
+
+def _matches(patterns: Sequence[str], text: str) -> bool:
+    return not patterns or any(fnmatchcase(text, pattern) for pattern in patterns)

@@ -1,0 +1,218 @@
+"""Tells people: what is new of an incident enters the outbox with it, and a worker a channel sends it.
+
+A channel that cannot deliver is an incident of its own, told by the others; they hear of its pages, too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import AsyncExitStack
+from typing import Protocol
+
+from alerts.delivery import Outbox as Waiting
+from alerts.delivery import Worker
+from alerts.incidents import Claim
+from alerts.message import About
+from alerts.notifier import Later, Outcome, Refused
+from alerts.telling import Route, Telling
+from alerts.transport import Transport
+from opsboard.config.channels import ChannelSetting, channel_settings
+from opsboard.config.load import Loaded
+from opsboard.config.schema import Config
+from opsboard.core.clock import Clock, Now
+from opsboard.core.deliveries import ChannelHealth, Delivery, Message, NewDelivery
+from opsboard.core.incidents import Incident, Urgency
+from opsboard.core.registry import notifiers
+from opsboard.daemon.flow import Flow
+from opsboard.daemon.pipeline import PipelineState
+from opsboard.daemon.supervising import heed
+from opsboard.daemon.tasks import on_grid
+from opsboard.daemon.taskset import TaskSet
+
+log = logging.getLogger("opsboard.alerts")
+
+LOOK_S = 5.0
+TROUBLE_S = 120.0
+"""A channel that has failed for so long, with something to tell, is an incident."""
+
+
+class Outbox(Waiting, Protocol):
+    """What is asked of the store's."""
+
+    def add(self, deliveries: Sequence[NewDelivery]) -> Future[None]:
+        """Put messages in."""
+
+    async def last_told(self) -> list[tuple[str, Message]]:
+        """Return the last message to each channel of each incident that is open."""
+
+    async def counts(self) -> dict[str, tuple[int, float | None, int]]:
+        """Return what waits, since when, and what is dead, by channel."""
+
+
+class _Channel:
+    """What is known of one."""
+
+    def __init__(self, setting: ChannelSetting, worker: Worker) -> None:
+        self.setting = setting
+        self.worker = worker
+        self.health = ChannelHealth(name=setting.name, kind=setting.kind)
+        self.failing: float | None = None
+        """Since when (Unix s) nothing goes out; None: the last message did."""
+
+
+class Messenger:
+    """All channels of the daemon."""
+
+    def __init__(self, clock: Clock, state: PipelineState, outbox: Outbox, flow: Flow, tasks: TaskSet) -> None:
+        """Tell nobody yet; :func:`open_messenger` makes one that does."""
+        self._clock = clock
+        self._state = state
+        self._outbox = outbox
+        self._flow = flow
+        self._tasks = tasks
+        self._transport = Transport(clock)
+        self._channels: dict[str, _Channel] = {}
+        self._config = Config()
+        self._telling = Telling((), (), self._about)
+
+    async def begin(self, loaded: Loaded, ending: AsyncExitStack) -> None:
+        """Go on with what the last daemon told, and tell what it did not."""
+        ending.push_async_callback(self._transport.close)
+        self._telling.resume(await self._outbox.last_told())
+        self.configure(loaded)
+        self._flow.announce, self._flow.on_told = self.announce, self.wake
+        self._tasks.add("channels", lambda: on_grid(LOOK_S, self.look))
+        for one in self._state.incidents.open:
+            self._add(self._telling.hear(one, self._clock.now().wall))
+
+    def configure(self, loaded: Loaded) -> None:
+        """Take the channels of a configuration; what waits for one that is gone waits until it is back."""
+        self._config = config = loaded.config
+        channels = channel_settings(loaded.path, config, notifiers().found)
+        before, self._channels = self._channels, {}
+        for setting in channels:
+            worker = Worker(
+                setting.name,
+                setting.params,
+                notifiers().found[setting.kind],
+                self._outbox,
+                sender=self._transport,
+                clock=self._clock,
+                hear=self._hear,
+            )
+            channel = self._channels[setting.name] = _Channel(setting, worker)
+            known = before.get(setting.name)
+            if known is not None and known.setting == setting:
+                channel.health, channel.failing = known.health, known.failing
+        self._telling.configure([one.name for one in channels], _routes(config))
+        self._tasks.replace("tell:", {f"tell:{name}": one.worker.run for name, one in self._channels.items()})
+
+    # --- what is told -------------------------------------------------------------------------------------------------
+
+    def announce(self, incident: Incident) -> Sequence[NewDelivery]:
+        """Return what is to be told of an incident that changed; it goes to disk with it."""
+        return self._telling.hear(incident, self._clock.now().wall)
+
+    def wake(self, deliveries: Sequence[NewDelivery]) -> None:
+        """Send what is on disk now."""
+        for name in {one.channel for one in deliveries}:
+            channel = self._channels.get(name)
+            if channel is not None:
+                channel.worker.wake()
+
+    def health(self) -> list[ChannelHealth]:
+        """Return how each channel is doing."""
+        return [one.health for one in self._channels.values()]
+
+    def _about(self, incident: Incident) -> About:
+        kind, _, name = incident.subject.partition("/")
+        track = self._state.engines.get(name) if kind == "engine" else None
+        view = None if track is None else track.view
+        alerts = self._config.alerts
+        return About(
+            host=self._state.host, model=None if view is None else view.model, runbook=alerts.runbook, ssh=alerts.ssh
+        )
+
+    def _add(self, deliveries: Sequence[NewDelivery]) -> None:
+        if deliveries:
+            written = self._outbox.add(deliveries)
+            heed(written)
+            self._flow.when_written(written, lambda: self.wake(deliveries))
+
+    # --- how it goes --------------------------------------------------------------------------------------------------
+
+    def _hear(self, name: str, delivery: Delivery, outcome: Outcome) -> None:
+        """Take in how an attempt went."""
+        channel = self._channels.get(name)
+        if channel is None:
+            return
+        now = self._clock.now()
+        if not isinstance(outcome, Later | Refused):
+            channel.failing = None
+            channel.health = ChannelHealth(name=name, kind=channel.setting.kind, sent=now.wall)
+            return
+        channel.failing = now.wall if channel.failing is None else channel.failing
+        broken = isinstance(outcome, Refused) and outcome.channel
+        channel.health = ChannelHealth(
+            name=name, kind=channel.setting.kind, sent=channel.health.sent, error=outcome.why, broken=broken
+        )
+        if isinstance(outcome, Refused):
+            self._escalate(delivery, now)
+        self._judge(channel, now)
+
+    def _escalate(self, delivery: Delivery, now: Now) -> None:
+        """Let other channels tell what one never will."""
+        one = self._state.incidents.find(delivery.message.number)
+        if delivery.message.severity == "page" and one is not None:
+            self._add(self._telling.escalate(one, now.wall))
+
+    async def look(self) -> None:
+        """See how the channels are doing; called every ``LOOK_S``."""
+        now, counts = self._clock.now(), await self._outbox.counts()
+        for name, channel in self._channels.items():
+            waiting, oldest, dead = counts.get(name, (0, None, 0))
+            known = channel.health
+            channel.health = ChannelHealth(
+                name=name,
+                kind=known.kind,
+                waiting=waiting,
+                oldest=oldest,
+                dead=dead,
+                sent=known.sent,
+                error=known.error,
+                broken=known.broken,
+            )
+            self._judge(channel, now)
+
+    def _judge(self, channel: _Channel, now: Now) -> None:
+        subject = f"channel/{channel.setting.name}"
+        failing, health = channel.failing, channel.health
+        troubled = failing is not None and (health.broken or now.wall - failing >= TROUBLE_S)
+        claims: list[Claim] = []
+        if troubled and failing is not None:
+            severity: Urgency = "ticket" if len(self._channels) > 1 else "page"
+            claims.append(
+                Claim(
+                    detector="channel_broken",
+                    subject=subject,
+                    severity=severity,
+                    summary=f"nothing can be told by {channel.setting.name} ({health.kind}): {health.error}",
+                    since=failing,
+                    confirmed=True,
+                    evidence={"waiting": health.waiting, "dead": health.dead, "error": health.error},
+                )
+            )
+        for change in self._state.incidents.see(subject, claims, now):
+            heed(self._flow.incident(change))
+
+
+def _routes(config: Config) -> list[Route]:
+    found = []
+    for route in config.alert_route:
+        severity = route.severity
+        severities: tuple[Urgency, ...] = (severity,) if isinstance(severity, str) else tuple(severity or ())
+        subjects = tuple(f"engine/{pattern}" for pattern in route.engine)
+        found.append(Route(channels=route.channels, severities=severities, detectors=route.detector, subjects=subjects))
+    return found
