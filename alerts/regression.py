@@ -120,6 +120,10 @@ class Watch(Record, frozen=True, kw_only=True):
         """Return it for another life of the engine: what is normal stays known, and a claim stands until judged."""
         return replace(self, sum=0.0, recent=(), well=0.0, better=0.0, first=None, judged=None, blind_s=0.0, waiting=())
 
+    def dropped(self) -> Watch:
+        """Return it without a claim: nobody will judge it for a while."""
+        return replace(self.again(), opened=None, level=0.0, level_s=0.0)
+
     def take(self, took: Took) -> Watch:
         """Take in one observation; one that no engine could make says nothing: a counter has jumped."""
         if not (1 / _ABSURD <= took.seconds <= _ABSURD and all(0.0 <= load <= _ABSURD for load in took.loads)):
@@ -144,7 +148,7 @@ def _blind(watch: Watch, took: Took) -> Watch:
     """Nothing like it was seen: learn it, unless something is suspicious."""
     blind_s = watch.blind_s + took.work_s
     if watch.opened is not None and blind_s >= _LOST_S:  # nobody knows whether it is still true
-        watch = replace(watch, opened=None, level=0.0, level_s=0.0, recent=(), well=0.0, sum=0.0)
+        watch = watch.dropped()
     if watch.opened is not None or (watch.sum > 0.0 and blind_s < _STALE_S):
         return replace(watch, blind_s=blind_s)
     watch = replace(watch, sum=0.0, since=took.at, blind_s=blind_s)

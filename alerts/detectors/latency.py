@@ -21,7 +21,7 @@ from alerts.regression import Rules, Took, Watch
 from opsboard.core.clock import Now
 from opsboard.core.judgement import Unknown
 from opsboard.core.lives import SERVES
-from opsboard.core.model import EngineView, Event, Finding, Outcome, Record
+from opsboard.core.model import EngineState, EngineView, Event, Finding, Outcome, Record
 
 _WARM_STEPS = 1000.0
 """A life that was at work for so many steps when first seen has compiled what it compiles."""
@@ -129,6 +129,8 @@ def step(state: State, seen: Observation) -> Step:
         state = replace(state, events=(*state.events, *_told(seen.events))[-_EVENTS:])
     reading = seen.reading
     if seen.life is not None and seen.life.state not in SERVES:
+        if seen.life.state is EngineState.STOPPED and state.claim is not None:
+            state = replace(state, tokens=state.tokens.dropped(), prompts=state.prompts.dropped(), claim=None)
         return Step(state, state.claim, unknown=unread(seen))
     if not seen.fresh or reading is None or reading.outcome is not Outcome.OK or reading.view is None:
         return Step(state, state.claim, unknown=_unknown(state, seen))

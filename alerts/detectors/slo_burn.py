@@ -20,7 +20,7 @@ from opsboard.config.schema import Slo
 from opsboard.config.units import format_seconds
 from opsboard.core.judgement import Unknown
 from opsboard.core.lives import PROCESS_START_SLACK_S, other_process
-from opsboard.core.model import EngineView, Finding, Outcome, Record
+from opsboard.core.model import EngineState, EngineView, Finding, Outcome, Record
 
 _NOTHING_OWED = Off("no objective is set in [slo]")
 _NEVER = "its page was not read yet"
@@ -113,6 +113,8 @@ def step(state: State, seen: Observation) -> Step:
     mono = seen.now.mono
     if not state.accounts:
         return Step(state, unknown=_NOTHING_OWED)
+    if seen.life is not None and seen.life.state is EngineState.STOPPED and state.burns:
+        state = replace(state, burns=(), claim=None)  # it owes nobody anything, and no page comes any more
     if not seen.fresh or seen.reading is None or mono <= state.at:
         return Step(state, state.claim, unknown=_unknown(state, seen))
     view = seen.reading.view if seen.reading.outcome is Outcome.OK else None

@@ -10,7 +10,7 @@ import pytest
 
 from alerts.base import Observation
 from alerts.detectors.latency import DETECTOR, Params
-from opsboard.core.model import Event, Finding, GpuProcess, GpuView, HostView
+from opsboard.core.model import EngineState, Event, Finding, GpuProcess, GpuView, HostView, LifeView
 from tests.proving.builds import Load
 from tests.proving.fluid_engine import FluidEngine
 from tests.proving.latency_days import BUILDS, run
@@ -146,6 +146,15 @@ def test_a_claim_stands_over_a_restart_until_it_is_judged_again(engine: Engine) 
     assert stands.since == before.since
     engine.slow = 1.0
     assert engine.live(120) is None
+
+
+def test_a_claim_ends_when_a_person_stops_the_engine(engine: Engine) -> None:
+    engine.slow = 1.3
+    assert engine.live(60)
+    engine.seen["life"] = LifeView(engine="a", state=EngineState.STOPPED, since=0.0, supervised=True)
+    assert engine.live(1) is None
+    engine.seen["life"] = LifeView(engine="a", state=EngineState.READY, since=0.0, supervised=True)
+    assert engine.live(60), "what is normal is still known"
 
 
 def test_what_is_new_normal_for_a_week_is_normal() -> None:

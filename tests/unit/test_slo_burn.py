@@ -14,7 +14,7 @@ from opsboard.config.load import load
 from opsboard.config.schema import Slo
 from opsboard.config.units import Seconds
 from opsboard.core.errors import ConfigError
-from opsboard.core.model import EngineReading, EngineView, Finding, Histogram, Outcome
+from opsboard.core.model import EngineReading, EngineState, EngineView, Finding, Histogram, Outcome
 from opsboard.daemon.judging import Judging
 from tests.support.watched import NAME, Watched, failed
 
@@ -68,6 +68,16 @@ class Served:
         """Begin anew: it counts from 0."""
         self.start = self.watched.clock.now().wall + 1.0
         self.good = self.bad = 0.0
+
+
+def test_an_engine_that_a_person_stopped_burns_nothing() -> None:
+    served = Served(HALF_S)
+    served.run(1800, bad=0.0)
+    assert served.run(600, bad=1.0) is not None
+    assert served.watched.live(EngineState.STOPPING) is not None
+    assert served.watched.live(EngineState.STOPPED) is None
+    served.restart()
+    assert served.watched.live(EngineState.READY, started=2.0) is None
 
 
 def test_the_rates_are_those_of_the_workbook() -> None:
