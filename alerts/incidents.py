@@ -254,9 +254,12 @@ class Incidents:
         return changes
 
     def _relate(self, one: Incident, other: Incident, now: Now) -> Iterable[Change]:
-        """Link one that was open already; one that began with its cause, just before that was known, ends here."""
+        """Link one that was open already; one that came of this, before that was known, ends here.
+
+        Not if somebody has taken it on: they are told that the two are related.
+        """
         linked = replace(other, related=tuple(sorted({*other.related, one.id})))
-        if not explains(one, other) or one.opened - other.opened > WITHIN_S:
+        if not explains(one, other) or other.acknowledged is not None:
             return [self._keep(linked)]
         text = f"belongs to incident {one.id}: {one.summary}"
         watch = self._watches.get((other.detector, other.subject))

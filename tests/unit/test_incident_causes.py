@@ -62,6 +62,20 @@ def test_lost_blocks_explain_a_stall_when_the_cache_is_full(usage: float | None,
     assert len(world.open()) == (1 if belongs else 2)
 
 
+@pytest.mark.parametrize("taken_on", [False, True])
+def test_what_came_of_a_cause_that_was_proven_later_ends_in_it_unless_somebody_has_taken_it_on(taken_on: bool) -> None:
+    world = World()
+    storm = world.claim("preemption_storm")
+    world.see(storm, seconds=300, step=10)
+    if taken_on:
+        world.rules.acknowledge(world.open()[0], world.clock.now(), "ann", "")
+    leak = world.claim("kv_leak", severity="ticket", since=storm.since - 600)
+    world.see(storm, leak, seconds=30)
+    assert [one.detector for one in world.open()] == (["preemption_storm", "kv_leak"] if taken_on else ["kv_leak"])
+    assert [one.related for one in world.open()] == ([(2,), (1,)] if taken_on else [(1,)])
+    assert world.open()[-1].severity == ("ticket" if taken_on else "page")
+
+
 def test_what_a_consequence_causes_belongs_to_the_cause_as_well() -> None:
     world = World()
     leak = world.claim("kv_leak", severity="ticket")
