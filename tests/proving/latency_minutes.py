@@ -20,7 +20,8 @@ from alerts.detectors.latency import DETECTOR
 from opsboard.core.clock import Now
 from opsboard.core.model import EngineReading, Outcome
 from opsboard.sim.model import Shape
-from tests.proving.fluid_engine import Build, FluidEngine, Load, Noise
+from tests.proving.builds import Build, Load, Noise
+from tests.proving.fluid_engine import FluidEngine
 
 SHAPE = Shape(
     blocks=700, block_size=32, max_num_seqs=48, step_s=0.0146, decode_s=0.000115, prefill_s=0.00003, context_s=1e-8
@@ -69,6 +70,7 @@ def episode(seed: int, size: float) -> Result:
             engine.leave()
         engine.slow_step = size if began <= second < ended else 1.0
         view = engine.second(_load(phase, second, rate, prompt, output))
+        result.overload = view.counters.get("preemptions", 0.0) > 0
         reading = EngineReading(engine="a", outcome=Outcome.OK, view=view)
         seen = Observation(engine="a", now=Now(1_700_000_000.0 + second, float(second)), reading=reading)
         state, claim, *_ = DETECTOR.step(state, seen)
@@ -80,7 +82,6 @@ def episode(seed: int, size: float) -> Result:
         if claim is None and was_open and second >= ended:
             result.closed = second - ended
         was_open = claim is not None
-    result.overload = engine.counters["preemptions"] > 0
     return result
 
 
