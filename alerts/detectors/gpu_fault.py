@@ -20,7 +20,7 @@ from opsboard.core.lives import SERVES, other_process
 from opsboard.core.model import EngineState, EngineView, Finding, GpuView, Record
 from opsboard.core.xids import NEEDS_RESET, NEEDS_RESTART, WEARS
 
-_NO_GPUS = Off("no GPU is known here")
+_NO_GPUS = Off("no GPU is seen here")
 _NONE_OF_ITS = "the driver names no process of it on a GPU"
 _SILENT = "the GPU driver tells nothing now"
 _BY_HARDWARE = frozenset({"hw_slowdown", "hw_thermal", "hw_power_brake"})

@@ -57,7 +57,7 @@ def test_a_page_without_the_numbers_names_what_it_lacks() -> None:
     assert said["latency"] == ("unknown", "its page does not tell how long tokens take, iterations, generation_tokens")
     assert said["stall"] == ("unknown", "its page counts neither steps nor generated tokens")
     assert said["engine_down"] == ("judging", None)
-    assert said["gpu_fault"] == ("off", "no GPU is known here")
+    assert said["gpu_fault"] == ("off", "no GPU is seen here")
     assert said["slo_burn"] == ("off", "no objective is set in [slo]")
 
 
