@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from opsboard.cli.main import Options
     from opsboard.config.detectors import Setting
     from opsboard.core.model import Event
+    from opsboard.core.wire import DetectorInfo, Unjudged
     from opsboard.daemon.backtest import Claim, Judge
     from opsboard.recording.reader import Moment, Reader
+
+    Standing = Mapping[str, tuple[DetectorInfo, ...]]
 
 _SAY_S = 0.5
 """Between two lines of progress."""
@@ -46,9 +49,11 @@ def backtest(
     settings = _settings(options, config)
     readers, findings, still_open, confirmed = [], 0, 0, 0
     broken: list[Event] = []
+    unjudged: list[Unjudged] = []
     for path in recordings:
         reader = Reader(path, keep_going=keep_going)
-        claims = _judge(reader, path, settings, broken, as_json=as_json)
+        claims, standing = _judge(reader, path, settings, broken, as_json=as_json)
+        unjudged += _unjudged(path, standing)
         readers.append(reader)
         findings += len(claims)
         still_open += sum(claim.closed is None for claim in claims)
@@ -65,6 +70,7 @@ def backtest(
             bad_lines=sum(reader.bad for reader in readers),
             dropped=sum(reader.dropped for reader in readers),
             late=sum(reader.late for reader in readers),
+            unjudged=tuple(unjudged),
         )
         echo_json(BacktestSummary(summary=totals))
     for event in broken:
@@ -86,8 +92,8 @@ def _settings(options: Options, config: str | None) -> Mapping[str, Setting]:
 
 def _judge(
     reader: Reader, path: Path, settings: Mapping[str, Setting], broken: list[Event], *, as_json: bool
-) -> list[Claim]:
-    """Judge one recording and tell what was found."""
+) -> tuple[list[Claim], Standing]:
+    """Judge one recording and tell what was found; return that, and what each detector says at its end."""
     from opsboard.daemon.backtest import Claims, Judge
 
     began = time.monotonic()
@@ -102,7 +108,18 @@ def _judge(
         click.echo(f"left out: {problem.message}", err=True)
     if reader.bad > _PROBLEMS_SHOWN:
         click.echo(f"left out: {path}: {reader.bad - _PROBLEMS_SHOWN} more", err=True)
-    return claims.all
+    return claims.all, judge.standing()
+
+
+def _unjudged(path: Path, standing: Standing) -> Iterator[Unjudged]:
+    from opsboard.core.wire import Unjudged
+
+    for engine, detectors in standing.items():
+        for one in detectors:
+            if one.state in {"learning", "unknown"}:
+                yield Unjudged(
+                    recording=str(path), engine=engine, detector=one.name, state=one.state, reason=one.reason
+                )
 
 
 def _with_progress(reader: Reader, path: Path) -> Iterator[Moment]:

@@ -401,6 +401,16 @@ class BacktestFinding(Record, frozen=True, kw_only=True):
     recording: str
 
 
+class Unjudged(Record, frozen=True, kw_only=True):
+    """A detector that did not judge an engine: it is still ``learning``, or ``unknown``: it cannot know."""
+
+    recording: str
+    engine: str
+    detector: str
+    state: str
+    reason: str | None
+
+
 class BacktestTotals(Record, frozen=True, kw_only=True):
     """Of all recordings together; ``open`` are findings that no reading closed, ``confirmed`` those that got sure."""
 
@@ -416,6 +426,8 @@ class BacktestTotals(Record, frozen=True, kw_only=True):
     dropped: int
     late: int
     """Lines that came late or twice."""
+    unjudged: tuple[Unjudged, ...] = ()
+    """What could not be judged when its recording ended: no finding there is no all-clear."""
 
 
 class BacktestSummary(Record, frozen=True, kw_only=True):

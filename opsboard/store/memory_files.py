@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from opsboard.core.errors import StoreError
 from opsboard.store.database import mapped
@@ -31,7 +32,7 @@ class MemoryFiles:
         """Replace what is kept of an engine. Raises StoreError, DiskFull."""
         if len(memory) > MOST_BYTES:
             raise StoreError(f"what detectors remember of {engine} is too large to be kept ({len(memory)} bytes)")
-        path = self._directory / f"{engine}{_SUFFIX}"
+        path = self._directory / _name(engine)
         fresh = path.with_suffix(".new")
         try:
             self._directory.mkdir(mode=0o700, exist_ok=True)
@@ -44,7 +45,7 @@ class MemoryFiles:
     def read(self, engines: Collection[str]) -> Iterator[tuple[str, bytes]]:
         """Yield what is kept of each of ``engines``; a file that is damaged says nothing."""
         for engine in engines:
-            path = self._directory / f"{engine}{_SUFFIX}"
+            path = self._directory / _name(engine)
             try:
                 unpack = zlib.decompressobj()
                 memory = unpack.decompress(path.read_bytes(), MOST_BYTES)
@@ -55,10 +56,15 @@ class MemoryFiles:
 
     def keep(self, engines: Collection[str]) -> None:
         """Remove the files of all other engines, and what a killed daemon left half written."""
-        names = {f"{engine}{_SUFFIX}" for engine in engines}
+        names = {_name(engine) for engine in engines}
         try:
             for path in self._directory.iterdir():
                 if path.name not in names:
                     path.unlink(missing_ok=True)
         except OSError:  # there is none, or it cannot be written: telling that is for who writes
             return
+
+
+def _name(engine: str) -> str:
+    """Return a file's name for any name of an engine: one that is only looked at may be called by its address."""
+    return f"{quote(engine, safe='')}{_SUFFIX}"

@@ -62,6 +62,16 @@ def test_people_get_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     assert "latency" in blinder
 
 
+def test_what_could_not_be_judged_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = write(tmp_path / "n.jsonl", row(0))
+    summary = plain(run(capsys, path, "--json")[1])[-1]["summary"]
+    said = {one["detector"]: one for one in summary["unjudged"]}
+    assert {(one["recording"], one["engine"]) for one in said.values()} == {(str(path), "a")}
+    assert said["latency"]["state"] == "unknown"
+    assert said["latency"]["reason"].startswith("its page does not tell how long tokens take")
+    assert {"slo_burn", "engine_down"} & set(said) == set()
+
+
 def test_what_nothing_closes_is_still_open(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = stalls(tmp_path / "s.jsonl", 10, 100)
     assert "still open" in run(capsys, path)[1]

@@ -208,13 +208,13 @@ def test_what_is_written_is_read_and_others_are_removed(tmp_path: Path) -> None:
     files = MemoryFiles(tmp_path)
     assert list(files.read(["a"])) == []
     files.keep(["a"])
-    for name in ("a", "b.c", "gone"):
+    for name in ("a", "../b:1", "gone"):
         files.write(name, name.encode())
     files.write("a", b"newer")
     (tmp_path / "memory" / "a.new").write_bytes(b"half")
-    files.keep(["a", "b.c"])
-    assert dict(files.read(["a", "b.c", "gone"])) == {"a": b"newer", "b.c": b"b.c"}
-    assert sorted(path.name for path in (tmp_path / "memory").iterdir()) == ["a.detectors", "b.c.detectors"]
+    files.keep(["a", "../b:1"])
+    assert dict(files.read(["a", "../b:1", "gone"])) == {"a": b"newer", "../b:1": b"../b:1"}
+    assert sorted(path.name for path in (tmp_path / "memory").iterdir()) == ["..%2Fb%3A1.detectors", "a.detectors"]
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "memory").iterdir()} == {0o600}
 
 
