@@ -32,6 +32,7 @@ NOT_BUILT = frozenset({"reroute"})
 """Words of `do` that are understood and skipped: opsboard routes no requests yet."""
 _MIN_COOLDOWN_S = 60.0
 _MAX_S = 30 * 86400.0
+_NAMED = 4
 
 
 def detectors_of(policy: Policy) -> tuple[str, ...]:
@@ -111,18 +112,40 @@ def _known(path: Path, where: str, given: Sequence[str] | None, known: Collectio
 
 
 def in_words(config: Config) -> Iterator[str]:
-    """Yield a line for each policy in force: what it does, when, and what holds it back."""
-    own = {replace(policy, name=None) for policy in config.policy}
-    for policy in in_force(config):
-        mark = "" if replace(policy, name=None) in own else " (default)"
-        yield f"policy {policy.name}{mark}: {_sentence(policy)}"
+    """Yield a line for each policy in force: what it does, when, what holds it back, and whom it can never be for."""
+    own = len(config.policy)
+    for index, policy in enumerate(in_force(config)):
+        yield f"policy {policy.name}{'' if index < own else ' (default)'}: {_sentence(policy)}"
         skipped = [word for word in policy.do if word in NOT_BUILT]
         if skipped:
             yield f"policy {policy.name}: {', '.join(skipped)} is skipped: opsboard routes no requests yet"
-        meant = [engine for engine in config.engine if engine.name in (policy.engines or ())]
-        never = [engine.name for engine in meant if engine.restarted == "never"]
-        if never and policy.do:
-            yield f"policy {policy.name}: not for {', '.join(never)}: opsboard may not restart it by itself"
+        never = _never_of(policy, config)
+        if policy.do and never:
+            whom = "any engine here" if len(never) == len(config.engine) else ", ".join(never)
+            whys = "; ".join(f"{name} {why}" for name, why in list(never.items())[:_NAMED])
+            more = "; ..." if len(never) > _NAMED else ""
+            yield f"policy {policy.name}: never acts on {whom}: {whys}{more}"
+
+
+def _never_of(policy: Policy, config: Config) -> dict[str, str]:
+    """Return the engines that a policy will never act on as the file is, and why; not those it does not name."""
+    found: dict[str, str] = {}
+    for engine in config.engine:
+        routes = [route for route in config.route if engine.name in route.targets]
+        if policy.engines is not None and engine.name not in policy.engines:
+            continue
+        if policy.routes is not None and not any(route.model in policy.routes for route in routes):
+            continue
+        alone = [route.model for route in routes if len(route.targets) == 1]
+        if not engine.begins_by:
+            found[engine.name] = "is observed: opsboard cannot restart it"
+        elif engine.restarted == "never":
+            found[engine.name] = 'has `restart = "never"`'
+        elif alone:
+            found[engine.name] = f"is the only target of route {alone[0]}"
+        elif not routes and not policy.alone:
+            found[engine.name] = "is of no route, so that nobody is known to stand in for it"
+    return found
 
 
 def _sentence(policy: Policy) -> str:

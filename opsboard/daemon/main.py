@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from opsboard.config.load import Loaded
+from opsboard.config.policies import in_words
 from opsboard.config.schema import Config
 from opsboard.core.clock import SystemClock
 from opsboard.core.errors import OpsboardError
@@ -77,6 +78,8 @@ def run(
     )
     for assumed in loaded.assumed:
         log.info("assumed: %s", assumed)
+    for line in in_words(loaded.config):
+        log.info("%s", line)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         code = runner.run(_main(loaded, options, redact, parent_pid))
     leave(code)

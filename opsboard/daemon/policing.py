@@ -84,7 +84,8 @@ class Policing:
         """Follow what is under way, then decide."""
         await self._work.look()
         now = self._clock.now()
-        if now.mono < self._hands.not_before:
+        if now.mono < self._hands.not_before or not self._state.incidents.open:
+            self._stands = {}
             return
         self._work.forget(now.mono - KEPT_S)
         scene = self._scene(now)

@@ -80,6 +80,28 @@ def test_stall_may_be_named_where_nothing_is_done(tmp_path: Path) -> None:
     assert in_force(read(tmp_path, 'on = ["stall", "engine_down"]\ndo = []').config)[0].do == ()
 
 
+def test_whom_a_policy_can_never_be_for_is_said(tmp_path: Path) -> None:
+    engines = "".join(
+        f'[[engine]]\nname = "{name}"\nuser = "root"\ncommand = ["x", "--port", "{port}"]\n{more}\n'
+        for name, port, more in (("a", 1, ""), ("b", 2, ""), ("c", 3, 'restart = "never"'), ("d", 4, ""), ("e", 5, ""))
+    )
+    routes = '[[route]]\nmodel = "two"\ntargets = ["a", "b"]\n[[route]]\nmodel = "one"\ntargets = ["d"]\n'
+    path = tmp_path / "opsboard.toml"
+    path.write_text(engines + routes)
+    _, never = in_words(load(path).config)
+    assert never == (
+        'policy leaks: never acts on c, d, e: c has `restart = "never"`; d is the only target of route one; '
+        "e is of no route, so that nobody is known to stand in for it"
+    )
+    loner = '[[policy]]\non = ["kv_leak", "memory_leak", "gpu_memory_leak"]\ndo = ["restart"]\nengines = ["e"]\n'
+    path.write_text(engines + routes + loner)
+    assert list(in_words(load(path).config))[1].startswith(
+        "policy kv_leak+memory_leak+gpu_memory_leak: never acts on e:"
+    )
+    path.write_text(engines + routes + loner + "alone = true\n")
+    assert len(list(in_words(load(path).config))) == 1
+
+
 def test_policies_are_said_in_words_and_explained(tmp_path: Path) -> None:
     loaded = read(
         tmp_path,
@@ -94,10 +116,11 @@ def test_policies_are_said_in_words_and_explained(tmp_path: Path) -> None:
             "within 1d, 1 of a route at once, 1h between two on an engine; dry run: only told"
         ),
         "policy kv_leak: reroute is skipped: opsboard routes no requests yet",
-        "policy kv_leak: not for a: opsboard may not restart it by itself",
+        "policy kv_leak: never acts on a: a is observed: opsboard cannot restart it",
         "policy memory_leak+gpu_memory_leak: a confirmed memory_leak or gpu_memory_leak is only told",
     ]
-    (default,) = in_words(read(tmp_path).config)
+    default, never = in_words(read(tmp_path).config)
     assert default.startswith("policy leaks (default): when a confirmed kv_leak or memory_leak or gpu_memory_leak has")
+    assert never.startswith("policy leaks: never acts on any engine here: a is observed")
     lines = {line.key: line for line in explain(loaded, "policy.kv_leak.")}
     assert (lines["policy[0].after"].value, lines["policy[0].at_once"].origin) == ('"90s"', "default")
