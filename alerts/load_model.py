@@ -25,8 +25,8 @@ _SETTLED = 0.04
 """the last observations are off by no more than this on average."""
 _FARTHER = 2
 """So many steps beyond what is known are predicted, if they hardly matter: were the slope there"""
-_STEEPER = 3.0
-"""steeper by so many times of itself, it would be no more than"""
+STEEPER = 3.0
+"""steeper by so many times of itself (unless ``steeper`` says otherwise), it would be no more than"""
 _BEYOND = 0.03
 """this part of the whole, which is then expected, too."""
 _DOUBT = 0.03
@@ -53,6 +53,8 @@ class LoadModel(Record, frozen=True, kw_only=True):
 
     grain: Loads
     knots: tuple[tuple[float, ...], ...]
+    steeper: Loads = ()
+    """For each load, how much steeper than known it may be beyond what was seen; () is :data:`STEEPER` for all."""
     squares: tuple[float, ...] = ()
     """Upper triangle, row by row, of the sum of x * x' / y^2; ``x`` is 1, the loads, and what is beyond each knot."""
     products: tuple[float, ...] = ()
@@ -91,7 +93,8 @@ class LoadModel(Record, frozen=True, kw_only=True):
     def _beyond(self, index: int, load: float, known: int) -> float:
         """Return what a load beyond the largest ``known`` cell may cost more than the line says, if it bends there."""
         edge = self.grain[index] * (exp((known + 0.5) * STEP) - 1.0)
-        return _STEEPER * self.line[1 + index] * max(0.0, load - edge)
+        steeper = self.steeper[index] if self.steeper else STEEPER
+        return steeper * self.line[1 + index] * max(0.0, load - edge)
 
     def learn(self, loads: Loads, seconds: float, fade: float, *, like: bool) -> LoadModel:
         """Take in an observation; what was before keeps the share ``fade`` of its weight.

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from alerts.base import Detector, Learning, Observation, Step, check_seconds, unread
 from alerts.company import Company
 from alerts.engine_work import Account, Work, lacking, take
-from alerts.load_model import LoadModel
+from alerts.load_model import STEEPER, LoadModel
 from alerts.regression import Rules, Took, Watch
 from opsboard.core.clock import Now
 from opsboard.core.judgement import Unknown
@@ -37,6 +37,8 @@ _BLIND_S = 15.0
 _UNLIKE = "the load is like none that was seen before, and is learnt first"
 _FIRST_S = 15.0
 """What is too slow from its first moments on was so since the start."""
+_MORE_PROMPTS = 0.5
+"""More prefill on average is more steps that have some, each of a size that was seen: hardly steeper beyond."""
 _PROMPTS_AT_ONCE_S = 15.0
 _SURE_S = 30.0
 
@@ -115,7 +117,12 @@ def begin(params: Params) -> State:
     return State(
         params=params,
         tokens=Watch(
-            rules=tokens, model=LoadModel(grain=(1.0, 500.0, 8.0), knots=((4.0, 16.0, 48.0, 128.0), (), (128.0,)))
+            rules=tokens,
+            model=LoadModel(
+                grain=(1.0, 500.0, 8.0),
+                knots=((4.0, 16.0, 48.0, 128.0), (), (128.0,)),
+                steeper=(STEEPER, STEEPER, _MORE_PROMPTS),
+            ),
         ),
         prompts=Watch(
             rules=prompts, model=LoadModel(grain=(50.0, 1.0, 8.0), knots=((1000.0, 8000.0), (32.0,), (128.0,)))
