@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.proving.labelled import faults
+from tests.proving.real.__main__ import episodes
 from tests.proving.real.clients import _ANSWER, _PROMPT, _quantile
 from tests.proving.real.recorder import _changed, _settled
 from tests.proving.real.scenarios import DEV, STORIES, TEST, Drawn, Stage
+from tests.proving.score import judge
 
 
 @pytest.mark.parametrize("name", STORIES)
@@ -56,3 +60,15 @@ def test_labels_say_when_the_engine_really_did_it() -> None:
 def test_lengths_are_those_of_the_trace() -> None:
     assert [_quantile(_PROMPT, q) for q in (0.0, 0.5, 1.0)] == [1, 340, 1500]
     assert _quantile(_ANSWER, 0.525) == pytest.approx((43 + 50) / 2)
+
+
+def test_a_leak_of_a_real_engine_is_scored_by_its_pages_alone_and_with_its_requests() -> None:
+    recording = Path(__file__).parents[1] / "fixtures/recordings/leak_abort-101.jsonl.xz"
+    alone, known = (judge(episode) for episode in episodes([recording]))
+    assert (alone.episode.known, known.episode.known) == (False, True)
+    for verdict, after_s, blocks in ((alone, 98.0, 106), (known, 21.0, 23)):
+        (hit,) = verdict.found
+        assert hit.after_s <= after_s
+        assert hit.blocks is not None
+        assert hit.blocks <= blocks
+        assert (verdict.missed, verdict.false) == ((), ())

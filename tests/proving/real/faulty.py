@@ -37,6 +37,7 @@ _NONE: dict[str, Any] = {
     "lease_s": 0.0,  # and they come back after so long; 0: never
     "lose": 0,  # free blocks that are lost at once, once
     "hoard": 0,  # bytes kept for ever for each request that ends
+    "heal": 0,  # give everything back that was taken, once: the next recording begins with a whole engine
 }
 _IDLE_S = 0.005
 """Between two empty steps while leases stand."""
@@ -52,7 +53,7 @@ class FaultyScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM's types are
         self._random = random.Random(7)
         self._hoard: list[bytes] = []
         self._leases: list[tuple[float, list[Any]]] = []
-        self._lost: set[int] = set()
+        self._lost: dict[int, Any] = {}
         self._owed = 0.0
         self._stepped = time.monotonic()
 
@@ -95,8 +96,10 @@ class FaultyScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM's types are
         if written != self._written:
             self._written = written
             self._faults = _NONE | json.loads(CONTROL.read_text())
+            if self._faults["heal"]:
+                self._heal()
             if self._faults["lose"]:
-                self._say("loss", blocks=len(self.kv_cache_manager.block_pool.get_new_blocks(self._faults["lose"])))
+                self._lose(self.kv_cache_manager.block_pool.get_new_blocks(self._faults["lose"]))
 
     def _hang(self) -> None:
         if seconds := self._faults["hang_s"]:
@@ -123,15 +126,26 @@ class FaultyScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM's types are
             return
         held = [block for group in self.kv_cache_manager.get_blocks(request.request_id).blocks for block in group]
         kept = [block for block in held if not block.is_null][-faults["leak_blocks"] :]
-        for block in kept:
-            block.ref_cnt += 1
         if faults["lease_s"]:
+            for block in kept:
+                block.ref_cnt += 1
             self._leases.append((time.monotonic() + faults["lease_s"], kept))
             return
-        new = {block.block_id for block in kept} - self._lost
-        self._lost |= new
-        if new:
-            self._say("loss", blocks=len(new), aborted=request.status == RequestStatus.FINISHED_ABORTED)
+        new = [block for block in kept if block.block_id not in self._lost]
+        for block in new:
+            block.ref_cnt += 1
+        self._lose(new)
+
+    def _lose(self, blocks: list[Any]) -> None:
+        """Note who nobody will free."""
+        self._lost |= {block.block_id: block for block in blocks}
+        if blocks:
+            self._say("loss", blocks=len(blocks))
+
+    def _heal(self) -> None:
+        self.kv_cache_manager.block_pool.free_blocks(list(self._lost.values()))
+        self._lost = {}
+        self._hoard = []
 
     def _give_back(self, now: float) -> None:
         while self._leases and self._leases[0][0] <= now:

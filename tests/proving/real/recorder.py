@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import lzma
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from opsboard.cli.private import child_daemon, opsboard_argv, scratch
 from tests.proving.labelled import SUFFIX
@@ -25,7 +26,7 @@ from tests.real.vllm_env import STOPPED_WITHIN_S, Installation, RealVllm
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 ENGINE = "vllm-a"
 BLOCK_SIZE, BLOCKS = 32, 700
@@ -34,53 +35,84 @@ OPTIONS = (
     *("--scheduler-cls", "faulty.FaultyScheduler"),
 )
 NICE = 5
-WARM_REQUESTS = 3
+START_WITHIN_S, SETTLED_WITHIN_S = 600.0, 120.0
 HERE = Path(__file__).parent
 
 
-def make(folder: Path, name: str, seed: int, installation: Installation) -> None:
-    """Run a scenario once, and write what was seen and what is true."""
-    with scratch("opsboard-proving-") as room:
-        control, log = room / "faults.json", room / "log.jsonl"
+class Engine:
+    """A real vLLM that does as it is told, for one recording after the other; a context manager."""
+
+    def __init__(self, installation: Installation, room: Path) -> None:
+        self.control, self.log = room / "faults.json", room / "log.jsonl"
         environment = {
             "PYTHONPATH": str(HERE),
-            "FAULTY_CONTROL": str(control),
-            "FAULTY_LOG": str(log),
+            "FAULTY_CONTROL": str(self.control),
+            "FAULTY_LOG": str(self.log),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else the worker stays on the first core, whoever else is there
         }
-        log.touch()
-        with RealVllm(installation, room, OPTIONS, environment) as engine:
-            for _ in range(WARM_REQUESTS):
-                engine.complete("warm", 20)
-            raw = room / "raw.jsonl"
-            labels, clients, offset = _play(STORIES[name](Drawn(seed)), seed, engine, control, raw)
-        folder.mkdir(parents=True, exist_ok=True)
+        self.server = RealVllm(installation, room, OPTIONS, environment)
+
+    def __enter__(self) -> Self:
+        self.server.start()
+        try:
+            self.server.wait_healthy(START_WITHIN_S)
+        except BaseException:
+            self.server.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.stop()
+
+    def tell(self, faults: Mapping[str, float]) -> None:
+        """Let these faults be from the next step on."""
+        new = self.control.with_suffix(".new")
+        new.write_text(json.dumps(dict(faults)))
+        new.replace(self.control)
+
+    def heal(self) -> None:
+        """Return when it is whole: nothing is lost, and its log is empty."""
+        self.tell({"heal": 1})
+        wait_until(self._empty, SETTLED_WITHIN_S, what="no block is in use")
+        self.log.write_text("")
+
+    def _empty(self) -> bool:
+        self.server.complete("step", 2)
+        (usage,) = re.findall(r"^vllm:kv_cache_usage_perc\{[^}]*\} (\S+)$", self.server.metrics(), re.MULTILINE)
+        return float(usage) == 0.0
+
+
+def make(folder: Path, name: str, seed: int, engine: Engine) -> None:
+    """Let a story happen once, and write what was seen and what is true."""
+    folder.mkdir(parents=True, exist_ok=True)
+    engine.heal()
+    with scratch("opsboard-proving-") as room:
+        raw = room / "raw.jsonl"
+        labels, clients, offset = _play(STORIES[name](Drawn(seed)), seed, engine, raw)
         told: dict[str, Any] = {
             "scenario": name,
             "seed": seed,
             "block_size": BLOCK_SIZE,
             "blocks": BLOCKS,
             "inflight": True,
-            "load_average": os.getloadavg()[1],  # of five minutes; two engines' worth of cores and more is busy
-            "labels": _settled(labels, [json.loads(line) for line in log.read_text().splitlines()]),
+            "load_average": os.getloadavg()[1],  # of five minutes, of the whole machine
+            "labels": _settled(labels, [json.loads(line) for line in engine.log.read_text().splitlines()]),
         }
         told["faults"] = [row["detector"] for row in told["labels"] if row["kind"] == "fault"]
         _merge(raw, folder / f"{name}-{seed}{SUFFIX}", clients, offset)
         (folder / f"{name}-{seed}.labels.json").write_text(json.dumps(told, indent=1) + "\n")
 
 
-def _play(
-    stages: Sequence[Stage], seed: int, engine: RealVllm, control: Path, raw: Path
-) -> tuple[list[dict[str, Any]], Clients, float]:
+def _play(stages: Sequence[Stage], seed: int, engine: Engine, raw: Path) -> tuple[list[dict[str, Any]], Clients, float]:
     """Let the stages pass while `opsboard record` writes ``raw``."""
     config = raw.parent / "opsboard.toml"
-    config.write_text(f'[[engine]]\nname = "{ENGINE}"\nkind = "vllm"\nurl = "{engine.url}"\n')
+    config.write_text(f'[[engine]]\nname = "{ENGINE}"\nkind = "vllm"\nurl = "{engine.server.url}"\n')
     labels: list[dict[str, Any]] = []
     most = str(sum(stage.seconds for stage in stages) + STOPPED_WITHIN_S)
     with (
         child_daemon(raw.parent, [], config) as socket,
         subprocess.Popen(opsboard_argv("--socket", str(socket), "record", "--seconds", most, str(raw))) as recording,
-        Clients(engine.port, seed) as clients,
+        Clients(engine.server.port, seed) as clients,
     ):
         wait_until(lambda: raw.exists() and raw.stat().st_size > 0, what="it is recorded")
         offset = time.time() - time.monotonic()
@@ -89,7 +121,7 @@ def _play(
         for stage in stages:
             labels += _changed(before, stage)
             before = stage.wrong
-            _write(control, stage.faults)
+            engine.tell(stage.faults)
             clients.load = stage.load
             if stage.leave:
                 clients.all_leave()
@@ -108,13 +140,6 @@ def _changed(before: Sequence[str], stage: Stage) -> list[dict[str, Any]]:
     return [{"t": now, "kind": "end", "detector": name} for name in ended] + [
         {"t": now, "kind": "fault", "detector": name, "also": list(stage.also)} for name in begun
     ]
-
-
-def _write(control: Path, faults: Any) -> None:
-    """Let the engine read these faults from its next step on."""
-    new = control.with_suffix(".new")
-    new.write_text(json.dumps(dict(faults)))
-    new.replace(control)
 
 
 def _settled(labels: list[dict[str, Any]], log: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -155,13 +180,13 @@ def main(folder: Path, names: Sequence[str]) -> None:
     os.nice(NICE)
     installation = Installation.from_environment(os.environ)
     wanted = names or [f"{name}-{seed}" for name, seed in (*DEV, *TEST)]
-    for one in wanted:
-        if (folder / f"{one}{SUFFIX}").exists():
-            continue
-        began = time.monotonic()
-        name, _, seed = one.rpartition("-")
-        make(folder, name, int(seed), installation)
-        print(f"{one}: {time.monotonic() - began:.0f} s, load average {os.getloadavg()[1]:.1f}", flush=True)
+    missing = [one.rpartition("-") for one in wanted if not (folder / f"{one}{SUFFIX}").exists()]
+    if not missing:
+        return
+    with scratch("opsboard-vllm-") as room, Engine(installation, room) as engine:
+        for name, _, seed in missing:
+            make(folder, name, int(seed), engine)
+            print(f"{name}-{seed}: load average {os.getloadavg()[1]:.1f}", flush=True)
 
 
 if __name__ == "__main__":
