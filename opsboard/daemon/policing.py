@@ -159,7 +159,8 @@ class Policing:
         """Tell why a policy does not act; the same is told once."""
         incident, why = self._state.incidents.find(verdict.incident.id), verdict.why_not or ""
         told = self._told.setdefault((verdict.incident.uid, verdict.name), set())
-        key = "eta" if verdict.which == "eta" else why  # that text moves with the numbers
+        # The rest moves: with the numbers, or with how others are just now.
+        key = "eta" if verdict.which == "eta" else why.partition(" (")[0]
         if incident is None or key in told or len(told) >= TOLD_MOST:
             return
         told.add(key)
@@ -169,7 +170,7 @@ class Policing:
         do = verdict.do or verdict.policy.do
         kind = "restart" if "restart" in do else do[-1]
         action = IncidentAction(id=name, kind=kind, time=now.wall, outcome=SKIPPED, reason=reason)
-        text = f"policy {verdict.name} does not {' and '.join(do)} it: {why}"
+        text = f"policy {verdict.name} holds back: {why}"
         change = self._state.incidents.decide(incident, action, now, text)
         if change is not None:
             self._carry(change)

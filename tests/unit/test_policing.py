@@ -214,14 +214,14 @@ async def test_what_is_not_done_is_told_once_with_its_reason() -> None:
     house.leak()
     for _ in range(3):
         await house.look()
-    text = "policy p does not drain and restart it: a is of no route: nobody is known to stand in for it"
+    text = "policy p holds back: a is of no route: nobody is known to stand in for it"
     assert [told.partition(" (`")[0] for told in house.told] == [text]
     ((kind, outcome, reason),) = [(one.kind, one.outcome, one.reason) for one in house.actions()]
     assert (kind, outcome) == ("restart", "skipped")
     assert (reason or "").startswith("policy p: not done: a is of no route")
     house.barred = "a rolling restart is under way"
     await house.look()
-    assert house.told[-1].endswith("it: a rolling restart is under way")
+    assert house.told[-1] == "policy p holds back: a rolling restart is under way"
     assert house.outcomes() == ["skipped"], "the newest reason"
     again = House(disk=house.disk, clock=house.clock)
     again.barred = house.barred
@@ -239,7 +239,7 @@ async def test_what_moves_with_the_numbers_is_told_once() -> None:
     house.leak()
     await house.look()
     await house.look()
-    assert house.told == ["policy p does not drain and restart it: how long it lasts is not known"]
+    assert house.told == ["policy p holds back: how long it lasts is not known"]
 
 
 @in_loop
