@@ -50,6 +50,8 @@ class Blocks(Record, frozen=True, kw_only=True):
     queue, and for ever those whose clients went away, because nobody measures them."""
     generated: float | None = None
     """Tokens generated in this life."""
+    measured: tuple[float, float] | None = None
+    """Tokens of the prompts of those that ended and were measured, and those that they generated."""
     begun: float | None = None
     """And how many requests those are."""
     hits: float | None = None
@@ -86,9 +88,10 @@ def _rank(rank: RankView) -> Blocks | None:
     counters = rank.counters
     live = [_known(counters.get(name)) for name in _LIVE]
     prompt, generated, prompt_out, generated_out, begun, completed = live
-    tokens = outstanding = None
+    tokens = outstanding = measured = None
     if prompt is not None and generated is not None and prompt_out is not None and generated_out is not None:
         tokens = prompt + generated - prompt_out - generated_out
+        measured = prompt_out, generated_out
     if begun is not None and completed is not None:
         outstanding = begun - completed
     hits = None
@@ -110,6 +113,7 @@ def _rank(rank: RankView) -> Blocks | None:
         counted=tuple(value for value in live if value is not None),
         tokens=tokens,
         generated=generated,
+        measured=measured,
         begun=outstanding,
         hits=hits,
         uniform=fits is None or count * size <= _UNIFORM * fits + 2 * size,

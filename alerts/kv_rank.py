@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from alerts.kv_accounting import Blocks
 from alerts.kv_bound import Ledger, excess, opened, turned, unsettles
 from alerts.kv_drift import GAP_S, Drift, ended, lost, went
+from alerts.kv_level import Level, paged
 from alerts.kv_votes import Votes, acquitted, begun, limited, voted
 from opsboard.core.model import Record
 
@@ -47,6 +48,7 @@ class Rank(Record, frozen=True, kw_only=True):
     ledger: Ledger | None
     votes: Votes
     drift: Drift = Drift()
+    level: Level = Level()
     low: tuple[int, ...] = ()
     """Blocks in use on the last pages: no more can be lost."""
     load: float = 0.0
@@ -69,12 +71,25 @@ class Rank(Record, frozen=True, kw_only=True):
         return max(self.idle_lost, self.votes.lost)
 
     @property
-    def suspected(self) -> int:
+    def drifted(self) -> int:
         """Blocks that are lost by its drift, which is no proof."""
-        if not self.votes.trusted or not self.low:
-            return 0
-        found = min(lost(self.drift, self.last.finished), *self.low)
-        return found if found >= max(SUSPECTED, self.votes.least) else 0
+        found = lost(self.drift, self.last.finished) if self.votes.trusted else 0
+        return self._held(found, max(SUSPECTED, self.votes.least)) if self.level.allows(found) else 0
+
+    @property
+    def raised(self) -> int:
+        """Blocks that are lost by the level above its load, which is no proof either."""
+        return 0 if self.level.claim is None else self._held(self.level.claim.lost, SUSPECTED)
+
+    @property
+    def suspected(self) -> int:
+        """Blocks that are lost by any evidence that is no proof."""
+        return max(self.drifted, self.raised)
+
+    def _held(self, found: int, least: int) -> int:
+        """Return what of it was in use on all of the last pages, 0 where that is less than ``least``."""
+        held = min(found, *self.low) if self.low else 0
+        return held if held >= least else 0
 
 
 def met(new: Blocks, mono: float) -> Rank:
@@ -111,6 +126,7 @@ def read(rank: Rank, new: Blocks, mono: float, *, spec_tokens: int, lends: bool)
     )
     if not lends:
         rank = _bounded(rank, old, new, mono, spec_tokens) if new.uniform else rank
+        rank = replace(rank, level=paged(rank.level, (old, new), rank.drift, mono, mono - rank.at))
         rank = _idled(rank, new, used, mono) if new.idle else rank
     return _rested(replace(rank, last=new, at=mono), new, mono, old)
 
@@ -153,6 +169,7 @@ def _idled(rank: Rank, new: Blocks, used: int, mono: float) -> Rank:
             rank,
             votes=acquitted(rank.votes),
             drift=replace(Drift(), learnt=rank.drift.learnt),
+            level=Level(sizes=rank.level.sizes),
             idle=(),
             idle_lost=0,
             moments=0,

@@ -19,6 +19,7 @@ from alerts.eta import urgency
 from alerts.kv_accounting import Blocks, blocks, together
 from alerts.kv_drift import pace
 from alerts.kv_growth import Growth, Point, accounted, grew, seconds_left
+from alerts.kv_level import pace as raised_pace
 from alerts.kv_rank import IDLE_READINGS, Rank, met, read, returned
 from alerts.kv_truth import Truth, cleared, compared
 from alerts.timeline import told_s
@@ -219,7 +220,9 @@ def _began(state: State) -> float:
     elif _lost(state):
         shown = None
     else:
-        shown = min((one.drift.rising for one in ranks if one.suspected and one.drift.rising is not None), default=None)
+        rising = [one.drift.rising for one in ranks if one.drifted]
+        rising += [one.level.claim.since for one in ranks if one.raised and one.level.claim is not None]
+        shown = min((at for at in rising if at is not None), default=None)
     return max((at for at in (clean, shown) if at is not None), default=state.at)
 
 
@@ -257,22 +260,31 @@ _BY = {
     "tokens": "the tokens under way explain less",
     "idle": "no request runs or waits",
     "drift": "between clients that went away more are used from stretch to stretch",
+    "level": "more are used than the load explains, at few requests as at many, and ever more",
 }
+
+
+def _suspected_pace(rank: Rank, mono: float) -> Growth:
+    claim = rank.level.claim
+    if claim is not None and rank.raised >= rank.drifted:
+        return raised_pace(claim, rank.level.pace)
+    return pace(rank.drift, rank.last.finished, mono)
 
 
 def _finding(state: State, seen: Observation, lost: int) -> Finding:
     ranks = state.ranks.values()
     pool, used = sum(one.last.pool for one in ranks), sum(one.last.used for one in ranks)
     worst = max(ranks, key=lambda one: max(one.lost, one.suspected))
-    growth = state.growth if _lost(state) else pace(worst.drift, worst.last.finished, state.at)
+    growth = state.growth if _lost(state) else _suspected_pace(worst, state.at)
     left_s, soonest_s, latest_s = seconds_left(growth, pool - (state.level or used))
     said = {
         "requests": state.truth.lost,
         "tokens": sum(one.votes.lost for one in ranks),
         "idle": sum(one.idle_lost for one in ranks),
-        "drift": _suspected(state),
+        "drift": sum(one.drifted for one in ranks),
+        "level": sum(one.raised for one in ranks),
     }
-    by = next((kind for kind, count in said.items() if count == lost), "idle")
+    by = max(said, key=lambda kind: said[kind])
     each = "" if not growth.per_finished else f", {growth.per_finished:.2g} a finished request"
     left = "" if left_s is None else f"; the pool of {pool} is exhausted in {told_s(left_s)}"
     clean = [one.clean for one in ranks if one.clean is not None]
@@ -289,6 +301,7 @@ def _finding(state: State, seen: Observation, lost: int) -> Finding:
             "by_tokens_blocks": float(said["tokens"]),
             "by_idle_blocks": float(said["idle"]),
             "by_drift_blocks": float(said["drift"]),
+            "by_level_blocks": float(said["level"]),
             "drift_score": worst.drift.score,
             "lost_tokens": float(lost * worst.last.size),
             "pool_blocks": float(pool),
