@@ -14,6 +14,7 @@ from typing import NamedTuple
 from opsboard.core.model import Record
 
 _SINGULAR = 1e-9
+_WILD = 5
 
 
 class Page(NamedTuple):
@@ -44,6 +45,8 @@ class Fit(Record, frozen=True, kw_only=True):
     """Squares and products of what spans had left over."""
     spans: float = 0.0
     """How many those are, by weight."""
+    taken: int = 0
+    """All spans. The first are held against no line: it is a wild one yet."""
     line: Line | None = None
 
     @property
@@ -85,16 +88,16 @@ def took(fit: Fit, pages: Iterable[Page], keep: float) -> Fit:
             left += over
             left_x += over * explained
             left_g += over * done
-    old = fit.sums
+    old, taken = fit.sums, fit.taken + 1
     sums = tuple(was * keep + now for was, now in zip(old, (one, x, g, xx, xg, gg, u, xu, gu), strict=True))
     noise, spans = fit.noise, fit.spans
-    if line is not None:
+    if line is not None and taken > _WILD:
         square = keep * keep
         now = (left * left, left * left_x, left * left_g, left_x * left_x, left_x * left_g, left_g * left_g)
         noise = tuple(was * square + more for was, more in zip(noise, now, strict=True))
         spans = spans * square + 1.0
     sums, noise = _moved(sums, noise, finished - origin)
-    return Fit(origin=finished, sums=sums, noise=noise, spans=spans, line=_line(sums, noise))
+    return Fit(origin=finished, sums=sums, noise=noise, spans=spans, taken=taken, line=_line(sums, noise))
 
 
 def _moved(sums: tuple[float, ...], noise: tuple[float, ...], by: float) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -39,7 +39,7 @@ MOST = 1.15
 """No more of what is explained is ever in use rightly."""
 _ROUNDED = 0.5
 """Blocks of each request that are not full, on average."""
-STANDS = 0.25
+STANDS = 0.15
 """And this part of it where requests are as large as the largest of late."""
 _UNSURE = 0.25
 """By so much the blocks for what is explained may be wrong where the load itself rises."""
@@ -47,8 +47,8 @@ HOLDS = 0.5
 """A claim stands while the level is at least this part of what was claimed."""
 _CLAIMED = 1.645
 """One-sided, 95 %."""
-_PART = 0.35
-"""At least this part of the growth is what the tokens on the page do not explain, or may be by their scatter."""
+_PART, _DOUBT = 0.35, 2.0
+"""At least this part of the growth is what the tokens on the page leave over, or may be by so many times its scatter."""
 FEW = 5.0
 """Stretches between two of those, by weight, below which the tokens say nothing."""
 DATED_S = 450.0
@@ -77,8 +77,10 @@ class Level(Record, frozen=True, kw_only=True):
     fell: float = 0.0
     gone: float = 0.0
     """Blocks that the tokens explain more, without anybody using them, and requests gone, of late, by weight."""
-    usual: float | None = None
+    usual: float = 0.0
     """Blocks in use for each that was explained, of late, while nothing was claimed."""
+    spans: int = 0
+    """Of those."""
     mean: float = 0.0
     """Tokens that a running request held on average, as the shorter line has them."""
     largest: float = 0.0
@@ -116,10 +118,15 @@ def paged(state: Level, pages: tuple[Blocks, Blocks], drift: Drift, mono: float,
         began = state.began if state.began > -inf else mono
         return Level(
             sizes=sizes, pages=span, began=began, long=state.long, short=state.short, pace=state.pace,
-            before=state.before, fell=state.fell, gone=state.gone, usual=state.usual, mean=state.mean,
-            largest=state.largest, claim=state.claim,
+            before=state.before, fell=state.fell, gone=state.gone, usual=state.usual, spans=state.spans,
+            mean=state.mean, largest=state.largest, claim=state.claim,
         )  # fmt: skip
     return _judged(_spanned(replace(state, sizes=sizes, pages=span), new, mono), new, drift, mono)
+
+
+def acquitted(state: Level) -> Level:
+    """Begin anew: nothing is lost for sure. What requests are like is still known."""
+    return Level(sizes=state.sizes, usual=state.usual, spans=state.spans, mean=state.mean, largest=state.largest)
 
 
 def _spanned(state: Level, new: Blocks, mono: float) -> Level:
@@ -158,6 +165,11 @@ def _spanned(state: Level, new: Blocks, mono: float) -> Level:
 
 def _judged(state: Level, new: Blocks, drift: Drift, mono: float) -> Level:
     line, holds = state.long.line, state.sizes.running
+    if state.claim is None:
+        ratio = min(state.short.used / state.short.explained, MOST)
+        spans = state.spans + 1
+        usual = state.usual + max(1 - _HOUR, 1 / spans) * (ratio - state.usual)
+        state = replace(state, usual=usual, spans=spans)
     if line is None or holds is None or state.long.spans < SPANS:
         return replace(state, claim=None)
     short = level(state.short, line.each)
@@ -169,9 +181,7 @@ def _judged(state: Level, new: Blocks, drift: Drift, mono: float) -> Level:
             return replace(state, claim=state.claim._replace(lost=max(lost, 0), each=line.each, each_off=line.each_off))
         return replace(state, claim=None)
     share = line.share
-    ratio = min(state.short.used / state.short.explained, MOST)
-    usual = ratio if state.usual is None else state.usual + (1 - _HOUR) * (ratio - state.usual)
-    state = replace(state, usual=usual)
+    usual = state.usual
     # The longer line still holds the time before; where the shorter one is steeper, that is how fast it was.
     steep = line.each if state.short.line is None else max(line.each, state.short.line.each)
     aged_s = line.level / steep / state.pace if steep > 0 and state.pace > 0 else 0.0
@@ -183,7 +193,7 @@ def _judged(state: Level, new: Blocks, drift: Drift, mono: float) -> Level:
         score >= RISES
         and AGREES * usual <= share <= TOO_MUCH * usual
         and line.level >= ABOVE * line.level_off
-        and line.level >= SHARE * share * state.short.explained
+        and line.level >= SHARE * share * max(state.short.explained, state.long.explained)
         and short[0] >= STILL * short[1]
         and short[0] >= AGREES * line.level
         and above >= STANDS * line.level
@@ -199,7 +209,11 @@ def _unexplained(state: Level, between: Sums, each: float, holds: float) -> bool
     ``between`` two clients that go away they leave over what is lost (:mod:`alerts.kv_drift`). Where blocks are lost
     with those clients themselves, each seems to have held next to nothing of the ``holds`` blocks of one that runs.
     """
-    if between.count >= FEW and between.done > 0 and between.each + between.scatter / between.done >= _PART * each:
+    if (
+        between.count >= FEW
+        and between.done > 0
+        and between.each + _DOUBT * between.scatter / between.done >= _PART * each
+    ):
         return True
     return state.gone >= LEFT and state.fell < 0.5 * holds * state.gone
 

@@ -8,6 +8,7 @@ from alerts.kv_accounting import Blocks
 from alerts.kv_bound import Ledger, excess, opened, turned, unsettles
 from alerts.kv_drift import GAP_S, Drift, ended, lost, went
 from alerts.kv_level import Level, paged
+from alerts.kv_level import acquitted as settled
 from alerts.kv_votes import Votes, acquitted, begun, limited, voted
 from opsboard.core.model import Record
 
@@ -169,7 +170,7 @@ def _idled(rank: Rank, new: Blocks, used: int, mono: float) -> Rank:
             rank,
             votes=acquitted(rank.votes),
             drift=replace(Drift(), learnt=rank.drift.learnt),
-            level=Level(sizes=rank.level.sizes),
+            level=settled(rank.level),
             idle=(),
             idle_lost=0,
             moments=0,
