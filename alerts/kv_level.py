@@ -48,7 +48,7 @@ HOLDS = 0.5
 _CLAIMED = 1.645
 """One-sided, 95 %."""
 _PART, _DOUBT = 0.35, 2.0
-"""At least this part of the growth is what the tokens on the page leave over, or may be by so many times its scatter."""
+"""This part of the growth, at least, is what the tokens leave over, or may be by so many times its scatter."""
 FEW = 5.0
 """Stretches between two of those, by weight, below which the tokens say nothing."""
 DATED_S = 450.0
