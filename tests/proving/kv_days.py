@@ -1,8 +1,9 @@
 """Simulated days of KV blocks: how soon leaks are claimed, and how often what is none.
 
-``python -m tests.proving.kv_days [--hours 24] [--seeds 8] [--first-seed 1]`` lives through ten kinds of healthy
-traffic, with and without the requests known, and through a grid of leaks; it prints a line each, and exits 1 when
-something was claimed that was not so. The traffic is that of tests/support/block_flow.py.
+``python -m tests.proving.kv_days [--hours 24] [--seeds 8] [--first-seed 1]`` lives through many kinds of healthy
+traffic, judged by the page alone and with the requests known, and through a grid of leaks; it prints a line for each,
+and exits 1 when something was claimed that was not so. The traffic is that of tests/support/block_flow.py, and that
+of block_mix.py where requests change.
 """
 
 from __future__ import annotations
@@ -11,14 +12,19 @@ import argparse
 import math
 import statistics
 import sys
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from alerts.base import Observation
 from alerts.detectors.kv_leak import DETECTOR
 from opsboard.core.clock import Now
 from opsboard.core.model import Finding
 from tests.support.block_flow import BORN, NAME, Flow, Leak, Load, Shape
+from tests.support.block_mix import Long, MixedFlow
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SHAPE = Shape(blocks=40_000)
 DAY_S = 86_400
 BEGINS_S = 300.0
 
@@ -47,6 +53,37 @@ HEALTHY = {
     "one a minute": Load(rate=1 / 60),
 }
 
+
+def at(second: float, before: Load, after: Load) -> Callable[[float], Load]:
+    """Return a load that becomes another one."""
+    return lambda now: before if now < second else after
+
+
+def growing(second: float) -> Load:
+    """Return a load whose prompts become four times as long within an hour."""
+    return Load(prompt=(250.0 * (1 + 3 * min(1.0, max(0.0, (second - CHANGES_S) / 3600))), 0.9))
+
+
+def nights(second: float) -> Load:
+    """Return a load of few long documents in a third of each hour."""
+    return Load(rate=1.0, prompt=(1500.0, 0.7)) if second % 3600 < 1200 else Load()
+
+
+CHANGES_S = 2400.0
+CHANGING: dict[str, tuple[Callable[[float], Load], Long | None]] = {
+    "prompts grow": (growing, None),
+    "prompts are longer from now on": (at(CHANGES_S, Load(), Load(prompt=(900.0, 0.9))), None),
+    "answers are longer from now on": (at(CHANGES_S, Load(), Load(output=(400.0, 0.8))), None),
+    "sharing ends": (at(CHANGES_S, Load(), Load(prefix_share=0.0)), None),
+    "sharing begins": (at(CHANGES_S, Load(prefix_share=0.0), Load()), None),
+    "the load doubles": (at(CHANGES_S, Load(rate=5.0), Load(rate=10.0)), None),
+    "nobody leaves any more": (at(CHANGES_S, Load(abort_share=0.3), Load(abort_share=0.01)), None),
+    "long documents at night": (nights, None),
+    "one long request after the other": (lambda _: Load(), Long(begins=CHANGES_S, prompt=5000.0, output=600.0)),
+    "reasoning joins": (lambda _: Load(), Long(begins=CHANGES_S, every=20.0, prompt=500.0, output=6000.0)),
+}
+"""What the load is in each second, and what joins."""
+
 LEAKS = {
     "a block a request": Leak(share=1.0, begins=BEGINS_S),
     "a block on 5 %": Leak(share=0.05, begins=BEGINS_S),
@@ -69,26 +106,25 @@ class Lived(NamedTuple):
     """Blocks that were lost then."""
 
 
-def live(load: Load, leak: Leak | None, seconds: int, seed: int, *, known: bool, lag: float = 0.02) -> Lived:
-    """Live through ``seconds``; stop at the first claim where something leaks."""
-    flow = Flow(load, seed, leak, Shape(blocks=40_000))
-    state = DETECTOR.begin(DETECTOR.params())
-    claims, first, before = 0, None, None
+def live(flow: Flow, seconds: int, *, lag: float = 0.02) -> tuple[Lived, Lived]:
+    """Live through ``seconds``, judged by the page alone and with the requests known; stop when both claim a leak."""
+    lives = [Lived(0, None, math.inf, 0)] * 2
+    states, before = [DETECTOR.begin(DETECTOR.params()) for _ in lives], [False, False]
     for second in flow.seconds(seconds, lag=lag):
-        seen = Observation(
-            engine=NAME,
-            now=Now(wall=BORN + second.second, mono=second.second),
-            reading=second.reading,
-            inflight=second.inflight if known else None,
-        )
-        state, found, *_ = DETECTOR.step(state, seen)
-        claims += found is not None and before is None
-        before = found
-        if found is not None and first is None:
-            first = found
-            if leak is not None and flow.losses:
-                return Lived(claims, found, second.second - flow.losses[0], second.leaked)
-    return Lived(claims, first, math.inf, flow.leaked)
+        for number, inflight in enumerate((None, second.inflight)):
+            old = lives[number]
+            if old.at < math.inf:
+                continue
+            now = Now(wall=BORN + second.second, mono=second.second)
+            seen = Observation(engine=NAME, now=now, reading=second.reading, inflight=inflight)
+            states[number], found, *_ = DETECTOR.step(states[number], seen)
+            if found is not None and not before[number]:
+                at_s = second.second - flow.losses[0] if flow.losses else math.inf
+                lives[number] = Lived(old.claims + 1, old.found or found, at_s, second.leaked)
+            before[number] = found is not None
+        if all(one.at < math.inf for one in lives):
+            break
+    return lives[0], lives[1]
 
 
 def main() -> int:
@@ -100,21 +136,25 @@ def main() -> int:
     options = parser.parse_args()
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     seconds, false, days = round(options.hours * 3600), 0, 0.0
-    for known in (False, True):
-        for name, load in HEALTHY.items():
-            lives = [live(load, None, seconds, seed, known=known) for seed in seeds]
-            claims = sum(one.claims for one in lives)
-            false, days = false + claims, days + seconds * len(lives) / DAY_S
-            told = next((one.found.summary for one in lives if one.found is not None), "")
-            print(f"healthy, {_how(known=known)}, {name}: {claims} claims {told}", flush=True)
-    # Of a Poisson process that gave nothing in n days: below 3 / n a day, with 95 %.
-    print(f"{days:.1f} engine-days: {false} false" + ("" if false else f", below {3 / days:.3f} a day (95 %)"))
-    for known, share in ((True, None), (False, nightly), (False, None)):
+    for seed in seeds:
+        flows = {name: Flow(load, seed, None, SHAPE) for name, load in HEALTHY.items()}
+        flows |= {name: MixedFlow(loads, seed, None, SHAPE, long) for name, (loads, long) in CHANGING.items()}
+        for name, flow in flows.items():
+            for known, life in zip((False, True), live(flow, seconds), strict=True):
+                false, days = false + life.claims, days + seconds / DAY_S
+                if life.found is not None:
+                    print(f"FALSE: seed {seed}, {_how(known=known)}, {name}: {life.found.summary}", flush=True)
+        # Of a Poisson process that gave nothing in n days: below 3 / n a day, with 95 %.
+        bound = "" if false else f", below {3 / days:.3f} a day (95 %)"
+        print(f"{days:.1f} engine-days of {len(flows)} kinds: {false} false{bound}", flush=True)
+    for share in (None, nightly):
         for name, leak in LEAKS.items():
             load = Load() if share is None else Load(share=share)
-            until = round(BEGINS_S) + (900 if known or share else 3600)
-            lives = [live(load, leak, until, seed, known=known) for seed in seeds]
-            _tell(f"{_how(known=known)}, {'with pauses' if share else 'never idle'}, {name}", lives)
+            until = round(BEGINS_S) + (900 if share else 3600)
+            pairs = [live(Flow(load, seed, leak, SHAPE), until) for seed in seeds]
+            for known in (False, True):
+                lives = [pair[known] for pair in pairs]
+                _tell(f"{_how(known=known)}, {'with pauses' if share else 'never idle'}, {name}", lives)
     return 1 if false else 0
 
 

@@ -76,7 +76,7 @@ class Second(NamedTuple):
     leaked: int
 
 
-class _Request:
+class Request:
     __slots__ = ("aborted", "counted", "ends", "first", "hit", "output", "prefix", "prompt", "sent")
 
     def __init__(self, sent: float, prompt: int, output: int, prefix: int | None) -> None:
@@ -95,7 +95,7 @@ class Flow:
         """When blocks were lost."""
         self.leaked = 0
         self._random = random.Random(seed)
-        self._live: dict[int, _Request] = {}
+        self._live: dict[int, Request] = {}
         self._holders = [0] * load.prefixes
         self._cached = [False] * load.prefixes
         self._events: list[tuple[float, int, int]] = []
@@ -154,7 +154,7 @@ class Flow:
         output = int(draw.lognormvariate(math.log(load.output[0]), load.output[1]))
         prefix = draw.randrange(load.prefixes) if draw.random() < load.prefix_share else None
         prompt = min(load.longest, max(4, prompt)) + (load.prefix_tokens if prefix is not None else 0)
-        request = _Request(now, prompt, max(1, min(2000, output)), prefix)
+        request = Request(now, prompt, max(1, min(2000, output)), prefix)
         if prefix is not None:
             request.hit = load.prefix_tokens // self.shape.size * self.shape.size if self._cached[prefix] else 0
             self._cached[prefix] = True
@@ -203,17 +203,17 @@ class Flow:
 
     # --- what is seen
 
-    def _generated(self, request: _Request, now: float) -> int:
+    def _generated(self, request: Request, now: float) -> int:
         if now < request.first:
             return 0
         return min(request.output, int((min(now, request.ends) - request.first) * self.shape.tokens_per_s + 1e-6) + 1)
 
-    def _generate(self, request: _Request, now: float) -> None:
+    def _generate(self, request: Request, now: float) -> None:
         made = self._generated(request, now) if request.first <= request.ends else 0
         self._counters["generation_tokens"] += made - request.counted
         request.counted = made
 
-    def _held(self, request: _Request, now: float) -> int:
+    def _held(self, request: Request, now: float) -> int:
         made = self._generated(request, now)
         if made:
             tokens = request.prompt + made - 1
