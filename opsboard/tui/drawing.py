@@ -133,16 +133,18 @@ def _lost(picture: Picture, tracks: Tracks, marks: Marks, view: View, size: Size
         Span(f"   {view.glyphs.shade * 2}", "area"),
         Span(f" in use {picture.text(used.points[-1][1])}", "dim"),
     ]
+    top = min(1.0, nice_top([*levels, *shares], picture.floor))
+    heights = [[None if v is None else v / top for v in values] for values in (levels, shares)]
     lines = [_heading(picture.title, said, size.width)]
     for row in range(rows):
-        label = _label(row, rows, picture.text(picture.floor), picture.text(0.0))
-        cells = _stacked(levels, shares, rows, rows - 1 - row, view.glyphs)
+        label = _label(row, rows, picture.text(top), picture.text(0.0))
+        cells = _stacked(heights[0], heights[1], rows, rows - 1 - row, view.glyphs)
         lines.append(clip((label, *cells), size.width))
     return [*lines, _moments(marks, view, size.width)]
 
 
 def _stacked(levels: Values, shares: Values, rows: int, row: int, glyphs: Glyphs) -> list[Span]:
-    """Return one row (0 the lowest) of what is used, shaded, over what of it is lost, solid."""
+    """Return one row (0 the lowest) of what is used, shaded, over what of it is lost, solid; 1.0 fills the height."""
     steps = len(glyphs.ramp) - 1
     spans: list[Span] = []
     for level, share in zip(levels, shares, strict=True):
@@ -200,8 +202,11 @@ def _point(cells: list[str], name: str, t: float, marks: Marks, view: View) -> N
     part = (t - marks.start) / (marks.end - marks.start) if marks.end > marks.start else 1.0
     at = min(len(cells) - 1, int(part * len(cells)))
     words = f"{name} {fmt.clock(t, view.zone, '%H:%M')}"
-    if not (_write(cells, at, f"^ {words}") or _write(cells, at - len(words) - 1, f"{words} ^")):
-        _write(cells, at, "^")
+    left, right = (at - len(words) - 1, f"{words} ^"), (at, f"^ {words}")
+    for place, text in (left, right) if name == "began" else (right, left):
+        if _write(cells, place, text):
+            return
+    _write(cells, at, "^")
 
 
 def _write(cells: list[str], at: int, text: str) -> bool:

@@ -33,7 +33,7 @@ def _few(unit: str) -> Say:
 
 
 def _seconds(value: float) -> str:
-    return fmt.seconds(value) if value < 1 else fmt.duration(value)
+    return f"{1000 * value:.3g} ms" if value < 1 else fmt.duration(value)
 
 
 def _size_each(unit: str) -> Say:

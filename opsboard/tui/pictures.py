@@ -90,7 +90,7 @@ def _kv_leak(one: Incident, name: str) -> tuple[Picture, ...]:
         whole=whole,
         kind="lost",
         text=fmt.percent,
-        fixed=True,
+        floor=0.25,
     )
     alone = Picture(title="KV blocks lost", series=_engine(name, "kv_lost_blocks"), floor=4.0)
     return lost, alone, _running(name)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from opsboard.core.wire import Incident
     from opsboard.tui.spans import Line
 
-AGAIN_S = 10.0
+AGAIN_S = 5.0
 """So often the past is asked for again while it goes on; its sentence and numbers come with every state."""
 BEFORE_S, LONGEST_S = 900.0, 86400.0
 """Drawn from so long before it began, as the series kept with it; a day at most."""
