@@ -15,7 +15,7 @@ import msgspec
 
 from opsboard.core.wire import PROTOCOL, PROTOCOL_HEADER, ActionAccepted, Status
 from opsboard.httpd import Request, Response, StreamResponse, serve
-from tests.screens import boards
+from tests.screens import boards, troubles
 
 HEADERS = ((PROTOCOL_HEADER, PROTOCOL),)
 
@@ -29,8 +29,8 @@ class Player:
 
     def status(self) -> Status:
         t = round(time.time() - self._began, 3)
-        make = getattr(boards, self._board)
-        state: Status = make(t) if self._board in ("busy", "steady") else make()
+        make = troubles.board if self._board == "troubles" else getattr(boards, self._board)
+        state: Status = make(t=t) if self._board in ("busy", "steady", "troubles") else make()
         return msgspec.structs.replace(state, time=boards.T0 + t)
 
     async def handle(self, request: Request) -> Response | StreamResponse:
@@ -40,7 +40,8 @@ class Player:
             return StreamResponse(200, "application/x-ndjson", self._events(), HEADERS)
         if path == "/v1/history":
             start, end, step = (float(query[name]) for name in ("from", "to", "step"))
-            return reply(boards.history(query["series"], start, end, step))
+            played = troubles if self._board == "troubles" else boards
+            return reply(played.history(query["series"], start, end, step))
         if path.endswith("/logs"):
             return StreamResponse(200, "text/plain", self._log(), HEADERS)
         if path.endswith("/actions"):
@@ -49,6 +50,11 @@ class Player:
             state = self.status()
             engine = next(e for e in state.engines if e.name == path.removeprefix("/v1/engines/"))
             return reply(boards.detail(engine, state.time - boards.T0))
+        if path == "/v1/incidents":
+            return reply(self.status().incidents)
+        if path.startswith("/v1/incidents/"):
+            number = path.removeprefix("/v1/incidents/")
+            return reply(troubles.detail(next(one for one in self.status().incidents if str(one.id) == number)))
         return reply(self.status())
 
     async def _events(self) -> AsyncIterator[bytes]:
