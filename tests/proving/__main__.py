@@ -65,10 +65,12 @@ def main() -> int:
     parser.add_argument("--only", choices=sorted({kind.detector for kind in GRID}), metavar="DETECTOR")
     parser.add_argument("--resume", type=Path, default=results.ROOT / "build/proof", metavar="DIR")
     parser.add_argument("--write", action="store_true", help="the tables into docs/proof.md")
-    parser.add_argument("--from", dest="file", type=Path, help="play nothing: tables of this file")
+    parser.add_argument(
+        "--from", dest="files", type=Path, nargs="+", help="play nothing: tables of these files; the later one counts"
+    )
     options = parser.parse_args()
-    if options.file is not None:
-        found = list(results.read(options.file))
+    if options.files:
+        found = list({one.case.name: one for path in options.files for one in results.read(path)}.values())
     else:
         path = options.resume / f"{options.seeds}-{results.digest()}.jsonl"
         found = prove(path, chosen(options.seeds, options.only), options.days, options.minutes)

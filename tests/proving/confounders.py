@@ -26,7 +26,7 @@ WINDOWS = (
 """Those that come and go."""
 ALWAYS = (
     "steady", "hours", "pauses", "no_prefix", "one_prefix", "heavy_tails", "trickle", "busy", "overload",
-    "other_buckets", "without_steps", "slow_scrape", "frozen_gauges",
+    "other_buckets", "without_steps", "slow_scrape", "frozen_gauges", "two_ranks",
 )  # fmt: skip
 """Those that hold all the time."""
 KINDS = (*WINDOWS, *ALWAYS, "mixed")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from itertools import accumulate
+from operator import add
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from opsboard.core.model import EngineView, Histogram, RankView
 
@@ -133,5 +136,27 @@ def page(engine: FluidEngine) -> EngineView:
         histograms={
             "itl": counts.itl.shown(), "ttft": counts.ttft.shown(), "e2e": counts.e2e.shown(),
             "queue": counts.queue.shown(), "prefill": counts.prefill.shown(),
+        },
+    )  # fmt: skip
+
+
+def one_page(first: EngineView, second: EngineView) -> EngineView:
+    """Return the page of an engine with two data-parallel ranks, of which these are the pages."""
+    both = (first, second)
+    names = first.counters.keys()
+    return replace(
+        first,
+        running=sum(view.running or 0.0 for view in both), waiting=sum(view.waiting or 0.0 for view in both),
+        kv_usage=sum(view.kv_usage or 0.0 for view in both) / 2,
+        kv_capacity_tokens=sum(view.kv_capacity_tokens or 0.0 for view in both),
+        counters={name: first.counters[name] + second.counters[name] for name in names},
+        ranks=(first.ranks[0], replace(second.ranks[0], rank="1")),
+        histograms={
+            name: Histogram(
+                bounds=one.bounds,
+                counts=tuple(map(add, one.counts, second.histograms[name].counts)),
+                total=(one.total or 0.0) + (second.histograms[name].total or 0.0),
+            )
+            for name, one in first.histograms.items()
         },
     )  # fmt: skip

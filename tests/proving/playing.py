@@ -10,6 +10,7 @@ from alerts.detectors.slo_burn import Params as Burning
 from opsboard.config.detectors import Setting
 from opsboard.config.schema import Slo
 from opsboard.core.clock import Now
+from opsboard.core.inflight import InflightRequest
 from opsboard.core.model import CanaryOutcome, CanaryReading, EngineReading, FindingChange, Outcome, Record
 from opsboard.daemon.engine_track import EngineTrack
 from opsboard.daemon.judging import Judging
@@ -19,6 +20,7 @@ from tests.proving.builds import BUILDS
 from tests.proving.burning import Count
 from tests.proving.cases import Case
 from tests.proving.confounders import Around, wall
+from tests.proving.engine_page import one_page
 from tests.proving.fluid_engine import FluidEngine
 from tests.proving.machine import EVERY_S, Machine
 from tests.proving.score import Claimed, Episode, Fault
@@ -69,6 +71,8 @@ class Scene:
         self.case = case
         build = next(one for one in BUILDS if one.name == case.build)
         self.engine = FluidEngine(build, case.seed)
+        self.other = FluidEngine(build, -case.seed) if case.confounder == "two_ranks" else None
+        """A second rank."""
         self.machine = Machine(self.engine, case.seed, case.memory, gpu=case.gpu)
         self.around = Around(case.confounder, build, case.seed, case.seconds)
         self.losses: list[float] = []
@@ -86,7 +90,10 @@ class Scene:
             self._fault(t)
         self.around.tick(t, engine, faulty=case.onset <= t < case.end)
         before = engine.leaked
-        view = engine.second(self.around.load(t))
+        load = self.around.load(t)
+        view = engine.second(load)
+        if self.other is not None:
+            view = one_page(view, self.other.second(load))
         lost = engine.leaked - before
         if lost > 0:
             self.losses += [t] * lost
@@ -107,6 +114,11 @@ class Scene:
             return CanaryReading(engine=NAME, outcome=CanaryOutcome.ASLEEP, seconds=0.1)
         self.engine.answer()
         return CanaryReading(engine=NAME, outcome=CanaryOutcome.OK, seconds=0.3)
+
+    def inflight(self) -> tuple[InflightRequest, ...]:
+        """Return what a gateway in front of it knows."""
+        known = self.engine.inflight()
+        return known if self.other is None else (*known, *self.other.inflight())
 
     def wrong(self) -> tuple[Fault, ...]:
         """Return what was wrong, as scoring wants it."""
@@ -168,7 +180,7 @@ def play(case: Case) -> Played:
             fresh = True
         for now, reading in pages:
             track.last, track.processes, track.looked = reading, processes, looked
-            track.inflight = scene.engine.inflight() if case.known else None
+            track.inflight = scene.inflight() if case.known else None
             at = time.process_time()
             judged = ours.judge(track, now, gpus=gpus, host=host, fresh=fresh, canary=heard)
             cost_s += time.process_time() - at
