@@ -56,7 +56,7 @@ GRID = (
     Kind("hang, asked", "stall", (30.0, 300.0), ("small", "padded"), ("steady", "hours", "burst"), 900.0, asked=True),
     Kind("thrown back", "preemption_storm", (2.0, 5.0, 15.0), ("small", "padded"), _STEADY, 900.0, 300.0,
          also=("latency", "throughput_collapse"), times=2),
-    # Counts from when somebody waits for it.
+    # One while somebody waits; else they are slow steps, and latency's matter.
     Kind("collapse", "throughput_collapse", (3.0, 4.0, 6.0), ("small", "padded"), ("busy",), 1500.0, 300.0,
          also=("latency", "preemption_storm"), times=2),
     # Hours until memory is full.

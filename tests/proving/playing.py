@@ -98,8 +98,8 @@ class Scene:
         if lost > 0:
             self.losses += [t] * lost
             self.onset = t if self.onset is None else self.onset
-        if case.fault == "collapse" and self.onset is None and case.onset <= t < case.end and view.waiting:
-            self.onset = t
+        if case.fault == "collapse" and case.onset <= t < case.end and view.waiting:
+            self.onset = case.onset
         if case.fault == "errors":
             done, bad = view.counters["requests_finished"], view.counters["requests_failed"]
             self.counts.append(Count(round(t), bad, done + bad))
@@ -127,9 +127,11 @@ class Scene:
             began = burning.first(self.counts, faults.ALLOWED)
             also = ("slo_burn",)  # near its rate it may be over, and begin again
             return () if began is None else (Fault(detector="slo_burn", onset=began - burning.SLACK_S, also=also),)
-        if not case.fault or self.onset is None:
+        kind = next((one for one in faults.GRID if one.name == case.fault), None)
+        if kind is not None and case.fault == "collapse" and self.onset is None:  # nobody waited: slow steps, that is
+            return (Fault(detector="latency", onset=case.onset, end=case.end),)
+        if kind is None or self.onset is None:
             return ()
-        kind = next(one for one in faults.GRID if one.name == case.fault)
         losses, stays = tuple(self.losses[:LOSSES_KEPT]), "leak" in kind.detector
         end = None if stays else case.end
         return (Fault(detector=kind.detector, onset=self.onset, end=end, also=kind.also, losses=losses),)
