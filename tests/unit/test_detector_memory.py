@@ -18,7 +18,17 @@ from opsboard.config.schema import Slo
 from opsboard.config.units import Seconds
 from opsboard.core.clock import ManualClock, Now
 from opsboard.core.errors import StoreError
-from opsboard.core.model import FindingChange, Record
+from opsboard.core.model import (
+    CanaryOutcome,
+    CanaryReading,
+    FindingChange,
+    GpuProcess,
+    GpuReading,
+    GpuView,
+    Outcome,
+    ProcessReading,
+    Record,
+)
 from opsboard.core.version import __version__
 from opsboard.daemon.judging import Judging
 from opsboard.daemon.keeping import Keeper
@@ -26,7 +36,7 @@ from opsboard.daemon.memory import Life, Mind, Recalled, life_of, pack, unpack
 from opsboard.daemon.pipeline import EngineSpec, PipelineState, feed
 from opsboard.recording.reader import Moment, Reader
 from opsboard.store.memory_files import MOST_BYTES, MemoryFiles
-from tests.support.watched import page
+from tests.support.watched import WHOLE, page
 
 RECORDINGS = Path(__file__).parents[1] / "fixtures/recordings"
 NAME = "vllm-a"
@@ -115,6 +125,28 @@ def test_a_killed_daemon_forgets_a_minute_and_counts_it_all_the_same() -> None:
     assert slow.finding.detector == slow_late.finding.detector == "latency"
     assert 0 < slow_late.t - slow.t < 20
     assert slow_late.finding.since == slow.finding.since
+
+
+def test_what_is_remembered_of_cards_answers_and_processes_is_the_same_as_bytes() -> None:
+    state, clock = daemon(), ManualClock()
+    held = (GpuProcess(pid=3, memory_bytes=1 << 30, engine=NAME),)
+    for step in range(40):
+        now = clock.advance(5.0)
+        card = GpuView(
+            index=0, uuid="GPU-1", processes=held, memory_used_bytes=2 << 30, memory_total_bytes=4 << 30,
+            ecc_uncorrected=step // 20, xid=13 if step > 30 else None, throttle=("hw_thermal",) if step > 10 else (),
+        )  # fmt: skip
+        feed(state, GpuReading(outcome=Outcome.OK, gpus=(card,)), now)
+        feed(state, ProcessReading(engine=NAME, outcome=Outcome.OK, processes=WHOLE), now)
+        golden = CanaryReading(engine=NAME, outcome=CanaryOutcome.OK, seconds=0.1, output_sha256="ab" * 32)
+        feed(state, golden, now)
+        feed(state, msgspec.structs.replace(page(100.0 * step, running=2.0), engine=NAME), now)
+    assert {finding.detector for finding in state.judging.claims(NAME)} >= {"gpu_fault"}
+    kept = recalled(memory(state, clock.now()), state, clock.now())
+    assert kept is not None
+    for mind in state.judging.minds(NAME):
+        if mind.detector.name != "slo_burn":  # its windows are compared by what is found
+            assert kept.states[mind.detector.name] == mind.state, mind.detector.name
 
 
 # --- what does not count ---
