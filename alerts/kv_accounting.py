@@ -17,6 +17,7 @@ from opsboard.core.model import EngineView, RankView, Record
 ASYNC_TOKENS = 2
 """Placeholders that asynchronous scheduling allocates ahead, at most."""
 
+_NEEDED = ("kv_usage", "kv_blocks", "kv_block_tokens", "running", "waiting")
 _WHOLE = 0.01
 """What is farther from a whole number is not counted in blocks."""
 
@@ -70,6 +71,14 @@ class Blocks(Record, frozen=True, kw_only=True):
 def blocks(view: EngineView) -> tuple[Blocks, ...]:
     """Return what is known of each rank; a rank that lacks a number is left out."""
     return tuple(known for known in map(_rank, view.ranks) if known is not None)
+
+
+def lacking(view: EngineView) -> str | None:
+    """Return for people what a page lacks that :func:`blocks` needs of every rank; None: it has it."""
+    names = [name for name in _NEEDED if not view.ranks or any(getattr(rank, name) is None for rank in view.ranks)]
+    if names:
+        return f"its page does not tell {', '.join(names)}"
+    return None if len(blocks(view)) == len(view.ranks) else "its KV usage is no whole number of blocks"
 
 
 def _rank(rank: RankView) -> Blocks | None:

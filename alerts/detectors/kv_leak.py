@@ -14,18 +14,23 @@ from typing import Annotated
 from msgspec import Meta
 from msgspec.structs import replace
 
-from alerts.base import Detector, Observation, Step, check_seconds
+from alerts.base import Detector, Learning, Observation, Step, check_seconds, unread
 from alerts.eta import urgency
-from alerts.kv_accounting import Blocks, blocks, together
+from alerts.kv_accounting import Blocks, blocks, lacking, together
 from alerts.kv_drift import pace
 from alerts.kv_growth import Growth, Point, accounted, grew, seconds_left
 from alerts.kv_level import pace as raised_pace
 from alerts.kv_rank import IDLE_READINGS, Rank, met, read, returned
 from alerts.kv_truth import Truth, cleared, compared
+from alerts.kv_votes import TRIED
 from alerts.timeline import told_s
+from opsboard.core.judgement import Unknown
 from opsboard.core.lives import SERVES, other_process
 from opsboard.core.model import CanaryOutcome, EngineView, Finding, Outcome, Record
 
+_LENDS = "a KV connector may hold blocks for others: it has to rest for the time of their lease"
+_UNEXPLAINED = "its tokens do not tell how many blocks its requests may hold: only without a request it can be told"
+_LATELY_S = 600.0
 _BACK = 3
 """So many pages in a row with lower counters are another life; fewer came late."""
 _SMOOTH = 0.05
@@ -89,14 +94,14 @@ def begin(params: Params) -> State:
 def step(state: State, seen: Observation) -> Step:
     """Take in one observation."""
     if seen.life is not None and seen.life.state not in SERVES:
-        return Step(begin(state.params))
+        return Step(begin(state.params), unknown=unread(seen))
     if seen.canary is not None and seen.canary.outcome is CanaryOutcome.OK:
         state = replace(state, answered=seen.now.mono)
     if seen.fresh and seen.reading is not None and seen.reading.outcome is Outcome.OK:
         view = seen.reading.view
         if view is not None and not view.asleep and seen.now.mono > state.at:
             state = _read(state, view, seen)
-    return _judge(state, seen)
+    return _judge(state, seen).saying(_unknown(state, seen))
 
 
 # --- what came ---
@@ -188,6 +193,31 @@ def _lost(state: State) -> int:
 
 
 # --- what follows ---
+
+
+def _unknown(state: State, seen: Observation) -> Unknown | None:
+    """Return why a loss would not be seen now. While all was accounted for lately, or by requests, nothing is amiss."""
+    why = unread(seen)
+    if why is not None or seen.reading is None or seen.reading.view is None:
+        return why
+    view, mono = seen.reading.view, seen.now.mono
+    if state.view is not view and (lacks := lacking(view)):
+        return lacks
+    ranks = state.ranks.values()
+    if view.kv_connectors:
+        lease_s = state.params.lease_s
+        rested = all(one.resting is not None and state.answered - one.resting >= lease_s for one in ranks)
+        return None if rested else _LENDS
+    if state.since is not None or (state.truth.page is not None and mono - state.truth.mono < _LATELY_S):
+        return None
+    for rank in ranks:
+        if rank.resting is not None or (rank.clean is not None and mono - rank.clean < _LATELY_S):
+            continue
+        if rank.ledger is None or not rank.last.uniform or rank.votes.distrusted:
+            return _UNEXPLAINED
+        if not rank.votes.trusted:
+            return Learning(rank.votes.held, TRIED, "readings at work")
+    return None
 
 
 def _judge(state: State, seen: Observation) -> Step:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,7 +14,7 @@ from alerts.detectors import slo_burn
 from opsboard.config.detectors import Setting
 from opsboard.config.schema import Slo
 from opsboard.core.clock import ManualClock
-from opsboard.core.model import EngineReading, EngineState, EngineView, LifeView, Outcome
+from opsboard.core.model import EngineReading, EngineState, EngineView, LifeView, Outcome, RankView
 from opsboard.core.registry import detectors
 from opsboard.daemon.pipeline import EngineSpec, PipelineState, feed
 from tests.support.replay import replay
@@ -55,10 +56,33 @@ def test_a_page_without_the_numbers_names_what_it_lacks() -> None:
     assert said["preemption_storm"] == ("unknown", f"its page does not tell {lacks}")
     assert said["throughput_collapse"] == said["preemption_storm"]
     assert said["latency"] == ("unknown", "its page does not tell how long tokens take, iterations, generation_tokens")
+    kv_lacks = "kv_usage, kv_blocks, kv_block_tokens, running, waiting"
+    assert said["kv_leak"] == ("unknown", f"its page does not tell {kv_lacks}")
     assert said["stall"] == ("unknown", "its page counts neither steps nor generated tokens")
     assert said["engine_down"] == ("judging", None)
     assert said["gpu_fault"] == ("off", "no GPU is seen here")
     assert said["slo_burn"] == ("off", "no objective is set in [slo]")
+
+
+def ranked(used: float, *, running: float = 0.0, **more: Any) -> EngineReading:
+    """Return a page of an engine with 100 blocks for requests."""
+    rank = RankView(
+        rank="0", running=running, waiting=0.0, kv_usage=used / 100, kv_blocks=101, kv_block_tokens=16,
+        counters={"iterations": used},
+    )  # fmt: skip
+    view = EngineView(kind="vllm", running=running, waiting=0.0, kv_usage=used / 100, ranks=(rank,), **more)
+    return EngineReading(engine="a", outcome=Outcome.OK, view=view)
+
+
+def test_blocks_that_others_may_hold_or_tokens_do_not_tell_are_not_judged() -> None:
+    lends = "a KV connector may hold blocks for others: it has to rest for the time of their lease"
+    assert Seen().read(ranked(3.0, kv_connectors=("NixlConnector",)))["kv_leak"] == ("unknown", lends)
+    busy = Seen()
+    assert busy.read(ranked(30.0, running=2.0))["kv_leak"][0] == "unknown"
+    assert "only without a request" in (busy.said()["kv_leak"][1] or "")
+    assert busy.read(ranked(30.5, running=2.0))["kv_leak"] == ("unknown", "its KV usage is no whole number of blocks")
+    assert busy.read(ranked(0.0))["kv_leak"] == ("judging", None)
+    assert busy.read(ranked(30.0, running=2.0))["kv_leak"] == ("judging", None), "all was accounted for lately"
 
 
 def test_numbers_that_are_none_are_no_numbers() -> None:
@@ -82,9 +106,7 @@ def test_an_engine_that_cannot_be_read_is_not_judged_by_its_page(reading: Engine
     for steps in range(5):
         engine.read(page(1000 + steps))
     said = [engine.read(reading) for _ in range(30)][-1]
-    assert {name: said[name] for name in BY_PAGE if name != "kv_leak"} == {
-        name: ("unknown", why) for name in BY_PAGE if name != "kv_leak"
-    }
+    assert {name: said[name] for name in BY_PAGE} == dict.fromkeys(BY_PAGE, ("unknown", why))
     assert said["engine_down"] == ("judging", None)
 
 
