@@ -39,8 +39,10 @@ ENGINE_FIELDS: dict[str, tuple[str, ...]] = {
     "slo_burn": ("ttft_p95_s", "itl_p95_s", "e2e_p95_s", "requests_failed", "requests_finished", "running"),
 }
 """What is kept of an engine, by detector; of others its load."""
-PROCESS_FIELDS = {"memory_leak": "rss_anon_bytes"}
+PROCESS_FIELDS = {"memory_leak": ("rss_anon_bytes", "swap_bytes")}
 """What is kept of each role of its processes."""
+CARD_FIELDS = {"gpu_fault": ("sm_clock_mhz", "temperature_c", "power_w", "throttled", "xid")}
+"""What is kept of the GPU that its evidence names."""
 
 Moment = Literal["opened", "resolved"]
 
@@ -122,9 +124,12 @@ def wanted(incident: Incident, host: str, known: Iterable[str]) -> list[str]:
         return sorted(one for one in recorded if one.startswith(f"gpu/{name}/"))
     fields = ENGINE_FIELDS.get(incident.detector, _LOAD)
     found = [one for one in (series_name("engine", name, field) for field in fields) if one in recorded]
-    field = PROCESS_FIELDS.get(incident.detector)
-    roles = (one for one in recorded if one.startswith(f"process/{name}:") and one.endswith(f"/{field}"))
-    return found + sorted(roles)
+    for field in PROCESS_FIELDS.get(incident.detector, ()):
+        roles = (one for one in recorded if one.startswith(f"process/{name}:") and one.endswith(f"/{field}"))
+        found += sorted(roles)
+    card = str(incident.evidence.get("gpu"))
+    cards = (series_name("gpu", card, field) for field in CARD_FIELDS.get(incident.detector, ()))
+    return found + [one for one in cards if one in recorded]
 
 
 def _curve(moment: Moment, history: History) -> Curve:

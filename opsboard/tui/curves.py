@@ -38,6 +38,12 @@ def gathered(frozen: Iterable[Curve], live: Iterable[History]) -> dict[str, Trac
     return found
 
 
+def added(level: Track, more: Track) -> Track:
+    """Return the sum of two levels of the same moments; where ``more`` has no point there is nothing of it."""
+    others = dict(more.points)
+    return Track(step=level.step, points=tuple((t, value + others.get(t, 0.0)) for t, value in level.points))
+
+
 def rate(counter: Track) -> Track:
     """Return how fast a counter grew, a second; where it began anew nothing is known."""
     pairs = zip(counter.points, counter.points[1:], strict=False)

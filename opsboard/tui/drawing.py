@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from opsboard.core.model import Record
 from opsboard.tui import format as fmt
 from opsboard.tui.bars import Values, area, nice_top
-from opsboard.tui.curves import Track, Tracks, against, binned, lowest_highest, rate
+from opsboard.tui.curves import Track, Tracks, added, against, binned, lowest_highest, rate
 from opsboard.tui.glyphs import Glyphs
 from opsboard.tui.pictures import Picture
 from opsboard.tui.spans import Line, Span, Style, clip, fit
@@ -36,6 +36,9 @@ def draw(picture: Picture, tracks: Tracks, marks: Marks, view: View, size: Size)
     width, height = size
     if track is None or width <= AXIS + 4 or height < 3:
         return _empty(picture, size)
+    more = tracks.get(picture.plus or "")
+    if more is not None:
+        track = added(track, more)
     if picture.kind == "work":
         lines = _by_work(picture, track, tracks, view, size)
     elif picture.kind == "lost":

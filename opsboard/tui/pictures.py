@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+from msgspec.structs import replace
+
 from opsboard.core.model import Record
 from opsboard.core.series import series_name
 from opsboard.core.wire import Incident
@@ -17,9 +19,10 @@ class Picture(Record, frozen=True, kw_only=True):
     """One drawing. ``series`` is drawn over time, as it is or as the ``rate`` of a counter.
 
     ``lost``: the part of it that ``other`` (in units of which ``whole`` make a full scale) cannot explain.
-    ``work``: against the growth of the counter ``other`` instead of time. ``base`` is taken off every value.
-    ``reference`` is drawn as a line, less ``base``; ``fixed``: the full scale is ``floor``, else it is at least that;
-    ``near``: the scale begins near the least value, because what matters is how it moves.
+    ``work``: against the growth of the counter ``other`` instead of time. ``plus``: a series that is added.
+    ``base`` is taken off every value. ``reference`` is drawn as a line, less ``base``. ``fixed``: the full scale is
+    ``floor``, else it is at least that; ``near``: the scale begins near the least value, because what matters is how
+    it moves.
     """
 
     title: str
@@ -27,6 +30,7 @@ class Picture(Record, frozen=True, kw_only=True):
     kind: Literal["level", "rate", "lost", "work"] = "level"
     text: Text = fmt.count
     other: str | None = None
+    plus: str | None = None
     whole: float | None = None
     base: float = 0.0
     reference: float | None = None
@@ -37,7 +41,7 @@ class Picture(Record, frozen=True, kw_only=True):
     @property
     def all_series(self) -> tuple[str, ...]:
         """Every series that it needs."""
-        return (self.series,) if self.other is None else (self.series, self.other)
+        return tuple(one for one in (self.series, self.other, self.plus) if one is not None)
 
 
 def pictures(one: Incident, host: str) -> tuple[Picture, ...]:
@@ -113,23 +117,21 @@ def _latency(one: Incident, name: str) -> tuple[Picture, ...]:
 
 def _memory(one: Incident, name: str) -> tuple[Picture, ...]:
     role = one.evidence.get("role")
-    level = _engine(name, "rss_bytes")
-    if isinstance(role, str) and role:
-        level = series_name("process", f"{name}:{role}", "rss_anon_bytes")
-    return _grows(level, "host memory", name)
+    if not isinstance(role, str) or not role:
+        return _grows(_engine(name, "rss_bytes"), "host memory", name)
+    level, swapped = (series_name("process", f"{name}:{role}", field) for field in ("rss_anon_bytes", "swap_bytes"))
+    return _grows(level, "host memory", name, plus=swapped)
 
 
 def _gpu_memory(_: Incident, name: str) -> tuple[Picture, ...]:
     return _grows(_engine(name, "gpu_memory_bytes"), "GPU memory", name)
 
 
-def _grows(level: str, what: str, name: str) -> tuple[Picture, ...]:
-    work = _engine(name, "requests_finished")
-    return (
-        Picture(title=f"{what} by requests finished", series=level, other=work, kind="work", text=fmt.size, near=True),
-        Picture(title=f"{what} over time", series=level, text=fmt.size, near=True),
-        _running(name),
-    )
+def _grows(level: str, what: str, name: str, plus: str | None = None) -> tuple[Picture, ...]:
+    time = Picture(title=f"{what} over time", series=level, plus=plus, text=fmt.size, near=True)
+    finished = _engine(name, "requests_finished")
+    work = replace(time, title=f"{what} by requests finished", other=finished, kind="work")
+    return work, time, _running(name)
 
 
 def _stall(_: Incident, name: str) -> tuple[Picture, ...]:

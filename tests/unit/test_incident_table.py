@@ -137,9 +137,12 @@ def test_what_is_kept_follows_what_it_is_about() -> None:
         "process/ab:engine_core/rss_anon_bytes",
         "host/h/disk_free_bytes",
         "gpu/GPU-1/xid",
+        "gpu/GPU-2/xid",
     ]
     assert wanted(msgspec.structs.replace(ONE, detector="kv_leak"), "h", known) == ["engine/a/kv_usage"]
     leak = msgspec.structs.replace(ONE, detector="memory_leak")
     assert wanted(leak, "h", known) == ["engine/a/rss_bytes", "process/a:engine_core/rss_anon_bytes"]
+    card = msgspec.structs.replace(ONE, detector="gpu_fault", evidence={"gpu": "GPU-2"})
+    assert wanted(card, "h", known) == ["engine/a/kv_usage", "gpu/GPU-2/xid"]
     assert wanted(msgspec.structs.replace(ONE, subject="host"), "h", known) == ["host/h/disk_free_bytes"]
     assert wanted(msgspec.structs.replace(ONE, subject="gpu/GPU-1"), "h", known) == ["gpu/GPU-1/xid"]

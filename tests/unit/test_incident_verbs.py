@@ -14,11 +14,13 @@ import pytest
 from alerts.incidents import Claim
 from opsboard.cli.curves import WIDTH, curve_lines
 from opsboard.cli.main import main
+from opsboard.client.person import me
 from opsboard.client.stream import AsyncClient
 from opsboard.client.sync import Client
 from opsboard.core.errors import BadRequest, Conflict, NotFound, OpsboardError, StoreError
 from opsboard.core.incidents import Curve
 from opsboard.daemon import incident_desk
+from opsboard.tui.feed import ClientFeed
 from tests.support.control_daemon import FakeDaemon, in_thread, socket_path, with_daemon
 
 if TYPE_CHECKING:
@@ -104,6 +106,11 @@ def test_the_board_reads_and_says_the_same() -> None:
         client = AsyncClient(daemon.path)
         assert (await client.tell_incident("1", "ack", "mine", "ann")).state == "acknowledged"
         assert (await client.incident("1")).timeline[-1].text == "mine"
+        feed = ClientFeed(daemon.path)
+        await feed.tell(1, "note", "the fan")
+        assert (await feed.incident(1)).timeline[-1].by == f"{me()} (uid {os.getuid()})"
+        assert [one.id for one in await feed.incidents("engine/a", 10)] == [1]
+        assert await feed.incidents("engine/b", 10) == []
 
     with_daemon(socket_path(), test)
 

@@ -12,7 +12,7 @@ from opsboard.core.registry import detectors
 from opsboard.core.series import FIELDS, split_series
 from opsboard.core.wire import History, HistoryPoint, Incident, Status
 from opsboard.tui.advice import advice
-from opsboard.tui.curves import Track, against, binned, gathered, rate, span
+from opsboard.tui.curves import Track, added, against, binned, gathered, rate, span
 from opsboard.tui.evidence import facts, grid, listed, ordered
 from opsboard.tui.glyphs import ASCII, UNICODE
 from opsboard.tui.history import Trails
@@ -222,6 +222,11 @@ def test_a_binned_curve_stays_within_its_values(
 def test_a_counter_is_drawn_by_its_pace_and_says_nothing_where_it_began_anew() -> None:
     counted = track((0.0, 100.0), (2.0, 120.0), (4.0, 3.0), (6.0, 7.0), step=2.0)
     assert rate(counted).points == ((2.0, 10.0), (6.0, 2.0))
+
+
+def test_what_was_swapped_out_is_memory_too() -> None:
+    level, swapped = track((0.0, 9.0), (1.0, 5.0), (2.0, 6.0)), track((1.0, 4.0))
+    assert added(level, swapped).points == ((0.0, 9.0), (1.0, 9.0), (2.0, 6.0))
 
 
 def test_memory_is_drawn_by_work_also_over_a_restart_of_its_counter() -> None:
