@@ -78,7 +78,7 @@ def run(
     )
     for assumed in loaded.assumed:
         log.info("assumed: %s", assumed)
-    for line in in_words(loaded.config):
+    for line in () if options.read_only else in_words(loaded.config):
         log.info("%s", line)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         code = runner.run(_main(loaded, options, redact, parent_pid))

@@ -107,7 +107,7 @@ class Herd:
                 self.states[deed.engine] = READY
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(policies=POLICIES, looks=LOOKS)
 def test_limits_hold_in_any_sequence(
     policies: list[Policy], looks: list[tuple[float, set[str], set[str], set[str]]]
