@@ -23,6 +23,7 @@ LEFT = ("exhausted_in_s", "eta_s")
 """Where the evidence of a leak says how long what it uses up will last."""
 AT_REST = frozenset({EngineState.STOPPED.value, EngineState.ASLEEP.value})
 """Targets that do not serve because nobody wants them to: they are not out of service."""
+BROKEN = frozenset({EngineState.FAILED, EngineState.BACKING_OFF, EngineState.PARKED})
 _LOUDNESS: dict[Urgency, int] = {"note": 0, "ticket": 1, "page": 2}
 _PREFIX = "engine/"
 
@@ -35,6 +36,8 @@ class Deed(Record, frozen=True, kw_only=True):
     mono: float
     dry: bool = False
     under_way: bool = False
+    failed: bool = False
+    """It did not come back."""
 
 
 class Able(Record, frozen=True, kw_only=True):
@@ -208,6 +211,10 @@ def _in_the_limits(meant: Verdict, scene: Scene, mono: float) -> Iterator[tuple[
     spent = sum(deed.policy == meant.name and mono - deed.mono < policy.window for deed in mine)
     if spent >= policy.at_most:
         yield "budget", f"done {spent} times within {told_s(policy.window)}, and {policy.at_most} are allowed"
+    for deed in scene.deeds:
+        able = scene.engines.get(deed.engine)
+        if deed.failed and able is not None and able.state in BROKEN:
+            yield "failed", f"{deed.engine}, restarted by policy {deed.policy} before, did not come back"
 
 
 def left_s(incident: Incident) -> float | None:

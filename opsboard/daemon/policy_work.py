@@ -98,7 +98,14 @@ class PolicyWork:
     def deeds(self, but: str | None = None) -> list[Deed]:
         """Return what counts against cool-downs and budgets, and what is under way; all ``but`` one."""
         return [
-            Deed(policy=run.policy, engine=run.engine, mono=mono, dry=run.dry, under_way=run.outcome is None)
+            Deed(
+                policy=run.policy,
+                engine=run.engine,
+                mono=mono,
+                dry=run.dry,
+                under_way=run.outcome is None,
+                failed=run.outcome == "failed",
+            )
             for run, mono in self._runs.values()
             if run.outcome != REFUSED and run.id != but
         ]

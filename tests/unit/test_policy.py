@@ -70,6 +70,16 @@ def test_what_a_suspicion_may_do_is_said() -> None:
             {},
             scene(incident(), deeds=(Deed(policy="p", engine="b", mono=1.0), Deed(policy="p", engine="c", mono=2.0))),
         ),
+        (
+            "failed",
+            "c, restarted by policy q before, did not come back",
+            {},
+            scene(
+                incident(),
+                deeds=(Deed(policy="q", engine="c", mono=1.0, failed=True),),
+                engines={"a": Able(state=READY), "c": Able(state=EngineState.PARKED)},
+            ),
+        ),
         ("barred", "rolling", {}, scene(incident(), barred="a rolling restart is under way")),
         ("others", "a is of no route", {}, scene(incident(), routes=())),
         ("others", "last healthy target", {}, scene(incident(), routes=(route(a=READY, b=EngineState.FAILED),))),
@@ -92,6 +102,8 @@ def test_limits_end_where_they_end() -> None:
     assert say(scene(incident(), deeds=old), 6 * HOUR)[0][0] == "budget"
     assert say(scene(incident(), deeds=old[:1]), 6 * HOUR) == [(None, None)]
     assert say(scene(incident(), deeds=old), 24 * HOUR) == [(None, None)]
+    mended = (Deed(policy="q", engine="b", mono=1.0, failed=True),)
+    assert say(scene(incident(), deeds=mended)) == [(None, None)]
     asleep = route(a=READY, b=READY, c=EngineState.ASLEEP, d=EngineState.STOPPED)
     assert say(scene(incident(), routes=(asleep,))) == [(None, None)], "out of service is what was to serve"
     assert say(scene(incident(), routes=()), alone=True) == [(None, None)]
