@@ -12,7 +12,7 @@ from opsboard.tui.anatomy import anatomy
 from opsboard.tui.bars import bar
 from opsboard.tui.charts import CHARTS, chart
 from opsboard.tui.columns import kv_style, state_key
-from opsboard.tui.focus import notice, title, warning
+from opsboard.tui.focus import notice, title
 from opsboard.tui.header import STATE_STYLES
 from opsboard.tui.history import RECENT, Range
 from opsboard.tui.incidents import open_ones, sentence, urgency
@@ -86,7 +86,8 @@ def _unjudged(engine: Engine, width: int) -> list[Line]:
     if whole is None:
         return []
     names = ", ".join(one.name for one in engine.detectors if one.state == "unknown")
-    return warning(whole if width_of(whole) + 2 <= width else f"cannot judge {names}; anatomy tells why", width, 1)
+    said = whole if width_of(whole) + 2 <= width else f"cannot judge {names}; anatomy tells why"
+    return [clip((Span(" " + fit(said, width - 2), "dim"),), width)]
 
 
 def _incident(engine: Engine, view: View, width: int) -> list[Line]:
