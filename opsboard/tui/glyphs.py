@@ -100,6 +100,6 @@ ASCII = Glyphs(
         "stale": "?",
     },
     urgency={"page": "!", "ticket": "+", "note": "-"},
-    shade=":",
+    shade="/",
     dash="-",
 )
