@@ -63,6 +63,12 @@ def _gpu(evidence: Evidence) -> str:
     return "restart the engine if it misbehaves; the same again on this card is a matter for the hardware's owner"
 
 
+def _storm(evidence: Evidence) -> str:
+    if evidence.get("predicate") == "without_need":
+        return "its cache has room, so that load is not the reason: see who resets it, else drain and restart it"
+    return "send it less: fewer requests at once (max_num_seqs), shorter contexts, or some of them elsewhere"
+
+
 _TOLD: Mapping[str, Callable[[Evidence], str]] = {
     "kv_leak": _kv_leak,
     "memory_leak": _memory,
@@ -79,9 +85,7 @@ _TOLD: Mapping[str, Callable[[Evidence], str]] = {
     "budget_spent": lambda _: "mend what its log says, then start it: a start un-parks it with a fresh budget",
     "scrape_failed": lambda _: "check its address and what its page answers; the engine itself may serve",
     "disk_low": lambda _: "make room on the disk of the state directory: when it is full nothing is recorded",
-    "preemption_storm": lambda _: (
-        "send it less: fewer requests at once (max_num_seqs), shorter contexts, or some of them elsewhere"
-    ),
+    "preemption_storm": _storm,
     "throughput_collapse": lambda _: (
         "see what began with it (clocks, neighbours, another kind of request), drain it, then restart it"
     ),

@@ -130,6 +130,9 @@ _WORDS: Mapping[str, tuple[str, Say]] = {
     "restarts": ("restarts", fmt.count),
     "pages_failed": ("pages in a row", _of("failed")),
     "answers_that_differ": ("answers that differ", fmt.count),
+    "predicate": ("kind", str),
+    "predicates": ("kinds", str),
+    "gpu": ("its uuid", str),
     "disk_free_bytes": ("free", fmt.size),
     "disk_total_bytes": ("of", fmt.size),
 }
@@ -203,6 +206,15 @@ _FIRST: Mapping[str, Sequence[str]] = {
         "no_progress_s", "running", "waiting", "canaries_unanswered", "canary_s", "engine_core_cpu_ratio",
         "gpu_utilization", "connections",
     ),
+    "preemption_storm": (
+        "preemptions", "finished", "preemptions_per_finished", "window_s", "kv_usage_highest", "tokens_per_s",
+        "part_of_own_level", "running", "waiting",
+    ),
+    "throughput_collapse": (
+        "tokens_per_s", "own_level_tokens_per_s", "part_of_own_level", "lasts_s", "running", "waiting",
+    ),
+    "gpu_fault": ("gpu_index", "xid", "throttle", "temperature_c", "sm_clock_mhz", "power_w", "ecc_uncorrected"),
+    "engine_down": ("state", "exit_code", "page_error", "pages_failed", "canary", "processes"),
     "slo_burn": ("objective", "limit_s", "long_burn", "long_bad", "long_events", "budget_lasts_s"),
 }  # fmt: skip
 

@@ -109,7 +109,7 @@ def _who(one: Incident, view: View, own: IncidentView, width: int) -> Line:
 def _state(one: Incident, view: View) -> str:
     if one.state == "resolved":
         return f"resolved, lasted {fmt.age(lasted(one, view))}"
-    taken = "nobody has taken it on" if one.acknowledged is None else "taken on"
+    taken = "not taken on" if one.acknowledged is None else "taken on"
     return f"open for {fmt.age(lasted(one, view))}, {taken}"
 
 

@@ -20,7 +20,7 @@ async def test_one_key_leads_from_the_board_to_what_is_most_urgent_and_to_the_ne
         await stage.shows("▲ page   llama-b     has leaked 48 KV blocks")
         assert stage.footer.startswith(" i incident")
         await stage.press("i")
-        await stage.shows("open for 12m, nobody has taken it on")
+        await stage.shows("open for 12m, not taken on")
         await stage.shows("only a restart gives lost blocks back: plan one within 48m20")
         await stage.shows("██ lost 7%   ░░ in use")
         await stage.shows("ana (uid 1000): traffic moved to llama-a")
@@ -136,7 +136,7 @@ async def test_an_engine_leads_to_its_incident_and_back_without_piling_up_pages(
             await stage.press("i")
             await stage.shows("incident 7")
             await stage.press("enter")
-            await stage.hides("nobody has taken it on")
+            await stage.hides("not taken on")
         assert isinstance(stage.app.page, EnginePage)
         assert len(stage.app.screen_stack) <= 4
         await stage.press("q")

@@ -115,6 +115,8 @@ def test_advice_follows_the_evidence() -> None:
     gone_back = {"event": "upgrade", "version_before": "0.32.0"}
     assert "version 0.32.0" in (advice(troubles.slow(evidence=gone_back)) or "")
     assert "reset or a reboot" in (advice(troubles.leak(detector="gpu_fault", evidence={"predicate": "lost"})) or "")
+    storm = troubles.leak(detector="preemption_storm", evidence={"predicate": "without_need"})
+    assert "its cache has room" in (advice(storm) or "")
     restart = IncidentAction(id="a", kind="restart", time=boards.T0)
     assert advice(troubles.leak(actions=(restart,))) == "a restart of it is under way: wait how it goes"
     assert "closes by itself" in (advice(troubles.leak(ended=boards.T0)) or "")
