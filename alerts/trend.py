@@ -54,9 +54,9 @@ class Rules(NamedTuple):
     """Least growth that is claimed."""
     quick_per_s: float = 0.0
     """Least pace (bytes a second) of what is claimed after the shortest window: others have time for a longer look."""
-    requests: float = 200.0
+    requests: float = 50.0
     """Least finished requests in a window; with fewer, chance decides."""
-    tokens: float = 20_000.0
+    tokens: float = 5_000.0
     """Least tokens, where requests are not counted."""
 
 
@@ -157,13 +157,14 @@ def _straight(past: Past, blocks: Sequence[Block], unit: str, least: float, calm
     late = _late(past, blocks[-KEPT:], unit)
     # What was before the older blocks may still tell; so long ago, chance has had more time, too.
     calmer = late and found.slope >= STEEPER * calm and gain >= 2 * least
-    # What rises from its first request on may be filling something: it is looked at for twice as long, and as a whole.
     new = found.slope >= STEEPER * before
-    same = not late and len(older) == WINDOW and found.slope >= HALVES * before
-    if not (calmer or new or same):
-        return None
-    if not late and found.slope < HALVES * (_since_first(past, window[0], unit, span) or 0.0):
-        return None
+    # What rises from its first request on may be filling something: it is looked at for twice as long, and as a whole.
+    whole = _since_first(past, window[0], unit, span)
+    if not (calmer or new):
+        if len(older) < WINDOW or found.slope < HALVES * max(before, whole or 0.0):
+            return None
+        if late and (whole is None or found.slope * HALVES > whole):
+            return None
     rising = bool(older) and before > EVEN * found.slope
     # Where it began within the window, the later half has less of what was before.
     rate = found.slope if rising else slope(work[WINDOW // 2 :], found.levels[WINDOW // 2 :])
