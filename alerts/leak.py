@@ -16,7 +16,7 @@ from alerts.trend import WINDOW, Rules, Trend
 from opsboard.core.model import Record
 
 MIB = 1 << 20
-SOON_S = 4 * 3600.0
+SOON_S = 8 * 3600.0
 """What lasts longer has time for a second look."""
 SHARE_OF_ROOM = 0.03
 """Growth of so much of what is left is worth a word, however little that is."""

@@ -158,10 +158,10 @@ def _straight(past: Past, blocks: Sequence[Block], unit: str, least: float, calm
     # What was before the older blocks may still tell; so long ago, chance has had more time, too.
     calmer = late and found.slope >= STEEPER * calm and gain >= 2 * least
     new = found.slope >= STEEPER * before
-    # What rises from its first request on may be filling something: it is looked at for twice as long, and as a whole.
+    # What rises from its first request on may be filling something: it is looked at for longer, and as a whole.
     whole = _since_first(past, window[0], unit, span)
     if not (calmer or new):
-        if len(older) < WINDOW or found.slope < HALVES * max(before, whole or 0.0):
+        if len(older) < WINDOW // 2 or found.slope < HALVES * max(before, whole or 0.0):
             return None
         if late and (whole is None or found.slope * HALVES > whole):
             return None

@@ -133,8 +133,8 @@ def test_how_it_reads() -> None:
     found = engine.run(15, leak(204_800, engine.done))
     assert found is not None
     assert found.summary == (
-        "engine_core leaked 869 MiB of host memory in 14 m 52 s, 202 KiB a finished request, 3.47 GiB an hour; "
-        "memory lasts for 5 h 45 m more"
+        "engine_core leaked 869 MiB of host memory in 14 m 58 s, 200 KiB a finished request, 3.43 GiB an hour; "
+        "memory lasts for 5 h 49 m more"
     )
 
 
