@@ -61,6 +61,6 @@ def json_of(answer: Answer) -> dict[str, Any]:
     """Return the object that a service answered; empty where it is none."""
     try:
         found = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

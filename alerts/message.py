@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
+from msgspec.structs import replace
+
 from alerts.timeline import told_s
 from opsboard.core.deliveries import Fact, Message, Step
 from opsboard.core.incidents import Incident
@@ -56,6 +58,18 @@ def message(incident: Incident, step: Step, news: str, about: About, t: float) -
         commands=tuple(commands(incident, about)),
         spark=about.spark,
         runbook=None if about.runbook is None else about.runbook.replace("{detector}", quote(incident.detector)),
+    )
+
+
+def bounded(said: Message) -> Message:
+    """Return a message of at most about 20 kB, for services that take it whole."""
+    return replace(
+        said,
+        summary=said.summary[:SENTENCE_CHARS],
+        news=said.news[:SENTENCE_CHARS],
+        facts=said.facts[:FACTS],
+        actions=tuple(action[:SENTENCE_CHARS] for action in said.actions[-ACTIONS:]),
+        commands=tuple(command[:SENTENCE_CHARS] for command in said.commands[:FACTS]),
     )
 
 

@@ -19,13 +19,17 @@ __all__ = ["Answer", "Http", "Later", "Notifier", "Outcome", "Rate", "Refused", 
 
 
 class Http(Record, frozen=True, kw_only=True):
-    """A request. ``url`` and headers may hold secrets: neither is ever logged, stored or shown."""
+    """A request. Address, headers and body may hold secrets: none of them is ever logged, stored or shown."""
 
     url: Secret
     body: bytes
     method: str = "POST"
     headers: Mapping[str, str] = {}
     secret_headers: Mapping[str, Secret] = {}
+
+    def __repr__(self) -> str:
+        """Hide all but the size."""
+        return f"Http({self.method}, {len(self.body)} bytes)"
 
 
 class Run(Record, frozen=True, kw_only=True):

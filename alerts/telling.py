@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 
+from msgspec.structs import replace
+
 from alerts.message import About, message
 from alerts.timeline import told_s
 from opsboard.core.deliveries import Message, NewDelivery, Step
@@ -81,6 +83,8 @@ class Telling:
                 continue
             step, text = news
             said = message(incident, step, text, self._about(incident), t)
+            louder = last is None or _LOUDNESS[incident.severity] > _LOUDNESS[last.severity]
+            said = replace(said, louder=louder)
             self._last.setdefault(incident.uid, {})[channel] = said
             found.append(NewDelivery(channel=channel, message=said, not_before=t))
         return found

@@ -57,6 +57,8 @@ class Message(Record, frozen=True, kw_only=True):
     """The evidence drawn in a line of text."""
     runbook: str | None = None
     """A link."""
+    louder: bool = False
+    """It is a page since this message, or says so for the first time."""
     lines: int = 0
     """How long the incident's timeline was: what comes after is news."""
     test: bool = False
