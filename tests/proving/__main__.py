@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 
@@ -50,6 +50,11 @@ def prove(path: Path, cases: Iterator[Case], days: float, minutes: float) -> lis
     return found
 
 
+def _of(files: Iterable[Path]) -> Iterable[Played]:
+    """Return the results of several files; of an episode that is in more than one the last counts."""
+    return {one.case.name: one for path in files for one in results.read(path)}.values()
+
+
 def _line(played: Played) -> str:
     claims = ", ".join(f"{one.detector} at {one.opened:.0f} s: {one.summary}" for one in played.episode.claims)
     wrong = ", ".join(f"{one.detector} from {one.onset:.0f} s" for one in played.episode.faults)
@@ -70,11 +75,11 @@ def main() -> int:
     )
     options = parser.parse_args()
     if options.files:
-        found = list({one.case.name: one for path in options.files for one in results.read(path)}.values())
+        files, found = options.files, list(_of(options.files))
     else:
-        path = options.resume / f"{options.seeds}-{results.digest()}.jsonl"
-        found = prove(path, chosen(options.seeds, options.only), options.days, options.minutes)
-    text = told(found)
+        files = [options.resume / f"{options.seeds}-{results.digest()}.jsonl"]
+        found = prove(files[0], chosen(options.seeds, options.only), options.days, options.minutes)
+    text = f"Rules and seeds: {', '.join(path.stem for path in files)}. {told(found)}"
     print(text)
     if options.write:
         write(text)

@@ -57,7 +57,7 @@ class Request:
 class FluidEngine:
     """The engine; :meth:`second` lets one second pass and returns its page. What is wrong with it are its fields."""
 
-    def __init__(self, build: Build, seed: int) -> None:
+    def __init__(self, build: Build, seed: int | str) -> None:
         """Begin a first life."""
         self.build = build
         self.random = random.Random(seed)

@@ -70,8 +70,8 @@ class Scene:
     def __init__(self, case: Case) -> None:
         self.case = case
         build = next(one for one in BUILDS if one.name == case.build)
-        self.engine = FluidEngine(build, case.seed)
-        self.other = FluidEngine(build, -case.seed) if case.confounder == "two_ranks" else None
+        self.engine = FluidEngine(build, case.name)
+        self.other = FluidEngine(build, f"{case.name}, second rank") if case.confounder == "two_ranks" else None
         """A second rank."""
         self.machine = Machine(self.engine, case.seed, case.memory, gpu=case.gpu)
         self.around = Around(case.confounder, build, case.seed, case.seconds)
