@@ -95,7 +95,7 @@ class Policing:
             if verdict.why_not is not None:
                 if before is None or refused or verdict.which not in _OVER_ALREADY:
                     self._not_done(verdict, now)
-            elif not (refused and before is not None and now.wall - (before.ended or 0.0) < AGAIN_S):
+            else:
                 self._decide(verdict, before if refused else None, now)
 
     def resume(self, runs: Iterable[PolicyRun]) -> None:
@@ -110,11 +110,12 @@ class Policing:
         incidents = self._state.incidents.open
         claimed = {one.uid for one in incidents if self._claimed(one)}
         self._stands = {uid: self._stands.get(uid, now.mono) for uid in claimed}
+        waits = self._work.refused_since(now.mono - AGAIN_S)
         open_ = {one.uid for one in incidents}
         self._told = {key: told for key, told in self._told.items() if key[0] in open_}
         return Scene(
             incidents=incidents,
-            stands=self._stands,
+            stands={uid: since for uid, since in self._stands.items() if uid not in waits},
             engines=self._able(),
             routes=self._routes(),
             deeds=self._work.deeds(but),

@@ -91,6 +91,8 @@ class PolicyWork:
         """By id, with when each was decided (monotonic s)."""
         self._begun: set[str] = set()
         """Those that supervision took from this daemon."""
+        self._refused: dict[str, float] = {}
+        """When (monotonic s) what is to be done about an incident, by uid, was refused last."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     # --- what there is
@@ -114,6 +116,11 @@ class PolicyWork:
         """Return what a policy decided last about an incident."""
         runs = [run for run, _ in self._runs.values() if (run.policy, run.uid) == (policy, incident.uid)]
         return max(runs, key=lambda run: run.t, default=None)
+
+    def refused_since(self, mono: float) -> frozenset[str]:
+        """Return the incidents, by uid, about which something was refused after ``mono`` (monotonic s)."""
+        self._refused = {uid: at for uid, at in self._refused.items() if at > mono}
+        return frozenset(self._refused)
 
     def resume(self, runs: Iterable[PolicyRun]) -> None:
         """Go on with what earlier daemons decided. What is dated later than now is as old as it is young."""
@@ -231,6 +238,8 @@ class PolicyWork:
         run = replace(run, ended=now.wall, outcome=outcome, text=text)
         self._runs[run.id] = (run, now.mono if before is None else before[1])
         self._begun.discard(run.id)
+        if outcome == REFUSED:
+            self._refused[run.uid] = now.mono
         incident = self._incidents.find(run.incident)
         change: Change | None = None
         # Of a restart that was begun, supervision has told the incident itself.

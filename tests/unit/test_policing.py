@@ -409,3 +409,25 @@ async def test_what_comes_between_is_no_success_and_old_decisions_are_forgotten(
     house.be(READY)
     await house.look(KEPT_S)
     assert house.disk.begun == ["a", "a"]
+
+
+@in_loop
+async def test_what_is_refused_holds_back_no_other() -> None:
+    house = House()
+    house.state.engines["b"].state = READY
+    house.routes = (route(a=READY, b=READY, c=READY),)
+    house.specs.append(SimpleNamespace(name="b", restart="on-failure", runner="shim"))
+    house.disk.refusal = Conflict("a could not be started again")
+    house.leak()
+    await house.look()
+    house.disk.refusal = None
+    now = house.clock.now()
+    claim = Claim(
+        detector="kv_leak", subject="engine/b", severity="ticket", summary="lost 3", since=now.wall, confirmed=True
+    )
+    house.state.incidents.see("engine/b", [claim], now)
+    finding = Finding(detector="kv_leak", engine="b", summary="lost 3", since=0.0)
+    house.state.judging._claims = {**house.state.judging._claims, ("b", "kv_leak"): finding}
+    await house.look()
+    assert house.disk.begun == ["b"]
+    assert not any("out of service" in told for told in house.told)
