@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -33,6 +34,11 @@ class Block(NamedTuple):
     def work(self, unit: str) -> float:
         """Return how much was done until then, in requests or in tokens."""
         return self.tokens if unit == "token" else self.requests
+
+
+def works(blocks: Sequence[Block], unit: str) -> list[float]:
+    """Return of each how much was done until then."""
+    return [block.tokens for block in blocks] if unit == "token" else [block.requests for block in blocks]
 
 
 def block_of(sample: Sample) -> Block:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
+from operator import mul
 from typing import NamedTuple
 
 _DISTINCT = 0.05
@@ -22,8 +23,14 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
     """Return the least-squares slope of ``y`` on ``x``, 0.0 where ``x`` does not vary."""
     n = len(x)
     mx, my = sum(x) / n, sum(y) / n
-    sxx = sum((a - mx) ** 2 for a in x)
-    return sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True)) / sxx if sxx > 0 else 0.0
+    dx = [a - mx for a in x]
+    sxx = _product(dx, dx)
+    return _product(dx, [b - my for b in y]) / sxx if sxx > 0 else 0.0
+
+
+def _product(p: Sequence[float], q: Sequence[float]) -> float:
+    product: float = sum(map(mul, p, q))
+    return product
 
 
 def line(work: Sequence[float], levels: Sequence[float], load: Sequence[float]) -> Line | None:
@@ -31,10 +38,10 @@ def line(work: Sequence[float], levels: Sequence[float], load: Sequence[float]) 
     n = len(work)
     mx, my, mz = sum(work) / n, sum(levels) / n, sum(load) / n
     x, y, z = [w - mx for w in work], [v - my for v in levels], [q - mz for q in load]
-    sxx, szz = sum(a * a for a in x), sum(a * a for a in z)
+    sxx, szz = _product(x, x), _product(z, z)
     if sxx <= 0:
         return None
-    sxy, sxz, szy = (sum(a * b for a, b in zip(p, q, strict=True)) for p, q in ((x, y), (x, z), (z, y)))
+    sxy, sxz, szy = _product(x, y), _product(x, z), _product(z, y)
     left = 1.0 if szz <= 0 else 1 - sxz * sxz / (sxx * szz)
     if left < _DISTINCT:
         return None

@@ -12,7 +12,7 @@ from itertools import pairwise
 from math import inf
 from typing import NamedTuple, Protocol
 
-from alerts.blocks import Block, Sample
+from alerts.blocks import Block, Sample, works
 from alerts.straight import Line, line, slope
 
 WINDOW = 24
@@ -100,9 +100,10 @@ class Past(Protocol):
 
 def mean_slope(window: Sequence[Block]) -> float:
     """Return bytes a request (a token, where requests are not counted) over a whole window, inf before it is one."""
-    unit = "request" if window[-1].requests else "token"
-    work = [block.work(unit) for block in window]
-    return slope(work, [block.low for block in window]) if len(window) == WINDOW and work[-1] > work[0] else inf
+    if len(window) < WINDOW:
+        return inf
+    work = works(window, "request" if window[-1].requests else "token")
+    return slope(work, [block.low for block in window]) if work[-1] > work[0] else inf
 
 
 # --- is it one? ---
@@ -137,7 +138,7 @@ def _units(window: Sequence[Block], rules: Rules) -> Iterator[str]:
 
 def _straight(past: Past, blocks: Sequence[Block], unit: str, least: float, calm: float) -> Trend | None:
     window = blocks[-WINDOW:]
-    work = [block.work(unit) for block in window]
+    work = works(window, unit)
     loads = [block.load for block in window]
     if HELD * (max(loads) - min(loads)) <= (1 - OWN) * (window[-1].low - window[0].low):
         loads = [0.0] * WINDOW  # it cannot explain much, and rises along with work where it rises evenly
@@ -224,7 +225,7 @@ def _before(past: Past, older: Sequence[Block], begins: Block, unit: str, span: 
     Where there are few blocks, what its warm-up took counts, too: a cache that fills was steeper there.
     """
     if len(older) >= WINDOW // 2:
-        return slope([block.work(unit) for block in older], [block.low for block in older])
+        return slope(works(older, unit), [block.low for block in older])
     return _since_first(past, begins, unit, span)
 
 
@@ -249,7 +250,7 @@ def _beginning(
         return first.at, first.low
     base = sum(block.low for block in older) / len(older)
     half = window[WINDOW // 2 :]
-    work, level = sum(block.work(unit) for block in half) / len(half), sum(block.low for block in half) / len(half)
+    work, level = sum(works(half, unit)) / len(half), sum(block.low for block in half) / len(half)
     begun = work - (level - base) / rate
     met = (block for block in (*older, *window) if block.work(unit) >= begun)
     return next(met, window[0]).at, base
