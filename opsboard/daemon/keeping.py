@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from opsboard.core.aside import Aside
 from opsboard.core.clock import Clock
@@ -21,8 +22,18 @@ log = logging.getLogger("opsboard.daemon")
 
 KEEP_S = 60.0
 """What a killed daemon loses at most; counters of the engines go on, so that what they counted is not lost."""
+LOOK_S = 2.0
+"""A claim that was opened or closed is written so soon: a killed daemon neither forgets it nor makes it again."""
 DISK_S = 5.0
 """How long a disk is waited for, at the start, at the end, and for one engine."""
+
+
+class Written(NamedTuple):
+    """What is in an engine's file: monotonic s of its last page and of the writing, and which detectors claimed."""
+
+    read: float
+    at: float
+    claims: frozenset[str]
 
 
 class Keeper:
@@ -35,8 +46,7 @@ class Keeper:
         self._files = files
         self._aside = Aside("memory")
         self._boot = boot_id()
-        self._written: dict[str, float] = {}
-        """When (monotonic s) the page was read that is in an engine's file."""
+        self._written: dict[str, Written] = {}
         self._failed = False
 
     async def recall(self) -> None:
@@ -46,6 +56,7 @@ class Keeper:
 
         def read() -> dict[str, Recalled | None]:
             prepare(known)
+            self._files.keep(engines)
             return {name: unpack(data, known, self._boot, now) for name, data in self._files.read(engines)}
 
         try:
@@ -59,14 +70,20 @@ class Keeper:
             else:
                 self._state.judging.recall(engine, recalled)
 
-    async def keep(self) -> None:
-        """Write what has changed. What fails is told once, and tried again."""
+    async def look(self) -> None:
+        """Write what is due."""
+        await self.keep(KEEP_S)
+
+    async def keep(self, older_s: float = 0.0) -> None:
+        """Write what has changed and is older than that, or claims something else. What fails is told once."""
         names = set(self._state.engines)
-        self._written = {name: at for name, at in self._written.items() if name in names}
+        gone = self._written.keys() - names
+        self._written = {name: written for name, written in self._written.items() if name in names}
         try:
             for name in names:
-                await self._keep(name)
-            await self._aside.do(lambda: self._files.keep(names), DISK_S)
+                await self._keep(name, older_s)
+            if gone:
+                await self._aside.do(lambda: self._files.keep(names), DISK_S)
         except (StoreError, TimeoutError) as error:
             if not self._failed:
                 why = sanitise(error.message if isinstance(error, StoreError) else "the disk does not answer")
@@ -75,16 +92,17 @@ class Keeper:
         else:
             self._failed = False
 
-    async def _keep(self, name: str) -> None:
-        track = self._state.engines.get(name)
-        if track is None or track.good_mono is None or track.good_mono == self._written.get(name):
+    async def _keep(self, name: str, older_s: float) -> None:
+        track, judging, now = self._state.engines.get(name), self._state.judging, self._clock.now()
+        if track is None or track.good_mono is None or judging.recalls(name):
             return
-        if self._state.judging.recalls(name):
+        claims = frozenset(finding.detector for finding in judging.claims(name))
+        new, old = Written(track.good_mono, now.mono, claims), self._written.get(name)
+        if old is not None and old.claims == claims and (old.read == new.read or now.mono - old.at < older_s):
             return
-        read, now = track.good_mono, self._clock.now()
-        data = pack(self._state.judging.minds(name), life_of(track), self._boot, now)
+        data = pack(judging.minds(name), life_of(track), self._boot, now)
         await self._aside.do(lambda: self._files.write(name, data), DISK_S)
-        self._written[name] = read
+        self._written[name] = new
 
 
 async def open_keeper(
@@ -93,5 +111,5 @@ async def open_keeper(
     """Go on with what the last daemon's detectors knew, and keep it for the next one."""
     keeper = Keeper(clock, state, MemoryFiles(state_dir))
     await keeper.recall()
-    tasks.add("memory", lambda: on_grid(KEEP_S, keeper.keep, phase=0.1))
+    tasks.add("memory", lambda: on_grid(LOOK_S, keeper.look))
     ending.push_async_callback(keeper.keep)

@@ -21,6 +21,7 @@ from opsboard.core.errors import StoreError
 from opsboard.core.model import (
     CanaryOutcome,
     CanaryReading,
+    EngineReading,
     FindingChange,
     GpuProcess,
     GpuReading,
@@ -303,3 +304,26 @@ def test_an_engine_that_was_never_read_leaves_no_file(tmp_path: Path) -> None:
     state = daemon()
     asyncio.run(Keeper(ManualClock(), state, MemoryFiles(tmp_path)).keep())
     assert not (tmp_path / "memory").exists()
+
+
+def test_a_claim_is_written_soon_and_all_else_once_a_minute(tmp_path: Path) -> None:
+    """A killed daemon must not make a claim again that was over, nor forget the one that stands."""
+    _, state, clock = small()
+    path = tmp_path / "memory" / f"{NAME}.detectors"
+
+    def looked(reading: EngineReading, after: float) -> float:
+        feed(state, msgspec.structs.replace(reading, engine=NAME), clock.advance(after))
+        path.write_bytes(b"") if path.exists() else None
+        asyncio.run(keeper.look())
+        return path.stat().st_size
+
+    keeper = Keeper(clock, state, MemoryFiles(tmp_path))
+    still = page(1000, running=2.0)
+    assert looked(still, 1.0) > 0, "nothing was written yet"
+    assert looked(still, 2.0) == 0
+    sizes = [looked(still, 2.0) for _ in range(20)]
+    assert {finding.detector for finding in state.judging.claims(NAME)} == {"stall"}
+    assert sum(size > 0 for size in sizes) == 1, "when it was claimed"
+    assert looked(page(1001, running=2.0), 2.0) > 0, "when it was over"
+    assert looked(page(1002, running=2.0), 2.0) == 0
+    assert looked(page(1003, running=2.0), 60.0) > 0, "after a minute"
