@@ -6,7 +6,7 @@ engine can give (processes, canaries); what is missing there is None and makes i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -140,3 +140,6 @@ class Detector(Record, frozen=True, kw_only=True):
     params: type[msgspec.Struct]
     begin: Callable[[Any], Any]
     step: Callable[[Any, Observation], Step]
+    measured: Callable[[Any, float], Mapping[str, float]] | None = None
+    """Fields of an engine's series (core/series.py) that its memory tells at a monotonic instant, claimed or not: they
+    are recorded, so that a claim can be drawn with what was before. Called at every page."""

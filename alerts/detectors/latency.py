@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import exp
+from statistics import fmean
 from typing import Annotated, NamedTuple
 
 from msgspec import Meta
@@ -330,6 +331,12 @@ def _beginning(state: State, watch: Watch, now: Now) -> Beginning:
     return Beginning(since, f"from about when: {event.text}", event.kind)
 
 
+def measured(state: State, mono: float) -> dict[str, float]:
+    """Return observed / expected over the last accounts, of what could be compared at ``mono``."""
+    watches = (("latency_ratio", state.tokens), ("prefill_ratio", state.prompts))
+    return {field: exp(fmean(watch.recent)) for field, watch in watches if watch.judged == mono and watch.recent}
+
+
 DETECTOR = Detector(
     name="latency",
     severity="ticket",
@@ -338,4 +345,5 @@ DETECTOR = Detector(
     params=Params,
     begin=begin,
     step=step,
+    measured=measured,
 )

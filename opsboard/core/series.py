@@ -60,12 +60,8 @@ FIELDS: dict[Kind, tuple[Field, ...]] = {
         Field("gpu_memory_bytes", "bytes", "GPU memory held by the engine's processes"),
         Field("scrape_s", "seconds", "how long the last scrape took", computed=True),
         Field("kv_lost_blocks", "blocks", "KV blocks that are lost at least, while kv_leak claims it", computed=True),
-        Field(
-            "latency_ratio",
-            "1",
-            "time of a token or prompt / what its load explains, while latency claims it",
-            computed=True,
-        ),
+        Field("latency_ratio", "1", "time of a token / what its load explains", computed=True),
+        Field("prefill_ratio", "1", "time of a prompt / what its load explains", computed=True),
     ),
     "gpu": (
         Field("memory_used_bytes", "bytes", "memory in use"),

@@ -27,6 +27,7 @@ ENGINE_FIELDS: dict[str, tuple[str, ...]] = {
     "gpu_memory_leak": ("gpu_memory_bytes", "requests_finished", "running"),
     "latency": (
         "latency_ratio",
+        "prefill_ratio",
         "itl_p50_s",
         "itl_p95_s",
         "ttft_p50_s",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from math import isfinite
 from typing import Any, NamedTuple, Protocol
@@ -101,6 +102,16 @@ class Judging:
             _info(one.name, _OFF if one.name in self._off else unknown.get(one.name, _UNSEEN))
             for one in self._detectors
         )
+
+    def measured(self, engine: str, mono: float) -> dict[str, float]:
+        """Return what the detectors measured of an engine at ``mono``, by field of its series."""
+        states = self._states.get(engine, {})
+        found: dict[str, float] = {}
+        for one in self._detectors:
+            if one.measured is not None and one.name in states:
+                with suppress(Exception):  # foreign code must not stop the line; a drawing lacks a point
+                    found |= one.measured(states[one.name], mono)
+        return found
 
     def minds(self, engine: str) -> list[Mind]:
         """Return what the detectors remember of an engine."""

@@ -37,11 +37,11 @@ from opsboard.daemon.engine_track import EngineTrack
 from opsboard.daemon.judging import Judging
 from opsboard.daemon.samples import (
     births,
-    claimed_samples,
     engine_samples,
     gpu_memory_samples,
     gpu_samples,
     host_samples,
+    judged_samples,
     process_samples,
     self_samples,
     total,
@@ -213,8 +213,9 @@ def _engine(state: PipelineState, reading: EngineReading, now: Now) -> Effects:
     samples = engine_samples(track, reading)
     judged = _judged(state, track, now, events, fresh=True)
     track.inflight = None
-    claims = state.judging.claims(track.name) if reading.view is not None else ()
-    samples += claimed_samples(track.name, claims)
+    if reading.view is not None:
+        judging = state.judging
+        samples += judged_samples(track.name, judging.claims(track.name), judging.measured(track.name, now.mono))
     return msgspec.structs.replace(judged, samples=samples, births=births(samples) if track.newborn else ())
 
 

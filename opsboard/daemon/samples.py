@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from math import isfinite
 from operator import attrgetter
+from typing import TypeGuard
 
 from opsboard.core.model import EngineReading, EngineView, Finding, GpuView, HostView, Outcome, ProcessView, Sample
 from opsboard.core.series import DIGITS, FIELDS, Kind, series_name
@@ -25,7 +26,7 @@ _HOST = tuple(field.name for field in FIELDS["host"] if not field.name.startswit
 
 _COMPUTED = {kind: frozenset(field.name for field in fields if field.computed) for kind, fields in FIELDS.items()}
 
-_CLAIMED = {"kv_leak": (("lost_blocks", "kv_lost_blocks"),), "latency": (("ratio", "latency_ratio"),)}
+_CLAIMED = {"kv_leak": (("lost_blocks", "kv_lost_blocks"),)}
 """By detector: numbers of its evidence, and the fields under which they are recorded."""
 
 _PROCESS_GETTERS: dict[str, Callable[[ProcessView], Value]] = {name: attrgetter(name) for name in _PROCESS}
@@ -69,15 +70,15 @@ def _engine_numbers(track: EngineTrack, view: EngineView) -> Iterator[tuple[str,
         yield name, getattr(track.figures, name)
 
 
-def claimed_samples(engine: str, claims: Iterable[Finding]) -> list[Sample]:
-    """Return the numbers by which claims are drawn. Of what is not claimed nothing is recorded."""
-    pairs = [
-        (field, value)
-        for claim in claims
-        for key, field in _CLAIMED.get(claim.detector, ())
-        if isinstance(value := claim.evidence.get(key), float) and isfinite(value)
-    ]
-    return _known("engine", engine, pairs)
+def judged_samples(engine: str, claims: Iterable[Finding], measured: Mapping[str, float]) -> list[Sample]:
+    """Return the numbers by which claims are drawn: those of their evidence while they last, and what was measured."""
+    pairs = [(field, claim.evidence.get(key)) for claim in claims for key, field in _CLAIMED.get(claim.detector, ())]
+    numbers = [(field, value) for field, value in (*pairs, *measured.items()) if _is_number(value)]
+    return _known("engine", engine, numbers)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, float) and isfinite(value)
 
 
 def births(samples: Iterable[Sample]) -> list[Sample]:

@@ -104,7 +104,7 @@ def _latency(one: Incident, name: str) -> tuple[Picture, ...]:
     prompts = one.evidence.get("of") == "prefill"
     ratio = Picture(
         title="longer than the load explains",
-        series=_engine(name, "latency_ratio"),
+        series=_engine(name, "prefill_ratio" if prompts else "latency_ratio"),
         text=fmt.percent,
         base=1.0,
         floor=0.2,

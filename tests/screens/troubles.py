@@ -201,7 +201,7 @@ def _value(series: str, t: float) -> float | None:
     past: dict[str, float | None] = {
         "kv_lost_blocks": max(1.0, 48.0 * (dt + 720) / 720) if dt > -700 else None,
         "kv_usage": 0.72 + 0.1 * wave + (0.07 * max(0.0, dt + 720) / 720 if leaks else 0.0),
-        "latency_ratio": 1.17 + 0.01 * wave if dt > -380 else None,
+        "latency_ratio": 1.0 + 0.01 * wave + (0.17 if dt > -400 else 0.0),
         "itl_p50_s": 0.0156 + 0.0005 * wave + (0.0027 if dt > -400 else 0.0),
         "requests_finished": 20_000 + 5.6 * (dt + 1800),
         "iterations": None if hangs else 80_000 + 40 * (dt + 4000),
