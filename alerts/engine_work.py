@@ -23,12 +23,16 @@ _OPEN_S = 60.0
 """A prompt that takes longer to compute than this: what was done meanwhile cannot be accounted for."""
 _QUIET_S = 60.0
 """Requests that waited or were preempted finish within about this, and their prefill time tells of the queue."""
+_GROWS_S = 5.0
+"""So long after the KV cache has grown by more than was counted, a prompt may still be half done."""
+_ROUNDING = 32.0
+"""Tokens a request by which the cache may grow more than that: blocks are allocated whole."""
 _LONE_PROMPTS = 4.0
 """Prompts done for each one half done, so that the latter do not matter."""
 
 _COUNTED = ("iterations", "generation_tokens")
 _MORE = (
-    "prompt_tokens_computed", "requests_begun", "requests_completed", "preemptions", "completed_prefill_tokens",
+    "prompt_tokens_computed", "requests_begun", "requests_completed", "preemptions", "completed_prefill_tokens", "prompt_tokens",
 )  # fmt: skip
 
 
@@ -44,6 +48,8 @@ class Meter(NamedTuple):
     completed: float
     preempted: float
     prefill_tokens: float
+    prompts: float
+    """Tokens of prompts, also of those that were cached; 0: not counted."""
     prefill_s: float
     running: float
     waiting: float
@@ -51,7 +57,7 @@ class Meter(NamedTuple):
     """Tokens in the KV cache, for each rank."""
 
 
-COUNTERS = 10
+COUNTERS = 11
 """So many of them are cumulative."""
 
 
@@ -115,6 +121,10 @@ class Account(Record, frozen=True, kw_only=True):
     thrown_at: float = 0.0
     queued: float = float("-inf")
     """When requests last waited or were preempted, or nothing went on."""
+    grew: float = float("-inf")
+    """When the KV cache last grew by more than was counted,"""
+    hidden: float = 0.0
+    """and by how many tokens in all since it last did not."""
     tokens: Work = Work()
     prompts: Work = Work()
 
@@ -138,6 +148,11 @@ def take(account: Account, view: EngineView, mono: float, gap_s: float) -> Taken
         return Taken(Account(view=view, meter=meter, at=mono, aborted=_lost(meter, meter.waiting)), born=True)
     every_s = account.every_s + (min(seconds, 4 * account.every_s) - account.every_s) / 8
     done = _between(old, meter, seconds, view)
+    hidden = _uncounted(old, meter, view)
+    if hidden:
+        account = replace(account, grew=mono, hidden=account.hidden + hidden)
+    elif account.hidden and (done.begun or mono - account.grew >= _GROWS_S):
+        account = replace(account, hidden=0.0)
     thrown_at = mono if done.preempted else account.thrown_at
     # Who was preempted is the next to be admitted.
     thrown = account.thrown + done.preempted if mono - thrown_at < _QUIET_S else 0.0
@@ -159,7 +174,8 @@ def take(account: Account, view: EngineView, mono: float, gap_s: float) -> Taken
 def _tokens(account: Account, meter: Meter, work: Work, done: Work) -> tuple[Work, Work | None]:
     # Without these counters prompts are as good as never half done.
     half = meter.running - (meter.begun - meter.completed - account.aborted) if meter.begun else 0.0
-    if half > 0 and work.begun < _LONE_PROMPTS * half:
+    # Who went away uncounted hides that a prompt is half done; the cache shows it.
+    if (half > 0 and work.begun < _LONE_PROMPTS * half) or work.computed < _LONE_PROMPTS * account.hidden:
         return (Work() if work.seconds > _OPEN_S else work), None
     if work.gaps >= GAPS_LEAST and work.steps >= STEPS_LEAST and work.gap_s > 0:
         return Work(), work
@@ -178,6 +194,13 @@ def _prompts(account: Account, work: Work) -> tuple[Work, Work | None]:
 def _lost(meter: Meter, begun: float) -> float:
     """Return how many requests have begun and are neither done nor there; ``begun`` of those that wait have."""
     return meter.begun - meter.completed - meter.running - begun
+
+
+def _uncounted(old: Meter, new: Meter, view: EngineView) -> float:
+    """Return the tokens by which the KV cache grew that were neither generated nor of prompts that were counted."""
+    grown = (new.context - old.context) * max(1, len(view.ranks))
+    more = grown - (new.generated - old.generated + new.prompts - old.prompts)
+    return more if new.prompts > 0.0 and more > _ROUNDING * (1.0 + new.running) else 0.0
 
 
 def _between(old: Meter, new: Meter, seconds: float, view: EngineView) -> Work:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from msgspec.structs import replace
 
 from alerts.engine_work import Account, Taken, Work, take
 from opsboard.core.model import EngineView, Histogram
@@ -61,6 +62,21 @@ def test_who_went_away_is_not_taken_for_a_prompt_half_done() -> None:
     before = [page(second, running=8.0, requests_begun=8.0 + second) for second in range(5)]
     after = [page(second, running=4.0, requests_begun=8.0 + second) for second in range(5, 12)]
     assert len(tokens(*before, *after)) == 11
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_prompt_half_done_is_seen_by_the_cache_although_one_went_away_uncounted(tells: bool) -> None:
+    """By the counts of requests all is done; a prompt of 10,000 tokens is computed from second 3 to second 8."""
+
+    def at(second: int) -> EngineView:
+        grown = 2000.0 * min(5, max(0, second - 3))
+        counted = {"prompt_tokens": 300.0 * second + (10_000.0 if second >= 8 else 0.0)} if tells else {}
+        view = page(second, running=4.0, requests_begun=5.0 + second, requests_completed=float(second), **counted)
+        usage = (1000.0 + grown) / 1e5
+        return replace(view, kv_usage=usage, kv_capacity_tokens=1e5)
+
+    begun = [work.begun for work in tokens(*map(at, range(14)))]
+    assert begun == ([1.0, 1.0, 1.0, 5.0, *[1.0] * 5] if tells else [1.0] * 13)
 
 
 def test_where_requests_are_preempted_nothing_is_closed_until_they_are_back() -> None:
