@@ -101,6 +101,8 @@ class Dialect(Record, frozen=True, kw_only=True):
     """None: no canary can be sent."""
     sleep: Sleep | None = None
     """None: it cannot sleep, or nobody can ask."""
+    reset_path: str | None = None
+    """Posted to, it empties the prefix cache and answers ``{"success": true}``, or false while a block is held."""
 
 
 def base_url(url: str, dialect: Dialect | None) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
+import msgspec
+
 from collectors.base import Dialect, Tokens, base_url
 from collectors.sleeping import asleep
 from opsboard.core.errors import FetchError
@@ -38,14 +40,25 @@ async def one_token(
     model: str | None = None,
     headers: Mapping[str, str] | None = None,
     deadline_s: float,
+    reset: bool = False,
 ) -> CanaryReading:
     """Ask for one token and return what became of it; never raises for what the engine or the network does.
 
     ``url`` is the engine's base; ``model`` None asks it for its name; ``headers`` carry its key. Of several
     data-parallel ranks one answers: vLLM takes ``X-data-parallel-rank`` in ``headers``. ``deadline_s`` is for all.
+    ``reset``: once it has answered, have it empty its prefix cache, which it cannot while a block is held.
     """
     request = _Request(engine, WORD, 1, keep=False)
-    return await _ask(fetcher, url, request, dialect, model=model, headers=headers, deadline_s=deadline_s)
+    reading = await _ask(fetcher, url, request, dialect, model=model, headers=headers, deadline_s=deadline_s)
+    if not reset or reading.outcome is not CanaryOutcome.OK or dialect is None or dialect.reset_path is None:
+        return reading
+    left = max(deadline_s - reading.seconds, 0.001)
+    try:
+        answer = await fetcher.post(base_url(url, dialect) + dialect.reset_path, b"", headers=headers, deadline_s=left)
+        said = msgspec.json.decode(answer.body, type=_Reset)
+    except (FetchError, msgspec.DecodeError):
+        return reading
+    return msgspec.structs.replace(reading, reset=said.success)
 
 
 async def golden(
@@ -66,6 +79,10 @@ async def golden(
     """
     request = _Request(engine, PROMPT, tokens, keep=True)
     return await _ask(fetcher, url, request, dialect, model=model, headers=headers, deadline_s=deadline_s)
+
+
+class _Reset(msgspec.Struct):
+    success: bool | None = None
 
 
 class _Request(NamedTuple):

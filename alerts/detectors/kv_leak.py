@@ -51,7 +51,13 @@ class Params(Record, frozen=True, kw_only=True):
     again_s: Annotated[
         float, Meta(description="between two canaries that show whether an idle engine's usage is of now; at least 1s")
     ] = 30.0
-
+    reset_prefix_cache: Annotated[
+        bool,
+        Meta(
+            description="after such a canary, have the engine empty its prefix cache (`VLLM_SERVER_DEV_MODE=1`): it "
+            "refuses while a block is held, and loses its cache where none is"
+        ),
+    ] = False
     page_s: Annotated[float, Meta(description="a pool that lasts less is urgent: `page` in the evidence")] = 7200.0
     ticket_s: Annotated[float, Meta(description="and less than this is a `ticket`, more a `note`")] = 259_200.0
 
@@ -77,6 +83,8 @@ class State(Record, frozen=True, kw_only=True):
     asked: float = -inf
     answered: float = -inf
     """When a canary was last answered: then the engine made a step."""
+    refused: bool = False
+    """It could not empty its prefix cache since, without a request: somebody holds blocks."""
     since: float | None = None
     """Unix seconds, of the claim that stands."""
     began: float = 0.0
@@ -96,7 +104,7 @@ def step(state: State, seen: Observation) -> Step:
     if seen.life is not None and seen.life.state not in SERVES:
         return Step(begin(state.params), unknown=unread(seen))
     if seen.canary is not None and seen.canary.outcome is CanaryOutcome.OK:
-        state = replace(state, answered=seen.now.mono)
+        state = replace(state, answered=seen.now.mono, refused=_refused(state, seen.canary.reset))
     if seen.fresh and seen.reading is not None and seen.reading.outcome is Outcome.OK:
         view = seen.reading.view
         if view is not None and not view.asleep and seen.now.mono > state.at:
@@ -105,6 +113,13 @@ def step(state: State, seen: Observation) -> Step:
 
 
 # --- what came ---
+
+
+def _refused(state: State, reset: bool | None) -> bool:
+    """Tell whether an engine without requests could not empty its prefix cache."""
+    if reset is None:
+        return state.refused
+    return not reset and all(rank.last.idle for rank in state.ranks.values())
 
 
 def _read(state: State, view: EngineView, seen: Observation) -> State:
@@ -236,7 +251,7 @@ def _judge(state: State, seen: Observation) -> Step:
         )
         finding = _finding(state, seen, lost)
     elif state.since is not None:
-        state = replace(state, since=None, confirmed=False, opened=0)
+        state = replace(state, since=None, confirmed=False, opened=0, refused=False)
     ask = _doubtful(state, mono)
     return Step(replace(state, asked=mono) if ask else state, finding, canary=ask)
 
@@ -258,7 +273,7 @@ def _began(state: State) -> float:
 
 def _sure(state: State) -> bool:
     """Tell whether more than one kind of evidence speaks, or the one that needs no second."""
-    if state.truth.lost:
+    if state.truth.lost or (state.refused and any(one.idle_lost for one in state.ranks.values())):
         return True
     return any(
         one.idle_lost
@@ -349,6 +364,7 @@ def _finding(state: State, seen: Observation, lost: int) -> Finding:
             "exhausted_in_s_high": latest_s,
             "urgency": urgency(left_s, state.params.page_s, state.params.ticket_s),
             "all_accounted_for_s_ago": seen.now.mono - min(clean) if clean else None,
+            "reset_refused": state.refused or None,
             "rank": worst.last.rank if len(state.ranks) > 1 else None,
         },
     )

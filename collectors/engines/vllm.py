@@ -167,4 +167,5 @@ DIALECT = Dialect(
     no_series="a vLLM started with --disable-log-stats tells nothing",
     tokens=COMPLETIONS,
     sleep=SLEEP_MODE,
+    reset_path="/reset_prefix_cache",  # with VLLM_SERVER_DEV_MODE=1; before 0.26 it answers nothing
 )

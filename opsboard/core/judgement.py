@@ -88,3 +88,5 @@ class CanaryReading(Record, frozen=True, kw_only=True):
     output_sha256: str | None = None
     version: str | None = None
     """Of the engine that was asked, where its page tells."""
+    reset: bool | None = None
+    """Whether it could empty its prefix cache, which it cannot while a block is held; None: not asked, or not told."""

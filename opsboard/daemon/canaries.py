@@ -120,12 +120,21 @@ class Canaries:
                         dialect=dialect,
                         headers=self._headers(name),
                         deadline_s=TOKEN_S,
+                        reset=self._resets(name),
                     )
                 )
         except Exception:
             log.exception("engine %s: its canary failed", name)
         finally:
             self._out.pop(name, None)
+
+    def _resets(self, name: str) -> bool:
+        """Tell whether it is idle, uses blocks all the same, and may be asked to empty its prefix cache."""
+        spec, track = self._state.specs.get(name), self._state.engines.get(name)
+        view = None if track is None else track.view
+        if spec is None or not spec.reset or view is None or view.kv_connectors:
+            return False
+        return view.running == 0 and view.waiting == 0 and bool(view.kv_usage)
 
     async def _call(self, call: Callable[..., Awaitable[float]], name: str) -> float:
         url, dialect = self._place(name)

@@ -69,6 +69,8 @@ class EngineSpec(Record, frozen=True, kw_only=True):
     supervised: bool = False
     canary: bool = False
     """Whether it may be asked for a token when a detector wants to know."""
+    reset: bool = False
+    """And then, idle with blocks in use, to empty its prefix cache."""
     restartable: bool = False
     """It is observed, and its owner gave a command that restarts it."""
     command: tuple[str, ...] | None = None

@@ -23,6 +23,7 @@ from opsboard.supervise.launch import LaunchSpec
 
 def engine_specs(config: Config) -> list[EngineSpec]:
     """Return every configured engine, in the order of the file."""
+    reset = bool(getattr(getattr(config.detector, "kv_leak", None), "reset_prefix_cache", False))
     return [
         EngineSpec(
             name=e.name,
@@ -30,6 +31,7 @@ def engine_specs(config: Config) -> list[EngineSpec]:
             url=e.url,
             supervised=e.supervised,
             canary=e.may_be_asked,
+            reset=reset and e.may_be_asked,
             restartable=e.restart_command is not None,
             command=without_secrets(e.begins_by) if e.supervised else None,
             drain_timeout_s=float(e.drain_timeout) if e.begins_by else None,

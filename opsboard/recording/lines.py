@@ -73,6 +73,7 @@ class Canary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     output_sha256: str | None = None
     outcome: CanaryOutcome | None = None
     error: str | None = None
+    reset: bool | None = None
 
 
 class Life(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -174,6 +175,7 @@ def canary_line(canary: CanaryReading, t: float) -> Line:
         output_sha256=canary.output_sha256,
         outcome=canary.outcome,
         error=canary.error,
+        reset=canary.reset,
     )
     return Line(t=t, engine=canary.engine, error=f"canary: {canary.outcome}", reason=NOT_ASKED, canary=told)
 

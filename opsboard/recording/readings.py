@@ -172,6 +172,7 @@ def _canary(canary: Canary, engine: str) -> CanaryReading:
         seconds=canary.seconds or 0.0,
         error=None if canary.error is None else sanitise(canary.error),
         output_sha256=None if canary.output_sha256 is None else sanitise(canary.output_sha256, 64),
+        reset=canary.reset,
     )
 
 

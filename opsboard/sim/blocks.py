@@ -79,6 +79,14 @@ class BlockPool:
             self._hash_of[block] = content
             self._block_of[content] = block
 
+    def reset(self) -> bool:
+        """Forget all that is cached; False, and nothing is forgotten, while a block is referenced."""
+        if len(self._free) < self.size:
+            return False
+        self._hash_of.clear()
+        self._block_of.clear()
+        return True
+
     def _forget(self, block: int) -> None:
         content = self._hash_of.pop(block, None)
         if content is not None:

@@ -1,4 +1,4 @@
-"""The development endpoints that vLLM serves with VLLM_SERVER_DEV_MODE=1: pausing and sleeping.
+"""The development endpoints that vLLM serves with VLLM_SERVER_DEV_MODE=1: pausing, sleeping, an empty prefix cache.
 
 Each goes through EngineCore's busy loop and comes back only when that does: they hang when it hangs.
 """
@@ -30,6 +30,7 @@ class DevApi:
             "/pause": self._pause,
             "/resume": self._resume,
             "/is_paused": self._is_paused,
+            "/reset_prefix_cache": self._reset_prefix_cache,
         }
 
     async def _sleep(self, request: httpd.Request) -> httpd.Response:
@@ -57,6 +58,9 @@ class DevApi:
 
     async def _is_paused(self, _request: httpd.Request) -> httpd.Response:
         return httpd.json_response({"is_paused": await self._link.call("is_paused")})
+
+    async def _reset_prefix_cache(self, _request: httpd.Request) -> httpd.Response:
+        return httpd.json_response({"success": await self._link.call("reset_prefix_cache")})
 
     async def _stop(self, name: str, mode: str, level: int = 0) -> None:
         if mode == "abort":

@@ -33,6 +33,8 @@ class Pause:
                 self._model.admits = not self._asleep
                 self.frozen = False
                 return not self._asleep
+            case "reset_prefix_cache":
+                return self._model.pool.reset()
             case "is_paused":
                 return not self._model.admits
             case _:  # is_sleeping

@@ -37,7 +37,7 @@ class ClearFault(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Utility(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """A call that the busy loop answers between two steps: pause, resume, sleep, wake_up, is_paused, is_sleeping."""
+    """A call that the busy loop answers between two steps: one of the development endpoints, by name."""
 
     id: int
     name: str

@@ -158,6 +158,7 @@ DEV_ROUTES = {
     "/pause": ("POST",),
     "/resume": ("POST",),
     "/is_paused": ("GET",),
+    "/reset_prefix_cache": ("POST",),
 }
 """What it serves besides with VLLM_SERVER_DEV_MODE=1."""
 

@@ -87,10 +87,12 @@ class Watched:
         """Look at the processes; the next page tells what follows."""
         self.processes, self.zombies, self.looked = processes, zombies, self.clock.now().mono
 
-    def hear(self, outcome: CanaryOutcome, seconds: float = 5.0, after: float = 0.0) -> Finding | None:
+    def hear(
+        self, outcome: CanaryOutcome, seconds: float = 5.0, after: float = 0.0, reset: bool | None = None
+    ) -> Finding | None:
         """Time passes and a canary comes back that was sent ``seconds`` ago."""
         self.clock.advance(after)
-        return self._step(canary=CanaryReading(engine=NAME, outcome=outcome, seconds=seconds))
+        return self._step(canary=CanaryReading(engine=NAME, outcome=outcome, seconds=seconds, reset=reset))
 
     def live(self, state: EngineState, started: float = 1.0, **fields: Any) -> Finding | None:
         """Supervision says something."""

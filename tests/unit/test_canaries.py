@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pytest
+
 from opsboard.core.clock import SystemClock
-from opsboard.core.model import CanaryOutcome, CanaryReading, EngineState, LifeView
+from opsboard.core.model import (
+    CanaryOutcome,
+    CanaryReading,
+    EngineReading,
+    EngineState,
+    EngineView,
+    LifeView,
+    Outcome,
+)
 from opsboard.daemon.canaries import Canaries
 from opsboard.daemon.pipeline import EngineSpec, PipelineState, feed
 from opsboard.supervise import golden
 from tests.support.herd import free_port
-from tests.support.sim_process import simulated
+from tests.support.sim_process import SimProcess, simulated
+from tests.support.waiting import wait_until_async
 
 
 def asked(specs: Sequence[EngineSpec]) -> CanaryReading:
@@ -51,6 +62,37 @@ def test_a_life_is_asked_where_it_listens(tmp_path: Path) -> None:
 
     with simulated(tmp_path) as sim:
         assert asyncio.run(main(f"http://127.0.0.1:{sim.port}")).outcome is CanaryOutcome.OK
+
+
+@pytest.mark.parametrize(("allowed", "running", "usage", "connectors", "reset"), [
+    (True, 0.0, 0.1, (), True),
+    (False, 0.0, 0.1, (), None),
+    (True, 1.0, 0.1, (), None),
+    (True, 0.0, 0.0, (), None),
+    (True, 0.0, 0.1, ("NixlConnector",), None),
+])  # fmt: skip
+def test_only_an_idle_engine_that_uses_blocks_empties_its_prefix_cache_and_only_where_allowed(
+    dev: SimProcess, *, allowed: bool, running: float, usage: float, connectors: tuple[str, ...], reset: bool | None
+) -> None:
+    async def main() -> None:
+        heard: list[CanaryReading] = []
+        spec = EngineSpec(name="e", kind="vllm", url=f"http://127.0.0.1:{dev.port}", canary=True, reset=allowed)
+        state = PipelineState("host", [spec])
+        view = EngineView(kind="vllm", running=running, waiting=0.0, kv_usage=usage, kv_connectors=connectors)
+        feed(state, EngineReading(engine="e", outcome=Outcome.OK, view=view), SystemClock().now())
+        canaries = Canaries(state, lambda _: {}, heard.append)
+        canaries.ask(["e"])
+        await wait_until_async(lambda: bool(heard))
+        await canaries.close()
+        assert (heard[0].outcome, heard[0].reset) == (CanaryOutcome.OK, reset)
+
+    asyncio.run(main())
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimProcess]:
+    with simulated(tmp_path_factory.mktemp("sim"), env={"VLLM_SERVER_DEV_MODE": "1"}) as engine:
+        yield engine
 
 
 def test_what_has_no_page_is_not_asked(tmp_path: Path) -> None:

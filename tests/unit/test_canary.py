@@ -319,6 +319,38 @@ def test_drift_is_another_answer_of_the_same_length(healed: SimProcess) -> None:
     on(healed, drifts)
 
 
+def test_a_prefix_cache_is_emptied_unless_a_block_is_held(healed: SimProcess) -> None:
+    async def resets(by: Fetcher, url: str) -> None:
+        async def said(*, reset: bool = True) -> bool | None:
+            reading = await one_token(by, url, engine="e", dialect=DIALECT, deadline_s=20, reset=reset)
+            assert reading.outcome is CanaryOutcome.OK
+            return reading.reset
+
+        assert await said(reset=False) is None
+        assert await said() is True
+        healed.set_fault("leak", 1)
+        await said(reset=False)
+        assert await said() is False
+
+    on(healed, resets)
+
+
+def test_an_engine_without_that_endpoint_says_nothing_of_it() -> None:
+    async def main() -> None:
+        answers = {
+            "/v1/models": answer(b'{"data": [{"id": "m"}]}'),
+            "/v1/completions": answer(b'{"choices": [{"text": "a"}]}'),
+        }
+        for more in ({}, {"/reset_prefix_cache": answer(b"")}):
+            async with serving(routed({**answers, **more})) as server:
+                by = Fetcher(LIMITS)
+                reading = await one_token(by, server.url, engine="e", dialect=DIALECT, deadline_s=20, reset=True)
+                await by.close()
+            assert (reading.outcome, reading.reset) == (CanaryOutcome.OK, None)
+
+    asyncio.run(main())
+
+
 def test_a_hang_times_out_with_and_without_the_questions(healed: SimProcess) -> None:
     async def hangs(by: Fetcher, url: str) -> None:
         healed.set_fault("hang")

@@ -65,6 +65,23 @@ def test_a_canary_makes_an_idle_moment_of_its_own() -> None:
     assert found.confirmed
 
 
+@pytest.mark.parametrize("running", [0, 1])
+def test_an_engine_that_cannot_empty_its_prefix_cache_confirms_it(running: int) -> None:
+    engine = healthy(Params(reset_prefix_cache=True))
+    engine.rests()
+    engine.works(50)
+    engine.lost = 3
+    found = engine.rests(3)
+    assert found is not None
+    assert not found.confirmed
+    engine.begin(running)
+    engine.seen()
+    found = engine.hear(CanaryOutcome.OK, 0.1, reset=False)
+    assert found is not None
+    assert found.confirmed == (running == 0), "a request that runs holds blocks, too"
+    assert found.evidence["reset_refused"] == (True if running == 0 else None)
+
+
 def test_it_holds_while_it_is_true_and_closes_when_the_blocks_are_back() -> None:
     engine = healthy()
     engine.lost = 5
