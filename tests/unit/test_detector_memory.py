@@ -74,8 +74,9 @@ def moments(name: str) -> tuple[Moment, ...]:
     return tuple(Reader(RECORDINGS / f"{name}.jsonl.xz"))
 
 
-def found(name: str, *restarts: Restart) -> tuple[list[FindingChange], PipelineState]:
-    """Return what is found in a recording, each change once, and the daemon at its end."""
+@cache
+def found(name: str, *restarts: Restart) -> tuple[FindingChange, ...]:
+    """Return what is found in a recording, each change once."""
     state, to_come, data = daemon(), list(restarts), b""
     told: list[FindingChange] = []
     standing: dict[str, tuple[object, ...]] = {}
@@ -101,7 +102,7 @@ def found(name: str, *restarts: Restart) -> tuple[list[FindingChange], PipelineS
                 if standing.get(change.finding.detector) != what:  # what stands is claimed anew by a new daemon
                     standing[change.finding.detector] = what
                     told.append(change)
-    return told, state
+    return tuple(told)
 
 
 @pytest.mark.parametrize(
@@ -110,17 +111,17 @@ def found(name: str, *restarts: Restart) -> tuple[list[FindingChange], PipelineS
 )
 def test_a_restart_of_the_daemon_changes_nothing(name: str, detectors: set[str]) -> None:
     """Not when anything is found, nor a number of its evidence."""
-    whole, _ = found(name)
+    whole = found(name)
     assert {change.finding.detector for change in whole} == detectors
-    assert found(name, *(Restart(at) for at in (40, 70, 100, 130, 180, 190, 220)))[0] == whole
+    assert found(name, *(Restart(at) for at in (40, 70, 100, 130, 180, 190, 220))) == whole
 
 
 def test_a_killed_daemon_forgets_a_minute_and_counts_it_all_the_same() -> None:
     """Its counters are the engine's, which went on: the objective is broken when it is broken."""
-    whole, _ = found("slow_20pct-3")
-    early, _ = found("slow_20pct-3", Restart(at=55, away_s=5, old_s=30))
+    whole = found("slow_20pct-3")
+    early = found("slow_20pct-3", Restart(at=55, away_s=5, old_s=30))
     assert [change.t for change in early if change.finding.detector == "slo_burn"] == [whole[0].t]
-    late, _ = found("slow_20pct-3", Restart(at=150, away_s=10, old_s=40))
+    late = found("slow_20pct-3", Restart(at=150, away_s=10, old_s=40))
     (burn, slow, *_), (_, slow_late, *_) = whole, late
     assert late[0] == burn
     assert slow.finding.detector == slow_late.finding.detector == "latency"
