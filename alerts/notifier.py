@@ -7,7 +7,7 @@ transport (transport.py) does the talking, one worker a channel (delivery.py) de
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -15,7 +15,7 @@ from opsboard.core.deliveries import Delivery
 from opsboard.core.model import Record
 from opsboard.core.secret import Secret
 
-__all__ = ["Answer", "Http", "Later", "Notifier", "Outcome", "Rate", "Refused", "Run", "Sent"]
+__all__ = ["Answer", "Http", "Later", "Mail", "Notifier", "Outcome", "Rate", "Refused", "Run", "Sent"]
 
 
 class Http(Record, frozen=True, kw_only=True):
@@ -39,11 +39,24 @@ class Run(Record, frozen=True, kw_only=True):
     stdin: bytes
 
 
-Request = Http | Run
+class Mail(Record, frozen=True, kw_only=True):
+    """A mail as its bytes (RFC 5322), and the server that takes it."""
+
+    host: str
+    port: int
+    security: Literal["starttls", "tls", "none"]
+    sender: str
+    to: tuple[str, ...]
+    data: bytes
+    username: str | None = None
+    password: Secret | None = None
+
+
+Request = Http | Mail | Run
 
 
 class Answer(NamedTuple):
-    """What came back. ``status``: of HTTP, or how a command ended; None: nothing came, ``error`` says why.
+    """What came back. ``status``: of HTTP or SMTP, or how a command ended; None: nothing came, ``error`` says why.
 
     ``at``: when it came (Unix s). ``permanent``: trying again cannot help (the name or the address is wrong).
     """

@@ -1,4 +1,4 @@
-"""Hands requests to services: over HTTP or to a command. Bounded in time and bytes; no redirects, no shell.
+"""Hands requests to services: over HTTP, SMTP or to a command. Bounded in time and bytes; no redirects, no shell.
 
 Nothing of a request ever appears in an error: addresses and headers may hold secrets.
 """
@@ -13,7 +13,8 @@ import signal
 import subprocess
 from typing import assert_never
 
-from alerts.notifier import Answer, Http, Request, Run
+from alerts.notifier import Answer, Http, Mail, Request, Run
+from opsboard.core.aside import Aside
 from opsboard.core.clock import Clock
 from opsboard.core.errors import FetchError
 from opsboard.core.text import sanitise
@@ -23,6 +24,7 @@ from opsboard.httpc.fetch import Limits as FetchLimits
 ANSWER_BYTES = 64 * 1024
 DEADLINE_S = 15.0
 COMMAND_S = 30.0
+MAIL_S, MAILS = 30.0, 4
 OUTPUT_BYTES = 4096
 ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 """What a command of the user's inherits."""
@@ -56,12 +58,15 @@ class Transport:
             body_bytes=ANSWER_BYTES, error_bytes=ANSWER_BYTES, connect_s=5.0, total_s=DEADLINE_S, idle_connections=0
         )
         self._fetcher = Fetcher(limits, refused=refused_address)
+        self._mailing = Aside("mail", MAILS)
 
     async def send(self, request: Request) -> Answer:
         """Return what came back; never raises for what the network or the service does."""
         match request:
             case Http():
                 answer = await self._http(request)
+            case Mail():
+                answer = await self._mail(request)
             case Run():
                 answer = await _run(request)
             case _:
@@ -82,6 +87,14 @@ class Transport:
             # The message names host and port, nothing more of the address.
             return Answer(status=None, error=error.message, permanent=error.reason in {"protocol", "refused_address"})
         return Answer(status=reply.status, headers=reply.headers, body=reply.body)
+
+    async def _mail(self, request: Mail) -> Answer:
+        from alerts.mailing import hand_over  # noqa: PLC0415  costs memory that daemons without mail can save
+
+        try:
+            return await self._mailing.do(lambda: hand_over(request), MAIL_S)
+        except TimeoutError:
+            return Answer(status=None, error=f"{request.host}: it was not handed over within {MAIL_S:g} s")
 
 
 async def _run(request: Run) -> Answer:

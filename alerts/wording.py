@@ -58,7 +58,12 @@ def where(message: Message) -> str:
 
 def moment(t: float) -> str:
     """Return Unix seconds as people of several time zones read them."""
-    return datetime.fromtimestamp(t, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return utc(t).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def utc(t: float) -> datetime:
+    """Return Unix seconds as a date in UTC."""
+    return datetime.fromtimestamp(t, UTC)
 
 
 def lasted(message: Message) -> str:

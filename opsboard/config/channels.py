@@ -44,7 +44,9 @@ class ChannelSetting(NamedTuple):
 class _Key(NamedTuple):
     field: str
     name: str
+    kind: Any
     hint: Any
+    """``kind``, or nothing, with what it means."""
     required: bool
 
 
@@ -86,6 +88,9 @@ def _params(where: str, channel: Channel, notifier: Known) -> Any:
         if name not in keys:
             allowed = ", ".join(f"`{key}`" for key in keys) or "none"
             raise ConfigError(f"{where}: `{name}` is no key of kind {notifier.kind!r}", hint=f"it has {allowed}")
+        if not _fits(keys[name].kind, value):
+            wanted = "a list" if get_origin(keys[name].kind) is tuple else "a string"
+            raise ConfigError(f"{where}: `{name}` of a channel of kind {notifier.kind!r}: expected {wanted}")
         values[keys[name].field] = float(value) if isinstance(value, Seconds) else value
     missing = [key.name for key in keys.values() if key.required and key.field not in values]
     if missing:
@@ -99,9 +104,11 @@ def _params(where: str, channel: Channel, notifier: Known) -> Any:
 @lru_cache(maxsize=8)
 def _channel_type(known: tuple[Known, ...]) -> type[Channel]:
     fields: dict[str, tuple[str, Any, Any]] = {}
-    for notifier in known:
-        for key in _keys(notifier.params):
-            fields.setdefault(key.name, (key.name, key.hint, None))
+    for key in (key for notifier in known for key in _keys(notifier.params)):
+        before = fields.get(key.name)
+        # One kind has a list where another has a word: which of them is right is seen when the kind is known.
+        hint = key.hint if before is None or before[1] == key.hint else _either(before[1], key.hint)
+        fields[key.name] = (key.name, hint, None)
     return msgspec.defstruct(  # type: ignore[return-value]  # a subclass of its base
         "Channel",
         list(fields.values()),
@@ -123,4 +130,19 @@ def _keys(params: type[msgspec.Struct]) -> Iterator[_Key]:
             kind, name = Seconds, name.removesuffix("_s")
         optional = kind if get_origin(kind) in {Union, UnionType} and NoneType in get_args(kind) else kind | None
         metas = tuple(one for one in about if isinstance(one, Meta))
-        yield _Key(field.name, name, Annotated[optional, *metas] if metas else optional, field.required)
+        yield _Key(field.name, name, kind, Annotated[optional, *metas] if metas else optional, field.required)
+
+
+def _either(one: Any, other: Any) -> Any:
+    """Return what holds either of two annotations, with the meanings of both."""
+    kinds = [get_args(hint)[0] if get_origin(hint) is Annotated else hint for hint in (one, other)]
+    said = [meta.description for hint in (one, other) for meta in get_args(hint)[1:] if isinstance(meta, Meta)]
+    about = Meta(description="; or ".join(dict.fromkeys(text for text in said if text)))
+    return Annotated[kinds[0] | kinds[1], about]
+
+
+def _fits(kind: Any, value: object) -> bool:
+    """Tell a word from a list."""
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple)
+    return isinstance(value, str) if kind is str else True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
 import json
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -10,7 +12,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from alerts.notifier import Answer, Http, Later, Notifier, Refused, Run, Sent
+from alerts.notifier import Answer, Http, Later, Mail, Notifier, Refused, Request, Run, Sent
 from opsboard.config.load import load
 from opsboard.core.deliveries import Delivery, Fact
 from opsboard.core.registry import notifiers
@@ -21,6 +23,13 @@ DOCS = Path(__file__).parents[2] / "docs" / "notifiers"
 SECRET = "s3cr3t-0123456789abcdef0123456789abcdef"
 EXAMPLES: dict[str, dict[str, Any]] = {
     "command": {"run": ["/usr/local/bin/tell", "--loud"]},
+    "email": {
+        "host": "mail.example.com",
+        "sender": "opsboard@example.com",
+        "to": ["ops@example.com"],
+        "username": "opsboard",
+        "password": SECRET,
+    },
     "discord": {"url": f"https://discord.com/api/webhooks/1/{SECRET}"},
     "ntfy": {"topic": "ops-7f3a", "server": "https://ntfy.example.com", "token": f"tk_{SECRET}"},
     "pagerduty": {"routing_key": SECRET, "region": "eu"},
@@ -62,7 +71,7 @@ def params(notifier: Notifier) -> Any:
     return notifier.params(**values)
 
 
-def rendered(notifier: Notifier, one: Delivery) -> list[Http | Run]:
+def rendered(notifier: Notifier, one: Delivery) -> list[Request]:
     return list(notifier.render(params(notifier), one))
 
 
@@ -129,7 +138,7 @@ def test_what_is_long_is_cut(notifier: Notifier) -> None:
 
 
 def test_every_answer_means_something(notifier: Notifier) -> None:
-    own, by_exit = params(notifier), isinstance(rendered(notifier, delivery())[0], Run)
+    own, by_exit = params(notifier), not isinstance(rendered(notifier, delivery())[0], Http)
     for status in (None, *range(100, 600)):
         for body in (b"", b"ok", b'{"ok":false,"error":"x"}', b"\xff\x00", b"[" * 5000, b'{"ok":1e999}'):
             answer = Answer(status=status, body=body, headers={"retry-after": "7"}, error=None if status else "no")
@@ -153,9 +162,12 @@ def test_the_same_message_is_the_same_request(notifier: Notifier) -> None:
     ]
 
 
-def _text(request: Http | Run) -> str:
+def _text(request: Request) -> str:
     if isinstance(request, Run):
         return request.stdin.decode()
+    if isinstance(request, Mail):
+        parts = email.message_from_bytes(request.data, policy=email.policy.default).walk()
+        return "".join(part.get_content() for part in parts if not part.is_multipart())
     text = request.body.decode()
     try:
         return json.dumps(json.loads(text), ensure_ascii=False)

@@ -30,12 +30,16 @@ class Pager(Struct, frozen=True, kw_only=True):
     token: Annotated[Secret, Meta(description="a token")]
 
 
+class Mail(Struct, frozen=True, kw_only=True):
+    to: Annotated[tuple[str, ...], Meta(description="addresses")]
+
+
 class Fake(NamedTuple):
     kind: str
     params: type[Struct]
 
 
-KNOWN = {"chat": Fake("chat", Chat), "pager": Fake("pager", Pager)}
+KNOWN = {"chat": Fake("chat", Chat), "pager": Fake("pager", Pager), "mail": Fake("mail", Mail)}
 GOOD = '[[channel]]\nname = "ops"\nkind = "chat"\ntoken = "t0p"\nto = "#ops"\npause = "2s"\n'
 
 
@@ -70,6 +74,8 @@ def test_a_channel_has_the_keys_of_its_kind(tmp_path: Path) -> None:
         (GOOD + 'color = "red"\n', r"unknown key `channel\[0\].color`"),
         (GOOD.replace('"2s"', "2"), r"`channel\[0\].pause`"),
         (GOOD + '[[alert_route]]\nseverity = "loud"\nchannels = ["ops"]\n', r"`alert_route\[0\].severity`"),
+        (GOOD.replace('"#ops"', '["#ops"]'), r"`to` of a channel of kind 'chat': expected a string"),
+        ('[[channel]]\nname = "m"\nkind = "mail"\nto = "x"\n', r"`to` of a channel of kind 'mail': expected a list"),
         ("[channel]\nname = 'ops'\n", r"`channel`"),
     ],
 )
