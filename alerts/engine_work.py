@@ -32,7 +32,8 @@ _LONE_PROMPTS = 4.0
 
 _COUNTED = ("iterations", "generation_tokens")
 _MORE = (
-    "prompt_tokens_computed", "requests_begun", "requests_completed", "preemptions", "completed_prefill_tokens", "prompt_tokens",
+    "prompt_tokens_computed", "requests_begun", "requests_completed", "preemptions", "completed_prefill_tokens",
+    "prompt_tokens",
 )  # fmt: skip
 
 
