@@ -1,7 +1,8 @@
 """Score recordings of a real vLLM: ``python -m tests.proving.real FOLDER [NAME ...]``.
 
-Each is judged by `opsboard backtest` by its pages alone, and where it knows the requests under way, leaks of blocks
-also with them. Prints tables in Markdown, then each miss and each false claim. NAME: only those that begin so.
+Each is judged by `opsboard backtest` by its pages alone, and where it knows the requests under way, with them as well:
+leaks of blocks and hangs are told by both. Prints tables in Markdown, then each claim and each miss. NAME: only those
+that begin so.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from tests.proving.labelled import SUFFIX, judged
 from tests.proving.real.scenarios import TEST
 from tests.proving.score import Episode, Verdict, by_detector, by_scenario, judge, table
 
+BY_REQUESTS = ("kv_leak", "stall")
+
 
 def episodes(recordings: Sequence[Path]) -> Iterator[Episode]:
     """Judge each once, or twice."""
@@ -27,7 +30,7 @@ def episodes(recordings: Sequence[Path]) -> Iterator[Episode]:
             yield judged(_pages_alone(recording, room))
         known = judged(recording)
         if known.known:
-            yield _blocks_only(known)
+            yield _by_requests(known)
 
 
 def _pages_alone(recording: Path, room: Path) -> Path:
@@ -44,32 +47,38 @@ def _pages_alone(recording: Path, room: Path) -> Path:
     return plain
 
 
-def _blocks_only(episode: Episode) -> Episode:
-    """Return what concerns KV blocks: the rest was judged by the pages already."""
+def _by_requests(episode: Episode) -> Episode:
+    """Return what the requests under way tell of: the rest was judged by the pages already."""
     return msgspec.structs.replace(
         episode,
-        faults=tuple(one for one in episode.faults if one.detector == "kv_leak"),
-        claims=tuple(one for one in episode.claims if one.detector == "kv_leak"),
+        faults=tuple(one for one in episode.faults if one.detector in BY_REQUESTS),
+        claims=tuple(one for one in episode.claims if one.detector in BY_REQUESTS),
     )
 
 
 def tell(what: str, verdicts: Sequence[Verdict]) -> None:
-    """Print the tables of some recordings, and what was wrong with their claims."""
-    if not verdicts:
-        return
-    print(f"## {what}\n\n{table(by_detector(verdicts))}\n{table(by_scenario(verdicts), 'scenario')}")
-    for one in verdicts:
-        name = f"{one.episode.name}{', requests known' if one.episode.known else ''}"
-        start = min((fault.onset for fault in one.episode.faults), default=0.0)
-        for hit in one.found:
-            blocks = "" if hit.blocks is None else f", {hit.blocks} of {len(hit.fault.losses)} blocks lost by then"
-            print(f"- {name}: {hit.fault.detector} after {hit.after_s:.1f} s{blocks}: {hit.claim.summary}")
-        for fault in one.missed:
-            print(f"- {name}: MISSED {fault.detector}, {fault.onset - start:.0f} s after the first fault")
-        for word, claims in (("FALSE", one.false), ("aside", one.aside)):
-            for claim in claims:
-                print(f"- {name}: {word} {claim.detector} at {claim.opened - start:.1f} s: {claim.summary}")
-    print()
+    """Print the tables of some recordings, and what became of each fault and each claim."""
+    for known, how in ((False, "pages alone"), (True, "requests known")):
+        chosen = [one for one in verdicts if one.episode.known == known]
+        if not chosen:
+            continue
+        print(f"## {what}, {how}\n\n{table(by_detector(chosen))}\n{table(by_scenario(chosen), 'scenario')}")
+        for one in chosen:
+            for line in _lines(one):
+                print(f"- {one.episode.name}: {line}")
+        print()
+
+
+def _lines(verdict: Verdict) -> Iterator[str]:
+    start = min((fault.onset for fault in verdict.episode.faults), default=0.0)
+    for hit in verdict.found:
+        blocks = "" if hit.blocks is None else f", {hit.blocks} of {len(hit.fault.losses)} blocks lost by then"
+        yield f"{hit.fault.detector} after {hit.after_s:.1f} s{blocks}: {hit.claim.summary}"
+    for fault in verdict.missed:
+        yield f"MISSED {fault.detector}, {fault.onset - start:.0f} s after the first fault"
+    for word, claims in (("FALSE", verdict.false), ("aside", verdict.aside)):
+        for claim in claims:
+            yield f"{word} {claim.detector} at {claim.opened - start:.1f} s: {claim.summary}"
 
 
 def main(folder: Path, names: Sequence[str]) -> None:
