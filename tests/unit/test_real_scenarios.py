@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.proving.labelled import faults
+from tests.proving.labelled import faults, judged
 from tests.proving.real.__main__ import episodes
 from tests.proving.real.clients import _ANSWER, _PROMPT, _quantile
 from tests.proving.real.recorder import _changed, _settled
 from tests.proving.real.scenarios import DEV, STORIES, TEST, Drawn, Stage
 from tests.proving.score import judge
+
+RECORDINGS = Path(__file__).parents[1] / "fixtures/recordings"
 
 
 @pytest.mark.parametrize("name", STORIES)
@@ -63,8 +65,7 @@ def test_lengths_are_those_of_the_trace() -> None:
 
 
 def test_a_leak_of_a_real_engine_is_scored_by_its_pages_alone_and_with_its_requests() -> None:
-    recording = Path(__file__).parents[1] / "fixtures/recordings/leak_abort-101.jsonl.xz"
-    alone, known = (judge(episode) for episode in episodes([recording]))
+    alone, known = (judge(episode) for episode in episodes([RECORDINGS / "leak_abort-101.jsonl.xz"]))
     assert (alone.episode.known, known.episode.known) == (False, True)
     for verdict, after_s, blocks in ((alone, 98.0, 106), (known, 21.0, 23)):
         (hit,) = verdict.found
@@ -72,3 +73,11 @@ def test_a_leak_of_a_real_engine_is_scored_by_its_pages_alone_and_with_its_reque
         assert hit.blocks is not None
         assert hit.blocks <= blocks
         assert (verdict.missed, verdict.false) == ((), ())
+
+
+def test_a_hang_that_no_page_shows_is_found_by_the_requests_under_way() -> None:
+    verdict = judge(judged(RECORDINGS / "hang_idle-204.jsonl.xz"))
+    (hit,) = verdict.found
+    assert hit.fault.detector == "stall"
+    assert hit.after_s <= 15.0
+    assert (verdict.missed, verdict.false) == ((), ())
