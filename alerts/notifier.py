@@ -114,3 +114,5 @@ class Notifier(Record, frozen=True, kw_only=True):
     classify: Callable[[Any, Answer], Outcome]
     rate: Rate = Rate()
     edits: bool = False
+    resend_s: float | None = None
+    """A service that forgets what it is not told again: how often. None: it does not."""

@@ -6,7 +6,7 @@ happens. What was told is told by the messages themselves, so that nothing is re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from msgspec.structs import replace
@@ -69,6 +69,22 @@ class Telling:
         """Return what is to be told because a channel cannot: every other one hears of the incident."""
         return self._tell(incident, self._channels, t) if incident.open else []
 
+    def resend(self, incident: Incident, every_s: Mapping[str, float], t: float) -> list[NewDelivery]:
+        """Return what has to be said again to channels that forget; ``every_s`` by channel."""
+        told, found = self._last.get(incident.uid, {}), []
+        for channel, seconds in every_s.items():
+            last = told.get(channel)
+            if last is not None and incident.open and not 0 <= t - last.t < seconds:
+                found.append(self._said(channel, incident, "update", "still so", t))
+        return found
+
+    def _said(self, channel: str, incident: Incident, step: Step, news: str, t: float) -> NewDelivery:
+        last = self._last.get(incident.uid, {}).get(channel)
+        louder = last is None or _LOUDNESS[incident.severity] > _LOUDNESS[last.severity]
+        said = replace(message(incident, step, news, self._about(incident), t), louder=louder)
+        self._last.setdefault(incident.uid, {})[channel] = said
+        return NewDelivery(channel=channel, message=said, not_before=t)
+
     def _tell(self, incident: Incident, wanted: Collection[str], t: float) -> list[NewDelivery]:
         told = self._last.get(incident.uid, {})
         found: list[NewDelivery] = []
@@ -81,12 +97,7 @@ class Telling:
             news = _news(last, incident)
             if news is None:
                 continue
-            step, text = news
-            said = message(incident, step, text, self._about(incident), t)
-            louder = last is None or _LOUDNESS[incident.severity] > _LOUDNESS[last.severity]
-            said = replace(said, louder=louder)
-            self._last.setdefault(incident.uid, {})[channel] = said
-            found.append(NewDelivery(channel=channel, message=said, not_before=t))
+            found.append(self._said(channel, incident, *news, t))
         return found
 
 

@@ -57,6 +57,7 @@ class _Channel:
     def __init__(self, setting: ChannelSetting, worker: Worker) -> None:
         self.setting = setting
         self.worker = worker
+        self.resend_s: float | None = notifiers().found[setting.kind].resend_s
         self.health = ChannelHealth(name=setting.name, kind=setting.kind)
         self.failing: float | None = None
         """Since when (Unix s) nothing goes out; None: the last message did."""
@@ -169,8 +170,11 @@ class Messenger:
             self._add(self._telling.escalate(one, now.wall))
 
     async def look(self) -> None:
-        """See how the channels are doing; called every ``LOOK_S``."""
+        """See how the channels are doing, and tell those that forget; called every ``LOOK_S``."""
         now, counts = self._clock.now(), await self._outbox.counts()
+        every_s = {name: one.resend_s for name, one in self._channels.items() if one.resend_s is not None}
+        for incident in self._state.incidents.open if every_s else ():
+            self._add(self._telling.resend(incident, every_s, now.wall))
         for name, channel in self._channels.items():
             waiting, oldest, dead = counts.get(name, (0, None, 0))
             known = channel.health

@@ -22,6 +22,7 @@ from tests.support.messages import ACKED, LEAK, OVER, delivery, told
 DOCS = Path(__file__).parents[2] / "docs" / "notifiers"
 SECRET = "s3cr3t-0123456789abcdef0123456789abcdef"
 EXAMPLES: dict[str, dict[str, Any]] = {
+    "alertmanager": {"url": "http://127.0.0.1:9093/am", "username": "opsboard", "password": SECRET},
     "command": {"run": ["/usr/local/bin/tell", "--loud"]},
     "email": {
         "host": "mail.example.com",

@@ -112,3 +112,15 @@ def test_a_line_of_bars_goes_from_the_least_to_the_largest() -> None:
     line = spark([float(n) for n in range(240)])
     assert line is not None
     assert (line[0], line[-1], len(line)) == ("▁", "█", 24)
+
+
+def test_who_forgets_is_told_again_until_it_is_over() -> None:
+    rules = telling()
+    rules.hear(LEAK, T)
+    assert rules.resend(LEAK, {"chat": 60.0}, T + 59) == []
+    (again,) = rules.resend(LEAK, {"chat": 60.0}, T + 60)
+    assert (again.channel, again.message.step, again.message.louder) == ("chat", "update", False)
+    assert rules.resend(LEAK, {"chat": 60.0}, T + 61) == []
+    assert steps(rules.resend(LEAK, {"chat": 60.0}, T - 7200)) == [("chat", "update")], "the clock was set back"
+    rules.hear(OVER, T + 600)
+    assert rules.resend(OVER, {"chat": 60.0}, T + 9000) == []
