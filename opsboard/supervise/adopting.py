@@ -8,7 +8,7 @@ from opsboard.core.clock import Now
 from opsboard.core.model import EngineState, FatalVerdict
 from opsboard.supervise.machine import ended
 from opsboard.supervise.moves import Move, because, describe, drain, end, fail, launch, park, retry, serve, to
-from opsboard.supervise.situation import BY_HAND, Body, Command, Exited, Found, Situation, Terms
+from opsboard.supervise.situation import BY_HAND, GOES_ON, Body, Command, Exited, Found, Situation, Terms
 
 _LASTING = frozenset({EngineState.READY, EngineState.FAILED, EngineState.PARKED})
 
@@ -86,5 +86,5 @@ def _go_on(begin: Situation, found: Found, now: Now, terms: Terms) -> Move:
         return begin, []
     if not found.automatic:
         return launch(begin, now)
-    message = found.waiting or ("goes on with a restart that the end of the last daemon interrupted")
+    message = found.waiting or GOES_ON
     return retry(because(begin, message), now, terms, Body.NOTHING, message), []

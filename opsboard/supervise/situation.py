@@ -10,6 +10,8 @@ from opsboard.core.model import EngineState, FatalVerdict, Record
 from opsboard.core.model import Restart as Counted
 from opsboard.supervise.budget import Allowed, Decision
 
+GOES_ON = "goes on with a restart that the end of the last daemon interrupted"
+"""Why an engine waits whose restart by ourselves lost its daemon between its old life and its new one."""
 SERVING = frozenset({EngineState.READY, EngineState.DRAINING})
 """States of a life that has become ready."""
 

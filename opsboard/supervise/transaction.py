@@ -11,7 +11,7 @@ import msgspec
 
 from opsboard.core.clock import Now
 from opsboard.core.model import EngineState, Record, Step, Transaction
-from opsboard.supervise.situation import Body, Situation
+from opsboard.supervise.situation import GOES_ON, Body, Situation
 
 DRAIN, END, CLEAR, LAUNCH, START, CANARY, SERVING = "drain", "end", "clear", "launch", "start", "canary", "serving"
 OK, SKIPPED, CUT, DIFFERS, ABORTED, FAILED = "ok", "skipped", "cut", "differs", "aborted", "failed"
@@ -42,6 +42,8 @@ def follow(
     """
     name = _step_of(situation, clears=clears)
     going = course if course is not None and course.transaction.outcome is None else None
+    if name is None and situation.state is EngineState.BACKING_OFF and situation.cause == GOES_ON:
+        return course  # it is still the same restart
     if name is None:
         return course if going is None else _close(going, situation, now)
     if going is None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from opsboard.core.clock import ManualClock
 from opsboard.core.model import EngineState, Transaction
-from opsboard.supervise import machine, transaction
+from opsboard.supervise import adopting, machine, transaction
 from opsboard.supervise.situation import (
+    GOES_ON,
+    Accused,
     Answers,
     Drained,
     Event,
     Exited,
+    Found,
     Gone,
     Launched,
     LaunchFailed,
+    Prepared,
     Ready,
     Restart,
     Situation,
@@ -128,3 +132,36 @@ def test_another_daemon_goes_on() -> None:
     set_back = ManualClock(wall=begun.began - 1e6).now()
     course = transaction.at(transaction.resumed(begun, set_back), transaction.END, set_back)
     assert course.transaction.steps[0].seconds == 0.0, "no time is negative"
+
+
+def test_a_restart_that_lost_its_daemon_between_two_lives_is_one_restart() -> None:
+    story = Story()
+    story.tell(*UP)
+    begun = story.tell(Accused(cause="policy p", planned=True), Drained())
+    assert (begun.cause, [name for name, _, _ in steps(begun)]) == ("policy p", ["drain", "end"])
+    now = story.clock.advance(5.0)
+    found = Found(ended=Exited(code=0, asked_by="opsboard"), ended_by_us=True, automatic=True)
+    story.situation, _ = adopting.adopt(found, wanted=True, ready_timeout_s=900.0, now=now, terms=TERMS)
+    assert (story.situation.state, story.situation.cause) == (EngineState.BACKING_OFF, GOES_ON)
+    story.course = transaction.follow(
+        transaction.resumed(begun, now), story.situation, now, engine="a", new_id="other", clears=False
+    )
+    assert story.course is not None
+    assert story.course.transaction.outcome is None, "it goes on"
+    story.clock.advance(10.0)
+    done = story.tell(Tick(), Prepared(), Launched(900.0), Answers(), Ready())
+    assert (done.id, done.cause, done.outcome) == (begun.id, "policy p", "ok")
+    assert [name for name, _, _ in steps(done)] == ["drain", "end", "launch", "start", "canary", "serving"]
+
+
+def test_what_is_parked_instead_has_failed() -> None:
+    story = Story()
+    story.tell(*UP)
+    begun = story.tell(Accused(cause="policy p", planned=True), Drained())
+    now = story.clock.advance(5.0)
+    waits = Situation(since=now.wall, state=EngineState.BACKING_OFF, cause=GOES_ON, wanted=True, automatic=True)
+    course = transaction.follow(transaction.resumed(begun, now), waits, now, engine="a", new_id="b", clears=False)
+    parked = Situation(since=now.wall, state=EngineState.PARKED, cause="spent", message="spent")
+    after = transaction.follow(course, parked, now, engine="a", new_id="b", clears=False)
+    assert after is not None
+    assert (after.transaction.id, after.transaction.outcome) == (begun.id, "failed")
