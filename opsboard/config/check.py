@@ -20,6 +20,7 @@ _INTERVAL_S = (0.2, 10.0)
 """Farther apart, readings say nothing of what was under way between them: no drain and no detector can rely on them."""
 _SLO_TIMES = ("ttft_p95", "itl_p95", "e2e_p95")
 _ALL = 100.0
+_BEAT_S = (10.0, 3600.0)
 _SLO_PERIOD_S = (86400.0, 90 * 86400.0)
 _GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 
@@ -36,6 +37,11 @@ def check(path: Path, config: Config, kinds: Collection[str]) -> None:
         if getattr(config.store, key) <= 0:
             raise ConfigError(f"{path}: `store.{key}`: expected more than 0")
     _check_slo(path, config.slo)
+    beat = config.heartbeat
+    if beat is not None and not _BEAT_S[0] <= beat.every <= _BEAT_S[1]:
+        raise ConfigError(f"{path}: `heartbeat.every`: expected 10s to 1h, found {beat.every!r}")
+    if beat is not None and not beat.url.reveal().startswith(("https://", "http://")):
+        raise ConfigError(f"{path}: `heartbeat.url`: expected an address that begins with https://")
     names: dict[str, int] = {}
     places: dict[tuple[str | None, int | None], int] = {}
     exporter = parse_listen(path, "exporter.listen", config.exporter.listen) if config.exporter else None

@@ -276,6 +276,16 @@ class Alerts(Section, frozen=True, kw_only=True):
     ] = None
 
 
+class Heartbeat(Section, frozen=True, kw_only=True):
+    """`[heartbeat]`: a dead man's switch. It hears from opsboard as long as what is seen would also be told."""
+
+    url: Annotated[Secret, Meta(description="where to post, e.g. a check of healthchecks.io; it is never shown")]
+    every: Annotated[Seconds, Meta(description="how often; 10s to 1h")] = Seconds(60)
+    fail: Annotated[
+        bool, Meta(description="say what is wrong at once, at `/fail` below the address, as healthchecks.io knows it")
+    ] = False
+
+
 class Detectors(Section, frozen=True, kw_only=True):
     """`[detector.NAME]`: one section a detector that exists (:mod:`opsboard.config.detectors` makes them)."""
 
@@ -295,4 +305,5 @@ class Config(Section, frozen=True, kw_only=True):
     channel: tuple[Channel, ...] = ()
     alert_route: tuple[AlertRoute, ...] = ()
     alerts: Alerts = Alerts()
+    heartbeat: Heartbeat | None = None
     detector: Detectors = Detectors()

@@ -53,6 +53,7 @@ from opsboard.daemon.planned import LOOK_S, Planned
 from opsboard.daemon.policing import POLICY_S, barred, open_policing
 from opsboard.daemon.recording import Recorders
 from opsboard.daemon.routes import route_infos
+from opsboard.daemon.signs import Signs
 from opsboard.daemon.specs import ages, load_whole, store_limits
 from opsboard.daemon.standby import STANDBY_S, Standby
 from opsboard.daemon.subscribers import Newest
@@ -73,7 +74,6 @@ from opsboard.supervise.supervisor import ENGINES, Supervisor
 log = logging.getLogger("opsboard.daemon")
 
 PROBE_S = 3.0
-STATUS_LINE_S = 10.0
 
 
 class Options(Record, frozen=True, kw_only=True):
@@ -123,6 +123,7 @@ class Daemon:
         self._flow: Flow
         self._desk: Desk
         self._messenger: Messenger
+        self._signs: Signs
         self._collecting: Collecting
         self._connected: Connected
         self._canaries: Canaries
@@ -185,6 +186,14 @@ class Daemon:
         self._desk = await open_desk(self._clock, self.state, self._store, self._flow, ending)
         self._messenger = Messenger(self._clock, self.state, self._store.outbox, self._flow, self._tasks)
         await self._messenger.begin(self._loaded, ending)
+        self._signs = Signs(
+            self._clock,
+            self.state,
+            self._health,
+            store=self._store.health,
+            channels=self._messenger.health,
+            notifier=self._notifier,
+        )
         self._flow.tell("daemon", f"opsboard {__version__} began, {len(self.state.engines)} engines")
         ending.push_async_callback(self._gpus.close)
         ending.push_async_callback(self._close_fetcher)
@@ -217,8 +226,7 @@ class Daemon:
         self._collect()
         self._tasks.add("loop", self._health.probe)
         self._tasks.add("publish", lambda: on_grid(config.collect.interval, self._publish))
-        if self._notifier.active:
-            self._tasks.add("manager", lambda: on_grid(self._manager_interval(), self._manager))
+        self._signs.configure(config.heartbeat, self._tasks)
         if self._options.read_only and not self._options.urls:
             self._tasks.add("find", lambda: find_for_ever(self._fetcher, self._found))
         self._control = await self._open_control(access, actions, adopting)
@@ -368,7 +376,7 @@ class Daemon:
             adopting=adopting,
             log_path=self._log_path,
             reload=self.reload,
-            healthy=lambda: self._health.healthy(self._clock.now()),
+            healthy=self._signs.turning,
             rights=access.allowed,
         )
         return await serve(control.handle, unix=self._options.socket, mode=access.mode, gid=access.gid)
@@ -431,17 +439,6 @@ class Daemon:
     async def _publish(self) -> None:
         self._newest.publish()
 
-    def _manager_interval(self) -> float:
-        return min(STATUS_LINE_S, (self._notifier.watchdog_s or STATUS_LINE_S * 3) / 3)
-
-    async def _manager(self) -> None:
-        """Tell the service manager that all is well, if it is."""
-        states = [track.state for track in self.state.engines.values()]
-        ready = sum(state == "ready" for state in states)
-        self._notifier.status(f"{ready} of {len(states)} engines ready")
-        if self._health.healthy(self._clock.now()):
-            self._notifier.feed()
-
     def _log_path(self, name: str) -> Path | None:
         spec = self.state.specs.get(name)
         return self._supervisor.log_path(name) if self._supervisor and spec and spec.supervised else None
@@ -481,6 +478,7 @@ class Daemon:
         self._loaded = new
         self._redact(new.config)
         self._messenger.configure(new)
+        self._signs.configure(new.config.heartbeat, self._tasks)
         self._store.apply(store_limits(new.config))
         self.state.judging.configure(settings(new.config, detectors().found))
         self.state.configure(self._engines.specs(new.config))
