@@ -87,6 +87,11 @@ class Level(Record, frozen=True, kw_only=True):
     """Tokens that a running request held at most on average, of late."""
     claim: Claim | None = None
 
+    @property
+    def explained(self) -> float | None:
+        """Blocks that the load of the last minutes needs, at the share that is in use of late; None: not known yet."""
+        return self.usual * self.short.explained if self.spans and self.short.sums[1] else None
+
     def allows(self, lost: int) -> bool:
         """Tell whether so many may be lost: as far as it is known, about as many are in use beyond the load."""
         line = self.long.line

@@ -348,6 +348,8 @@ def _finding(state: State, seen: Observation, lost: int) -> Finding:
             "by_drift_blocks": float(said["drift"]),
             "by_level_blocks": float(said["level"]),
             "drift_score": worst.drift.score,
+            "level_score": None if worst.level.claim is None else worst.level.claim.score,
+            "load_explains_blocks": worst.level.explained,
             "lost_tokens": float(lost * worst.last.size),
             "pool_blocks": float(pool),
             "used_blocks": float(used),

@@ -53,6 +53,7 @@ _WORDS: Mapping[str, tuple[str, Say]] = {
     "lost_tokens": ("room for", _of("tokens")),
     "pool_blocks": ("of a pool of", _of("blocks")),
     "used_blocks": ("in use", _of("blocks")),
+    "load_explains_blocks": ("its load needs", _of("blocks")),
     "explained_tokens": ("explained", _of("tokens under way")),
     "blocks_per_finished_request": ("each finished request", _few("blocks")),
     "blocks_per_aborted_request": ("each aborted request", _few("blocks")),
@@ -61,6 +62,7 @@ _WORDS: Mapping[str, tuple[str, Say]] = {
     "all_accounted_for_s_ago": ("none was lost until", lambda value: f"{_seconds(value)} ago"),
     "by": ("seen by", str),
     "drift_score": ("drift", lambda value: f"{value:.1f} sigma"),
+    "level_score": ("level", lambda value: f"{value:.1f} sigma"),
     "leaked_bytes": ("leaked", fmt.size),
     "bytes_per_request": ("each finished request", fmt.size),
     "bytes_per_token": ("each token", fmt.size),
@@ -192,8 +194,8 @@ def ordered(detector: str, known: Sequence[Fact]) -> list[Fact]:
 
 _FIRST: Mapping[str, Sequence[str]] = {
     "kv_leak": (
-        "lost_blocks", "pool_blocks", "used_blocks", "exhausted_in_s", "blocks_per_finished_request",
-        "blocks_per_hour", "by", "all_accounted_for_s_ago", "running", "waiting",
+        "lost_blocks", "pool_blocks", "used_blocks", "load_explains_blocks", "exhausted_in_s",
+        "blocks_per_finished_request", "blocks_per_hour", "by", "all_accounted_for_s_ago", "running", "waiting",
     ),
     "memory_leak": (
         "leaked_bytes", "role", "bytes_per_request", "bytes_per_token", "bytes_per_hour", "eta_s", "room_bytes",
