@@ -27,6 +27,7 @@ from opsboard.core.incidents import Incident, Urgency
 from opsboard.core.registry import notifiers
 from opsboard.daemon.flow import Flow
 from opsboard.daemon.pipeline import PipelineState
+from opsboard.daemon.sparks import Past, Sparks
 from opsboard.daemon.supervising import heed
 from opsboard.daemon.tasks import on_grid
 from opsboard.daemon.taskset import TaskSet
@@ -51,6 +52,14 @@ class Outbox(Waiting, Protocol):
         """Return what waits, since when, and what is dead, by channel."""
 
 
+class Kept(Past, Protocol):
+    """What is asked of the store itself."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """Where messages wait."""
+
+
 class _Channel:
     """What is known of one."""
 
@@ -66,11 +75,12 @@ class _Channel:
 class Messenger:
     """All channels of the daemon."""
 
-    def __init__(self, clock: Clock, state: PipelineState, outbox: Outbox, flow: Flow, tasks: TaskSet) -> None:
-        """Tell nobody yet; :func:`open_messenger` makes one that does."""
+    def __init__(self, clock: Clock, state: PipelineState, store: Kept, flow: Flow, tasks: TaskSet) -> None:
+        """Tell nobody yet; :meth:`begin` does."""
         self._clock = clock
         self._state = state
-        self._outbox = outbox
+        self._outbox = store.outbox
+        self._sparks = Sparks(store, state.host)
         self._flow = flow
         self._tasks = tasks
         self._transport = Transport(clock)
@@ -133,7 +143,11 @@ class Messenger:
         view = None if track is None else track.view
         alerts = self._config.alerts
         return About(
-            host=self._state.host, model=None if view is None else view.model, runbook=alerts.runbook, ssh=alerts.ssh
+            host=self._state.host,
+            model=None if view is None else view.model,
+            runbook=alerts.runbook,
+            ssh=alerts.ssh,
+            spark=self._sparks.of(incident),
         )
 
     def _add(self, deliveries: Sequence[NewDelivery]) -> None:
@@ -189,6 +203,8 @@ class Messenger:
                 broken=known.broken,
             )
             self._judge(channel, now)
+        if self._channels:
+            await self._sparks.look(self._state.incidents.open, now.wall)
 
     def _judge(self, channel: _Channel, now: Now) -> None:
         subject = f"channel/{channel.setting.name}"

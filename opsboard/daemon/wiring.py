@@ -184,7 +184,7 @@ class Daemon:
         await self._open_store(config, ending)
         self._flow = Flow(self._clock, self.state, self._store, self._newest, self._recorders)
         self._desk = await open_desk(self._clock, self.state, self._store, self._flow, ending)
-        self._messenger = Messenger(self._clock, self.state, self._store.outbox, self._flow, self._tasks)
+        self._messenger = Messenger(self._clock, self.state, self._store, self._flow, self._tasks)
         await self._messenger.begin(self._loaded, ending)
         self._signs = Signs(
             self._clock,
