@@ -155,17 +155,11 @@ def _straight(past: Past, blocks: Sequence[Block], unit: str, least: float, calm
     before = _before(past, older, window[0], unit, span)
     if before is None:
         return None
-    late = _late(past, blocks[-KEPT:], unit)
     # What was before the older blocks may still tell; so long ago, chance has had more time, too.
-    calmer = late and found.slope >= STEEPER * calm and gain >= 2 * least
-    new = found.slope >= STEEPER * before
-    # What rises from its first request on may be filling something: it is looked at for longer, and as a whole.
-    whole = _since_first(past, window[0], unit, span)
-    if not (calmer or new):
-        if len(older) < WINDOW // 2 or found.slope < HALVES * max(before, whole or 0.0):
-            return None
-        if late and (whole is None or found.slope * HALVES > whole):
-            return None
+    calmer = found.slope >= STEEPER * calm and gain >= 2 * least and _late(past, blocks, unit)
+    began = calmer or found.slope >= STEEPER * before
+    if not began and not _as_ever(past, blocks, unit, found.slope, before):
+        return None
     rising = bool(older) and before > EVEN * found.slope
     # Where it began within the window, the later half has less of what was before.
     rate = found.slope if rising else slope(work[WINDOW // 2 :], found.levels[WINDOW // 2 :])
@@ -213,9 +207,20 @@ def _load_may_explain(window: Sequence[Block], work: Sequence[float], per_work: 
     return rest is None or rest.slope < OWN * per_work
 
 
-def _late(past: Past, seen: Sequence[Block], unit: str) -> bool:
+def _as_ever(past: Past, blocks: Sequence[Block], unit: str, per_work: float, before: float) -> bool:
+    """Tell whether it has risen so ever since it was first seen, and for so long that a cache would have bent."""
+    if len(blocks) < WINDOW + WINDOW // 2:
+        return False
+    window = blocks[-WINDOW:]
+    whole = _since_first(past, window[0], unit, window[-1].work(unit) - window[0].work(unit))
+    if per_work < HALVES * max(before, whole or 0.0):
+        return False
+    return not _late(past, blocks, unit) or (whole is not None and per_work * HALVES <= whole)
+
+
+def _late(past: Past, blocks: Sequence[Block], unit: str) -> bool:
     """Tell whether more was done before all these blocks than in them: there what fills up slowly looks straight."""
-    first, last = seen[0].work(unit), seen[-1].work(unit)
+    first, last = blocks[0].work(unit), blocks[-1].work(unit)
     return past.first is not None and first - _done(past.first, unit) > last - first
 
 
