@@ -7,7 +7,6 @@ happens. What was told is told by the messages themselves, so that nothing is re
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
 
 from msgspec.structs import replace
 
@@ -16,41 +15,52 @@ from alerts.timeline import told_s
 from opsboard.core.deliveries import Message, NewDelivery, Step
 from opsboard.core.incidents import Incident, Urgency
 from opsboard.core.model import Record
+from opsboard.core.quiet import Quiet
+from opsboard.core.silences import Matchers, Silences
 
 _LOUDNESS: dict[Urgency, int] = {"note": 0, "ticket": 1, "page": 2}
 
 
-class Route(Record, frozen=True, kw_only=True):
-    """Incidents that go to some channels. Empty: all of them. Patterns have ``*`` and ``?``."""
+class Route(Matchers, frozen=True, kw_only=True):
+    """Incidents that go to some channels."""
 
     channels: tuple[str, ...]
-    severities: tuple[Urgency, ...] = ()
-    detectors: tuple[str, ...] = ()
-    subjects: tuple[str, ...] = ()
+    escalate_after_s: float | None = None
+    """Nobody has acknowledged it for so long: ``escalate_to`` hears of it, too."""
+    escalate_to: tuple[str, ...] = ()
 
-    def takes(self, incident: Incident) -> bool:
-        """Whether the incident goes this way."""
-        return (
-            (not self.severities or incident.severity in self.severities)
-            and _matches(self.detectors, incident.detector)
-            and _matches(self.subjects, incident.subject)
-        )
+
+class Manners(Record, frozen=True, kw_only=True):
+    """How often and when people are told."""
+
+    repeat_s: float = 0.0
+    """A page that nobody acknowledges is told again so often; 0: never."""
+    quiet: Quiet = Quiet()
+    """When what is no page waits."""
 
 
 class Telling:
     """What every channel was told of every incident that is open, and what it is to be told next."""
 
-    def __init__(self, channels: Sequence[str], routes: Sequence[Route], about: Callable[[Incident], About]) -> None:
+    def __init__(
+        self,
+        channels: Sequence[str],
+        routes: Sequence[Route],
+        about: Callable[[Incident], About],
+        silences: Silences | None = None,
+    ) -> None:
         """Without routes every channel hears of pages and tickets."""
         self._about = about
+        self._silences = silences or Silences()
         self._last: dict[str, dict[str, Message]] = {}
         """By uid and channel."""
         self.configure(channels, routes)
 
-    def configure(self, channels: Sequence[str], routes: Sequence[Route]) -> None:
-        """Take other channels and routes; what was told stays told."""
+    def configure(self, channels: Sequence[str], routes: Sequence[Route], manners: Manners | None = None) -> None:
+        """Take other channels, routes and manners; what was told stays told."""
         everywhere = Route(channels=tuple(channels), severities=("page", "ticket"))
         self._channels, self._routes = tuple(channels), tuple(routes) or (everywhere,)
+        self._manners = manners or Manners()
 
     def resume(self, last: Iterable[tuple[str, Message]]) -> None:
         """Take in the last message to each channel, as the outbox has them."""
@@ -58,12 +68,48 @@ class Telling:
             self._last.setdefault(told.uid, {})[channel] = told
 
     def hear(self, incident: Incident, t: float) -> list[NewDelivery]:
-        """Return what is to be told of an incident as it is now."""
+        """Return what is to be told of an incident as it is now: what changed, and what time alone makes due."""
         wanted = {name for route in self._routes if route.takes(incident) for name in route.channels}
         found = self._tell(incident, wanted, t)
         if not incident.open:
             self._last.pop(incident.uid, None)
+            return found
+        if not self._waits(incident, t):
+            found += self._escalated(incident, t)
+            found += self._repeated(incident, t)
         return found
+
+    def _waits(self, incident: Incident, t: float) -> bool:
+        """Whether what is to be heard of it has to wait: somebody silenced it, or it is no page and the hour quiet."""
+        if self._silences.of(incident, t) is not None:
+            return True
+        return incident.severity != "page" and self._manners.quiet.holds(t)
+
+    def _escalated(self, incident: Incident, t: float) -> list[NewDelivery]:
+        """Return the first words to those who hear of what nobody takes on."""
+        told, found = self._last.get(incident.uid, {}), []
+        if incident.acknowledged is not None:
+            return []
+        for route in self._routes:
+            known = [told[name].known for name in route.channels if name in told]
+            if route.escalate_after_s is None or not known or not route.takes(incident):
+                continue
+            waited = t - min(known)
+            for name in route.escalate_to if waited >= route.escalate_after_s else ():
+                if name in self._channels and name not in told and incident.subject != f"channel/{name}":
+                    news = f"nobody has acknowledged it for {told_s(waited)}: {incident.summary}"
+                    found.append(self._said(name, incident, "trigger", news, t))
+        return found
+
+    def _repeated(self, incident: Incident, t: float) -> list[NewDelivery]:
+        """Return once more what is a page and acknowledged by nobody."""
+        every_s = self._manners.repeat_s
+        if not every_s or incident.severity != "page" or incident.acknowledged is not None:
+            return []
+        told = self._last.get(incident.uid, {})
+        due = [name for name in self._channels if name in told and not 0 <= t - told[name].rang < every_s]
+        news = f"nobody has acknowledged it for {told_s(t - incident.opened)}: {incident.summary}"
+        return [self._said(name, incident, "update", news, t, aloud=True) for name in due]
 
     def escalate(self, incident: Incident, t: float) -> list[NewDelivery]:
         """Return what is to be told because a channel cannot: every other one hears of the incident."""
@@ -78,15 +124,23 @@ class Telling:
                 found.append(self._said(channel, incident, "update", "still so", t))
         return found
 
-    def _said(self, channel: str, incident: Incident, step: Step, news: str, t: float) -> NewDelivery:
+    def _said(
+        self, channel: str, incident: Incident, step: Step, news: str, t: float, *, aloud: bool = False
+    ) -> NewDelivery:
         last = self._last.get(incident.uid, {}).get(channel)
-        louder = last is None or _LOUDNESS[incident.severity] > _LOUDNESS[last.severity]
-        said = replace(message(incident, step, news, self._about(incident), t), louder=louder)
+        risen = last is None or _LOUDNESS[incident.severity] > _LOUDNESS[last.severity]
+        said = replace(
+            message(incident, step, news, self._about(incident), t),
+            louder=risen or aloud,
+            known=t if last is None or risen else last.known,
+            rang=t if last is None or risen or aloud else last.rang,
+        )
         self._last.setdefault(incident.uid, {})[channel] = said
         return NewDelivery(channel=channel, message=said, not_before=t)
 
     def _tell(self, incident: Incident, wanted: Collection[str], t: float) -> list[NewDelivery]:
         told = self._last.get(incident.uid, {})
+        waits = self._waits(incident, t)
         found: list[NewDelivery] = []
         for channel in self._channels:
             if incident.subject == f"channel/{channel}":
@@ -95,7 +149,7 @@ class Telling:
             if last is None and (channel not in wanted or not incident.open):
                 continue
             news = _news(last, incident)
-            if news is None:
+            if news is None or (waits and news[0] in _HEARD):
                 continue
             found.append(self._said(channel, incident, *news, t))
         return found
@@ -123,9 +177,7 @@ def _news(last: Message | None, incident: Incident) -> tuple[Step, str] | None:
     return "update", newest.text if newest.by is None else f"{newest.by}: {newest.text}"
 
 
+_HEARD = frozenset({"trigger", "update"})
+"""Steps that a silence and quiet hours keep back. That somebody has taken it on, and its end, are never kept back."""
 _TOLD = frozenset({"confirmed", "caused", "flapping", "action", "note"})
 """Lines of the timeline that are news; the others say what a message says in another way."""
-
-
-def _matches(patterns: Sequence[str], text: str) -> bool:
-    return not patterns or any(fnmatchcase(text, pattern) for pattern in patterns)

@@ -43,7 +43,7 @@ def render(params: Params, delivery: Delivery) -> Sequence[Request]:
     """Return the message, new or in the place of the one before."""
     body = {"embeds": [embed(delivery.message)], "allowed_mentions": {"parse": []}, "username": "opsboard"}
     address, before = params.url.reveal().partition("?")[0].rstrip("/"), delivery.before
-    if before is not None and _ID.fullmatch(before):
+    if before is not None and _ID.fullmatch(before) and not delivery.message.louder:  # an edit makes no sound
         del body["username"]
         return [_http(Secret(f"{address}/messages/{before}"), body, "PATCH")]
     return [_http(Secret(f"{address}?wait=true"), body, "POST")]

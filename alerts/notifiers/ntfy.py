@@ -68,9 +68,13 @@ def _text(message: Message) -> str:
 
 
 def _priority(message: Message) -> int:
-    if message.test or message.over or message.step in {"acknowledge", "update"}:
+    if message.test or message.over or message.step == "acknowledge" or not _aloud(message):
         return 3 if message.over and message.severity == "page" else 2
     return _PRIORITY[message.severity]
+
+
+def _aloud(message: Message) -> bool:
+    return message.step == "trigger" or message.louder
 
 
 def _tag(message: Message) -> str:

@@ -47,8 +47,8 @@ def render(params: Params, delivery: Delivery) -> Sequence[Request]:
     channel, ts = before
     changed = {"channel": channel, "ts": ts, "text": whole["text"], "blocks": whole["blocks"]}
     said = {"channel": channel, "thread_ts": ts, "text": escaped(message.news), "link_names": False}
-    if message.over and message.severity == "page":
-        said["reply_broadcast"] = True  # whoever was woken sees the end without looking for it
+    if message.louder or (message.over and message.severity == "page"):
+        said["reply_broadcast"] = True  # an edit makes no sound; whoever was woken sees the end without looking for it
     return [_call(params, "chat.update", changed), _call(params, "chat.postMessage", said)]
 
 

@@ -29,6 +29,7 @@ VERBS = {
     "incident": ("opsboard.cli.incident:incident", "What went wrong: list, show, acknowledge, note, resolve."),
     "record": ("opsboard.cli.record:record", "Write readings to a file."),
     "shim": ("opsboard.cli.shim:shim", "Internal: the parent process of one engine."),
+    "silence": ("opsboard.cli.silence:silence", "Keep incidents quiet for a while: list, add, expire."),
     "sim": ("opsboard.cli.sim:sim", "Run one simulated engine."),
     "status": ("opsboard.cli.status:status", "What all engines and GPUs do now, as text or JSON."),
 }

@@ -14,6 +14,7 @@ import msgspec
 from opsboard.client.replies import HEADERS, MAX_REPLY_BYTES, check, decode, target, unreachable
 from opsboard.core.errors import ControlError, NotReachable
 from opsboard.core.model import Rolling
+from opsboard.core.silences import Silence
 from opsboard.core.wire import (
     PROTOCOL_HEADER,
     ActionAccepted,
@@ -28,6 +29,7 @@ from opsboard.core.wire import (
     IncidentDetail,
     IncidentRequest,
     LastRolling,
+    SilenceRequest,
     Status,
 )
 
@@ -107,6 +109,18 @@ class Client:
         """``ack``, ``note`` or ``resolve`` an incident; returns when it is written down. Raises Conflict."""
         body = msgspec.json.encode(IncidentRequest(text=text, by=by))
         return decode(self._call("POST", target("/v1/incidents", name, verb), body), Incident)
+
+    def silences(self, *, every: bool = False) -> list[Silence]:
+        """Return the silences that stand or will, or with ``every`` the newest ever, the oldest first."""
+        return decode(self._call("GET", target("/v1/silences", query={"all": int(every)})), list[Silence])
+
+    def silence(self, said: SilenceRequest) -> Silence:
+        """Silence incidents; returns when it holds. Raises BadRequest, Conflict."""
+        return decode(self._call("POST", "/v1/silences", msgspec.json.encode(said)), Silence)
+
+    def expire_silence(self, number: int) -> Silence:
+        """End a silence now."""
+        return decode(self._call("DELETE", target("/v1/silences", str(number))), Silence)
 
     def history(
         self, series: str, start: float | None = None, end: float | None = None, step: float | None = None

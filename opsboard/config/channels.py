@@ -70,11 +70,13 @@ def channel_settings(path: Path | None, config: Config, known: Mapping[str, Know
         found.append(ChannelSetting(channel.name, channel.kind, _params(where, channel, notifier)))
     names = [one.name for one in found]
     for index, route in enumerate(config.alert_route):
-        for name in route.channels:
+        for key, name in [("channels", one) for one in route.channels] + [
+            ("escalate_to", one) for one in route.escalate_to
+        ]:
             if name not in names:
                 near = difflib.get_close_matches(name, names, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names) or 'none'}"
-                raise ConfigError(f"{path}: `alert_route[{index}].channels`: there is no channel {name!r}", hint=hint)
+                raise ConfigError(f"{path}: `alert_route[{index}].{key}`: there is no channel {name!r}", hint=hint)
     return found
 
 

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from opsboard.config.units import Bytes, Seconds
 from opsboard.core.incidents import Urgency
+from opsboard.core.quiet import quiet
 from opsboard.core.secret import Secret
 
 
@@ -263,10 +264,19 @@ class AlertRoute(Section, frozen=True, kw_only=True):
         tuple[str, ...], Meta(description="only of these detectors; `*` and `?` stand for anything")
     ] = ()
     engine: Annotated[tuple[str, ...], Meta(description="only of these engines; `*` and `?` as above")] = ()
+    escalate_after: Annotated[
+        Seconds | None, Meta(description="nobody has acknowledged it for so long: `escalate_to` hears of it, too")
+    ] = None
+    escalate_to: Annotated[tuple[str, ...], Meta(description="names of channels")] = ()
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what makes no sense together."""
+        if (self.escalate_after is None) == bool(self.escalate_to):
+            raise ValueError("`escalate_after` and `escalate_to` belong together")
 
 
 class Alerts(Section, frozen=True, kw_only=True):
-    """`[alerts]`: what every message says."""
+    """`[alerts]`: what every message says, and how often and when people are told."""
 
     runbook: Annotated[
         str | None, Meta(description="a link that goes with each message; `{detector}` becomes the detector's name")
@@ -274,6 +284,24 @@ class Alerts(Section, frozen=True, kw_only=True):
     ssh: Annotated[
         str | None, Meta(description="what people write after `ssh` to get to this host; default: its name")
     ] = None
+    repeat: Annotated[
+        Seconds, Meta(description="a page that nobody acknowledges is told again so often; `0s`: never")
+    ] = Seconds(3600)
+    mending: Annotated[
+        Seconds,
+        Meta(description="an engine that opsboard restarts by itself is a note for so long, then a page; `0s`: a page"),
+    ] = Seconds(300)
+    quiet_hours: Annotated[
+        tuple[str, ...],
+        Meta(description='when tickets and notes wait: `"22:00-07:00"`, `"mon-fri 19:00-08:00"`, `"sat-sun"`'),
+    ] = ()
+    time_zone: Annotated[
+        str | None, Meta(description="of the quiet hours, e.g. `Europe/Berlin`; default: the host's")
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for quiet hours that are none."""
+        quiet(self.quiet_hours, self.time_zone)
 
 
 class Heartbeat(Section, frozen=True, kw_only=True):

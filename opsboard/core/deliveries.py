@@ -58,7 +58,11 @@ class Message(Record, frozen=True, kw_only=True):
     runbook: str | None = None
     """A link."""
     louder: bool = False
-    """It is a page since this message, or says so for the first time."""
+    """It is to be heard: the first word, louder than the last one, or said again because nobody acknowledged it."""
+    known: float = 0.0
+    """Since when the channel knows that it is this loud."""
+    rang: float = 0.0
+    """When the channel last heard of it aloud."""
     lines: int = 0
     """How long the incident's timeline was: what comes after is news."""
     test: bool = False

@@ -5,7 +5,7 @@ SI: seconds, bytes, ratios 0..1, USD; unknown is null, never 0; latencies and ra
 
 from __future__ import annotations
 
-from opsboard.core.incidents import Curve, Entry, IncidentAction
+from opsboard.core.incidents import Curve, Entry, IncidentAction, Urgency
 from opsboard.core.model import GpuProcess, HostView, Phase, ProcessView, Record, Rolling, Step, Transition
 
 STATUS_SCHEMA = "opsboard.status/1"
@@ -220,6 +220,18 @@ class IncidentRequest(Record, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Body of ``POST /v1/incidents/ID/{ack,note,resolve}``. ``by`` is the person's name; the uid is added to it."""
 
     text: str | None = None
+    by: str | None = None
+
+
+class SilenceRequest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of ``POST /v1/silences``: which incidents, for how long (seconds), why. ``start`` None: now (Unix s)."""
+
+    comment: str
+    duration_s: float
+    severities: tuple[Urgency, ...] = ()
+    detectors: tuple[str, ...] = ()
+    subjects: tuple[str, ...] = ()
+    start: float | None = None
     by: str | None = None
 
 

@@ -26,6 +26,7 @@ from opsboard.core.wire import (
     History,
     IncidentRequest,
     LastRolling,
+    SilenceRequest,
     Status,
 )
 from opsboard.daemon import board
@@ -153,6 +154,8 @@ class Control:
                 return await self._engines(rest, request)
             case ["v1", "incidents", *rest] if len(rest) <= 1:
                 return json_response(await (self._desk.detail(rest[0]) if rest else self._desk.listed(request.query)))
+            case ["v1", "silences"]:
+                return json_response(await self._desk.silences.listed(request.query))
             case ["v1", "record"]:
                 return StreamResponse(200, NDJSON, self._recorders.stream())
             case ["v1", what]:
@@ -192,6 +195,10 @@ class Control:
                 return json_response(await self._adopter().forget(name, request.peer))
             case ("POST", ["v1", "incidents", name, verb]) if verb in VERBS:
                 return json_response(await self._desk.act(name, verb, request.json(IncidentRequest), request.peer))
+            case ("POST", ["v1", "silences"]):
+                return json_response(await self._desk.silences.add(request.json(SilenceRequest), request.peer))
+            case ("DELETE", ["v1", "silences", name]):
+                return json_response(await self._desk.silences.expire(name, request.peer))
             case ("POST", ["v1", "reload"]):
                 await self._reload()
                 return json_response({"reloaded": True})

@@ -17,7 +17,9 @@ from opsboard.core.text import sanitise
 from opsboard.daemon import board
 from opsboard.daemon.flow import Flow
 from opsboard.daemon.freezing import Freezer
+from opsboard.daemon.named import named
 from opsboard.daemon.pipeline import PipelineState
+from opsboard.daemon.silence_desk import SilenceDesk
 from opsboard.daemon.supervising import heed
 from opsboard.httpd import Peer
 from opsboard.store.state import AuditEntry
@@ -25,7 +27,7 @@ from opsboard.store.store import Store
 
 VERBS = ("ack", "note", "resolve")
 LISTED, MAX_LISTED = 100, 10_000
-TEXT_CHARS, NAME_CHARS = 2000, 40
+TEXT_CHARS = 2000
 WRITE_S = 5.0
 """How long an answer waits for the disk; what is said is then shown, and written when it can be."""
 
@@ -52,9 +54,15 @@ class Desk:
     """Lists incidents, shows one, takes in what people say of it."""
 
     def __init__(
-        self, clock: Clock, state: PipelineState, kept: Kept, carry_out: Callable[[Change], Future[None]]
+        self,
+        clock: Clock,
+        state: PipelineState,
+        kept: Kept,
+        carry_out: Callable[[Change], Future[None]],
+        silences: SilenceDesk,
     ) -> None:
-        """``carry_out`` writes a change down and tells it."""
+        """``carry_out`` writes a change down and tells it. ``silences``: where people silence them."""
+        self.silences = silences
         self._clock = clock
         self._state = state
         self._kept = kept
@@ -101,7 +109,7 @@ class Desk:
             raise UsageError("a note needs a text", hint=f"opsboard incident note {one.id} TEXT")
         if verb != "note" and not one.open:
             raise Conflict(f"incident {one.id} is resolved already", hint=f"opsboard incident note {one.id} TEXT")
-        now, by = self._clock.now(), _who(said.by, peer)
+        now, by = self._clock.now(), named(said.by, peer)
         rules = self._state.incidents
         todo = {"ack": rules.acknowledge, "note": rules.note, "resolve": rules.resolve}[verb]
         change = todo(one, now, by, text)
@@ -128,14 +136,8 @@ class Desk:
         return self._state.incidents.find(one.id) or one
 
 
-def _who(name: str | None, peer: Peer | None) -> str:
-    told = sanitise((name or "").strip(), NAME_CHARS)
-    uid = "unknown" if peer is None else str(peer.uid)
-    return f"{told} (uid {uid})" if told else f"uid {uid}"
-
-
 async def open_desk(clock: Clock, state: PipelineState, store: Store, flow: Flow, ending: AsyncExitStack) -> Desk:
-    """Go on with the incidents of the last daemon, keep series with new ones, and return who answers for them."""
+    """Go on with what the last daemon left, keep series with new incidents, and return who answers for them."""
     kept = await store.kept_incidents()
     state.incidents.resume(kept.going, kept.last, kept.next_id)
     freezer = Freezer(clock, store, state.host)
@@ -143,4 +145,6 @@ async def open_desk(clock: Clock, state: PipelineState, store: Store, flow: Flow
     flow.on_incident = freezer.hear
     for one in state.incidents.open:
         freezer.hear(one)
-    return Desk(clock, state, store, flow.incident)
+    silences = SilenceDesk(clock, state.silences, store)
+    await silences.resume()
+    return Desk(clock, state, store, flow.incident, silences)

@@ -14,9 +14,10 @@ from typing import Protocol
 from alerts.delivery import Outbox as Waiting
 from alerts.delivery import Worker
 from alerts.incidents import Claim
+from alerts.mending import eased
 from alerts.message import About
 from alerts.notifier import Later, Outcome, Refused
-from alerts.telling import Route, Telling
+from alerts.telling import Manners, Route, Telling
 from alerts.transport import Transport
 from opsboard.config.channels import ChannelSetting, channel_settings
 from opsboard.config.load import Loaded
@@ -24,6 +25,7 @@ from opsboard.config.schema import Config
 from opsboard.core.clock import Clock, Now
 from opsboard.core.deliveries import ChannelHealth, Delivery, Message, NewDelivery
 from opsboard.core.incidents import Incident, Urgency
+from opsboard.core.quiet import quiet
 from opsboard.core.registry import notifiers
 from opsboard.daemon.flow import Flow
 from opsboard.daemon.pipeline import PipelineState
@@ -86,7 +88,7 @@ class Messenger:
         self._transport = Transport(clock)
         self._channels: dict[str, _Channel] = {}
         self._config = Config()
-        self._telling = Telling((), (), self._about)
+        self._telling = Telling((), (), self._about, state.silences)
 
     async def begin(self, loaded: Loaded, ending: AsyncExitStack) -> None:
         """Go on with what the last daemon told, and tell what it did not."""
@@ -96,7 +98,7 @@ class Messenger:
         self._flow.announce, self._flow.on_told = self.announce, self.wake
         self._tasks.add("channels", lambda: on_grid(LOOK_S, self.look))
         for one in self._state.incidents.open:
-            self._add(self._telling.hear(one, self._clock.now().wall))
+            self._add(self.announce(one))
 
     def configure(self, loaded: Loaded) -> None:
         """Take the channels of a configuration; what waits for one that is gone waits until it is back."""
@@ -117,14 +119,24 @@ class Messenger:
             known = before.get(setting.name)
             if known is not None and known.setting == setting:
                 channel.health, channel.failing = known.health, known.failing
-        self._telling.configure([one.name for one in channels], _routes(config))
+        manners = Manners(
+            repeat_s=config.alerts.repeat, quiet=quiet(config.alerts.quiet_hours, config.alerts.time_zone)
+        )
+        self._telling.configure([one.name for one in channels], _routes(config), manners)
         self._tasks.replace("tell:", {f"tell:{name}": one.worker.run for name, one in self._channels.items()})
 
     # --- what is told -------------------------------------------------------------------------------------------------
 
     def announce(self, incident: Incident) -> Sequence[NewDelivery]:
         """Return what is to be told of an incident that changed; it goes to disk with it."""
-        return self._telling.hear(incident, self._clock.now().wall)
+        t = self._clock.now().wall
+        return self._telling.hear(self._eased(incident, t), t)
+
+    def _eased(self, incident: Incident, t: float) -> Incident:
+        """Return it as loud as people are to hear it."""
+        kind, _, name = incident.subject.partition("/")
+        track = self._state.engines.get(name) if kind == "engine" else None
+        return eased(incident, None if track is None else track.state, t, self._config.alerts.mending)
 
     def wake(self, deliveries: Sequence[NewDelivery]) -> None:
         """Send what is on disk now."""
@@ -184,10 +196,11 @@ class Messenger:
             self._add(self._telling.escalate(one, now.wall))
 
     async def look(self) -> None:
-        """See how the channels are doing, and tell those that forget; called every ``LOOK_S``."""
+        """See how the channels are doing, and tell what time makes due; called every ``LOOK_S``."""
         now, counts = self._clock.now(), await self._outbox.counts()
         every_s = {name: one.resend_s for name, one in self._channels.items() if one.resend_s is not None}
-        for incident in self._state.incidents.open if every_s else ():
+        for incident in self._state.incidents.open:
+            self._add(self.announce(incident))
             self._add(self._telling.resend(incident, every_s, now.wall))
         for name, channel in self._channels.items():
             waiting, oldest, dead = counts.get(name, (0, None, 0))
@@ -234,5 +247,14 @@ def _routes(config: Config) -> list[Route]:
         severity = route.severity
         severities: tuple[Urgency, ...] = (severity,) if isinstance(severity, str) else tuple(severity or ())
         subjects = tuple(f"engine/{pattern}" for pattern in route.engine)
-        found.append(Route(channels=route.channels, severities=severities, detectors=route.detector, subjects=subjects))
+        found.append(
+            Route(
+                channels=route.channels,
+                severities=severities,
+                detectors=route.detector,
+                subjects=subjects,
+                escalate_after_s=route.escalate_after,
+                escalate_to=route.escalate_to,
+            )
+        )
     return found

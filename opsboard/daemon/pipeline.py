@@ -33,6 +33,7 @@ from opsboard.core.model import (
     Severity,
     Transition,
 )
+from opsboard.core.silences import Silences
 from opsboard.daemon.engine_track import EngineTrack
 from opsboard.daemon.judging import Judging
 from opsboard.daemon.samples import (
@@ -123,6 +124,7 @@ class PipelineState:
         self.itself = SelfReading()
         self.judging = Judging()
         self.incidents = Incidents()
+        self.silences = Silences()
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.configure(specs)
 

@@ -101,6 +101,13 @@ STATE = (
     CREATE INDEX outbox_due ON outbox (channel, not_before) WHERE state = 'due';
     CREATE INDEX outbox_t ON outbox (t);
     """,
+    """
+    CREATE TABLE silences (
+        id INTEGER PRIMARY KEY, start REAL NOT NULL, ended REAL NOT NULL, author TEXT NOT NULL, comment TEXT NOT NULL,
+        record TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX silences_ended ON silences (ended);
+    """,
 )
 
 SERIES = (

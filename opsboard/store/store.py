@@ -20,8 +20,9 @@ from opsboard.core.errors import StoreError
 from opsboard.core.incidents import Curve, Incident
 from opsboard.core.model import Event, LifeView, Restart, Rolling, Sample, Severity, Transaction, Transition
 from opsboard.core.policy_runs import PolicyRun
+from opsboard.core.silences import Silence
 from opsboard.core.wire import History
-from opsboard.store import incident_table, outbox_table, policy_table, state, supervision
+from opsboard.store import incident_table, outbox_table, policy_table, silence_table, state, supervision
 from opsboard.store.incident_table import KeptIncidents
 from opsboard.store.outbox import Outbox
 from opsboard.store.retention import StoreLimits
@@ -278,6 +279,20 @@ class Store:
     async def curves_of(self, uid: str) -> list[Curve]:
         """Return the series that were kept with an incident. Raises StoreError."""
         return await self._ask(lambda connection: incident_table.read_curves(connection, uid))
+
+    # --- silences -----------------------------------------------------------------------------------------------------
+
+    def silence(self, silence: Silence) -> Future[None]:
+        """Keep a silence as it is now; done when it is on disk."""
+        return self._change(lambda connection: silence_table.put(connection, silence))
+
+    async def silences(self, since: float, limit: int = 1000) -> list[Silence]:
+        """Return the newest that had not ended at ``since`` (Unix s), the oldest first. Raises StoreError."""
+        return await self._ask(lambda connection: silence_table.read(connection, since, limit))
+
+    async def next_silence(self) -> int:
+        """Return the number of the next silence. Raises StoreError."""
+        return await self._ask(silence_table.next_id)
 
     # --- the store itself ---------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from opsboard.daemon.keys import Keys
 from opsboard.daemon.pipeline import EngineSpec, PipelineState, feed
 from opsboard.daemon.recording import Recorders
 from opsboard.daemon.rights import Right
+from opsboard.daemon.silence_desk import SilenceDesk
 from opsboard.daemon.subscribers import Newest
 from opsboard.httpd import Limits, Peer, serve
 from opsboard.store.state import AuditEntry
@@ -157,7 +158,13 @@ class FakeDaemon:
             past=FakePast(),
             newest=self.newest,
             recorders=self.recorders,
-            desk=Desk(self.clock, self.state, self.kept, self.kept.carry_out),
+            desk=Desk(
+                self.clock,
+                self.state,
+                self.kept,
+                self.kept.carry_out,
+                SilenceDesk(self.clock, self.state.silences, self.kept),
+            ),
             act=self.ask,
             rolling=lambda: None,
             cancel_rolling=self.actions.cancel_rolling,

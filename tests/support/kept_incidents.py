@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from alerts.incidents import Change
     from opsboard.core.incidents import Curve, Incident
+    from opsboard.core.silences import Silence
     from opsboard.store.state import AuditEntry
 
 
@@ -18,6 +19,7 @@ class FakeKept:
         self.rows: dict[int, Incident] = {}
         self.curves: dict[str, list[Curve]] = {}
         self.asked: list[AuditEntry] = []
+        self.silenced: dict[int, Silence] = {}
         self.error: Exception | None = None
         self.written: Future[None] | None = None
         """What says whether a change is on disk; None: it is at once."""
@@ -36,6 +38,16 @@ class FakeKept:
     async def curves_of(self, uid: str) -> list[Curve]:
         self._check()
         return self.curves.get(uid, [])
+
+    def silence(self, silence: Silence) -> Future[None]:
+        self.silenced[silence.id] = silence
+        return self.written or done()
+
+    async def silences(self, since: float, limit: int = 1000) -> list[Silence]:
+        return [one for one in self.silenced.values() if one.end > since][:limit]
+
+    async def next_silence(self) -> int:
+        return len(self.silenced) + 1
 
     def audit(self, entry: AuditEntry) -> Future[None]:
         self.asked.append(entry)

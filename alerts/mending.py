@@ -1,0 +1,31 @@
+"""An engine that ended and that supervision starts again by itself: a note, unless that fails or takes long. Pure.
+
+Nobody wants to be woken by what is mended already. Whether it will be is known within a moment: what nobody starts
+again is a page at once.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from opsboard.core.incidents import Incident
+from opsboard.core.model import EngineState
+
+AT_WORK = frozenset({EngineState.BACKING_OFF, EngineState.STARTING})
+FAILED = frozenset({"failed", "refused"})
+
+
+def eased(incident: Incident, state: EngineState | None, t: float, mending_s: float) -> Incident:
+    """Return an incident as loud as people are to hear it at ``t`` (Unix s); ``state`` is its engine's.
+
+    It is a note for ``mending_s`` while the first restart since it opened is at work or has worked.
+    """
+    worked = state is EngineState.READY and incident.evidence.get("predicate") == "exited"
+    mended = (
+        incident.detector == "engine_down"
+        and incident.severity == "page"
+        and (worked or state in AT_WORK)
+        and 0 <= t - incident.opened < mending_s
+        and all(action.outcome not in FAILED for action in incident.actions)
+    )
+    return replace(incident, severity="note") if mended else incident
