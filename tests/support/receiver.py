@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from opsboard.httpd import Request, Response, bind_tcp, serve
+from opsboard.httpd import Request, Response, StreamResponse, bind_tcp, serve
 
 
 class Receiver:
     """What came; ``answer(request)`` decides what to say. Lists only grow, so that other threads may look."""
 
-    def __init__(self, answer: Callable[[Request], Response]) -> None:
+    def __init__(self, answer: Callable[[Request], Response | StreamResponse]) -> None:
         self.answer = answer
         self.requests: list[Request] = []
         self.port = 0
@@ -28,13 +28,15 @@ class Receiver:
     def bodies(self) -> list[dict[str, Any]]:
         return [json.loads(one.body) for one in list(self.requests)]
 
-    async def handle(self, request: Request) -> Response:
+    async def handle(self, request: Request) -> Response | StreamResponse:
         self.requests.append(request)
         return self.answer(request)
 
 
 @contextmanager
-def receiver(answer: Callable[[Request], Response] = lambda _request: Response(200)) -> Iterator[Receiver]:
+def receiver(
+    answer: Callable[[Request], Response | StreamResponse] = lambda _request: Response(200),
+) -> Iterator[Receiver]:
     """Run one on a free port of 127.0.0.1."""
     one = Receiver(answer)
     loop = asyncio.new_event_loop()

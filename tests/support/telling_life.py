@@ -89,7 +89,7 @@ class Teller:
 @contextlib.asynccontextmanager
 async def teller(root: Path) -> AsyncIterator[Teller]:
     """Run one on ``root/state`` with the channels of ``root/opsboard.toml``."""
-    delivery.SCHEDULE_S = SHORTER_S
+    vars(delivery)["SCHEDULE_S"] = SHORTER_S
     found = notifiers().found
     found["webhook"] = replace(found["webhook"], rate=Rate(every_s=0.001, burst=1000))
     loaded = load(root / "opsboard.toml", notifiers=found)
