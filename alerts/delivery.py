@@ -91,9 +91,16 @@ class Worker:
         self._rest_until = 0.0
         """Monotonic seconds."""
         self._woken = asyncio.Event()
+        self._hurried = asyncio.Event()
 
     def wake(self) -> None:
         """Look into the outbox now, unless the channel rests."""
+        self._woken.set()
+
+    def hurry(self) -> None:
+        """Look into the outbox now, even if the channel rests: somebody mended it, or wants to know."""
+        self._rest_until = 0.0
+        self._hurried.set()
         self._woken.set()
 
     async def run(self) -> None:
@@ -109,8 +116,11 @@ class Worker:
 
     async def _wait(self, pause: float) -> None:
         rest = self._rest_until - self._clock.now().mono
-        if rest > 0:  # who is woken meanwhile sends nothing either
-            await asyncio.sleep(rest)
+        if rest > 0:  # who is only woken meanwhile sends nothing either
+            self._hurried.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(rest):
+                    await self._hurried.wait()
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):

@@ -16,6 +16,7 @@ import click
 
 from opsboard.cli.common import client, driver_found, echo_json, gpus_by_number, loaded, shown_bytes
 from opsboard.config import places
+from opsboard.core.channels import channel_advice, channel_trouble
 from opsboard.core.errors import OpsboardError
 from opsboard.core.holders import strangers
 from opsboard.core.model import Record
@@ -23,6 +24,7 @@ from opsboard.core.version import __version__
 
 if TYPE_CHECKING:
     from opsboard.cli.main import Options
+    from opsboard.core.deliveries import ChannelHealth
 
 Level = Literal["ok", "warn", "fail"]
 _FIXED_SQLITE = (3, 51, 3)
@@ -137,8 +139,19 @@ def _daemon(options: Options) -> Iterator[Finding]:
         yield Finding(check="daemon", level="ok", text=text)
     for line in strangers(status.gpus):
         yield Finding(check="gpu-memory", level="warn", text=line, hint="no engine can have what it holds")
+    for channel in status.channels:
+        trouble = channel_trouble(channel, status.time)
+        level: Level = "ok" if trouble is None else "fail" if channel.broken else "warn"
+        yield Finding(
+            check="channel", level=level, text=trouble or _channel_told(channel), hint=channel_advice(channel)
+        )
     if not status.daemon.recorded:
         yield Finding(check="recording", level="fail", text=f"NOT RECORDED: {status.daemon.message}")
+
+
+def _channel_told(channel: ChannelHealth) -> str:
+    never = f"nothing was ever sent: `opsboard alerts test {channel.name}`"
+    return f"{channel.name} ({channel.kind}): {'takes messages' if channel.sent is not None else never}"
 
 
 def _driver(_options: Options) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from opsboard.core.errors import OpsboardError
 from opsboard.core.version import __version__
 
 VERBS = {
+    "alerts": ("opsboard.cli.alerts:alerts", "How people are told: channels, a test, the outbox, who hears of what."),
     "backtest": ("opsboard.cli.backtest:backtest", "Judge recorded readings: what would the daemon have found?"),
     "config": ("opsboard.cli.config:config", "Write, check and explain the configuration."),
     "daemon": ("opsboard.cli.daemon:daemon", "Run the daemon, or install it as a service."),

@@ -8,6 +8,7 @@ import click
 
 from opsboard.cli.common import client, echo_json, echo_notes, echo_table, shown, shown_age, shown_bytes
 from opsboard.cli.incident import incident_line
+from opsboard.core.channels import channel_trouble
 from opsboard.core.clock import SystemClock
 from opsboard.core.doubts import doubts
 from opsboard.core.holders import strangers
@@ -62,6 +63,7 @@ def _write(now: Status) -> None:
         click.echo(f"note: {daemon.message}")
     for incident in going:
         click.echo(incident_line(incident, now.time))
+    _channels(now)
     click.echo()
     if now.engines:
         header = [
@@ -97,6 +99,12 @@ def _write(now: Status) -> None:
             click.echo(f"  {line}")
     elif now.gpu_message:
         click.echo(f"GPUs: {now.gpu_message}")
+
+
+def _channels(now: Status) -> None:
+    for channel in now.channels:
+        if trouble := channel_trouble(channel, now.time):
+            click.echo(f"channel {trouble}; `opsboard alerts channels` says what to do")
 
 
 def _engine(engine: Engine) -> list[str]:

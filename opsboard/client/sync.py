@@ -12,7 +12,10 @@ from pathlib import Path
 import msgspec
 
 from opsboard.client.replies import HEADERS, MAX_REPLY_BYTES, check, decode, target, unreachable
+from opsboard.core.deliveries import ChannelHealth
 from opsboard.core.errors import ControlError, NotReachable
+from opsboard.core.incidents import Urgency
+from opsboard.core.letters import Letter, LetterRequest, Trial, TrialRequest
 from opsboard.core.model import Rolling
 from opsboard.core.silences import Silence
 from opsboard.core.wire import (
@@ -121,6 +124,27 @@ class Client:
     def expire_silence(self, number: int) -> Silence:
         """End a silence now."""
         return decode(self._call("DELETE", target("/v1/silences", str(number))), Silence)
+
+    def channels(self) -> list[ChannelHealth]:
+        """Return how each channel that people are told by is doing."""
+        return decode(self._call("GET", "/v1/channels"), list[ChannelHealth])
+
+    def test_channel(self, name: str, severity: Urgency = "note", by: str | None = None) -> Trial:
+        """Begin a test of a channel; :meth:`outbox` of its uid tells how it goes."""
+        body = msgspec.json.encode(TrialRequest(severity=severity, by=by))
+        return decode(self._call("POST", target("/v1/channels", name, "test"), body), Trial)
+
+    def outbox(
+        self, states: str | None = None, channel: str | None = None, uid: str | None = None, limit: int = 100
+    ) -> list[Letter]:
+        """Return the newest messages, newest first: what waits or is dead, or ``states`` (commas between, or all)."""
+        query: dict[str, str | int | float | None] = {"state": states, "channel": channel, "incident": uid}
+        return decode(self._call("GET", target("/v1/outbox", query={**query, "limit": limit})), list[Letter])
+
+    def letter(self, number: int, verb: str, reason: str | None = None) -> Letter:
+        """``retry`` or ``drop`` a message of the outbox. Raises NotFound, Conflict."""
+        body = msgspec.json.encode(LetterRequest(reason=reason))
+        return decode(self._call("POST", target("/v1/outbox", str(number), verb), body), Letter)
 
     def history(
         self, series: str, start: float | None = None, end: float | None = None, step: float | None = None

@@ -126,3 +126,7 @@ class ChannelHealth(Record, frozen=True, kw_only=True):
     error: str | None = None
     broken: bool = False
     """Nothing can be delivered there until somebody mends it."""
+    delivered: int = 0
+    """Messages that went out since the daemon began."""
+    failed: int = 0
+    """Attempts that did not get one out."""

@@ -5,6 +5,7 @@ SI: seconds, bytes, ratios 0..1, USD; unknown is null, never 0; latencies and ra
 
 from __future__ import annotations
 
+from opsboard.core.deliveries import ChannelHealth
 from opsboard.core.incidents import Curve, Entry, IncidentAction, Urgency
 from opsboard.core.model import GpuProcess, HostView, Phase, ProcessView, Record, Rolling, Step, Transition
 
@@ -292,6 +293,8 @@ class Status(Record, frozen=True, kw_only=True):
     """One line that says why there are no GPUs to see."""
     events: tuple[EventInfo, ...] = ()
     """The newest few, oldest first."""
+    channels: tuple[ChannelHealth, ...] = ()
+    """How people are told, in the order of the configuration."""
 
 
 class ActionRequest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):

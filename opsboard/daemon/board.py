@@ -8,6 +8,7 @@ from itertools import islice
 from opsboard.config.schema import Route
 from opsboard.core import incidents
 from opsboard.core.clock import Now
+from opsboard.core.deliveries import ChannelHealth
 from opsboard.core.histogram import latency
 from opsboard.core.model import EngineState, Event, GpuView, Rolling
 from opsboard.core.nearest import no_engine
@@ -37,7 +38,13 @@ _INCIDENT_NAMES = tuple(
 
 
 def status(
-    state: PipelineState, daemon: DaemonInfo, now: Now, routes: Iterable[Route] = (), rolling: Rolling | None = None
+    state: PipelineState,
+    daemon: DaemonInfo,
+    now: Now,
+    routes: Iterable[Route] = (),
+    rolling: Rolling | None = None,
+    *,
+    channels: Iterable[ChannelHealth] = (),
 ) -> Status:
     """Return the whole board at ``now``; ``routes`` as configured, ``rolling`` is the restart under way."""
     newest = list(islice(reversed(state.events), BOARD_EVENTS))
@@ -54,6 +61,7 @@ def status(
         system=state.system,
         gpu_message=None if state.gpus is None else state.gpus.error,
         events=tuple(event_info(event) for event in reversed(newest)),
+        channels=tuple(channels),
     )
 
 

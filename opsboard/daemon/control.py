@@ -13,6 +13,7 @@ import msgspec
 from collectors.logs import LogFollower, tail
 from opsboard.core.clock import Clock
 from opsboard.core.errors import Conflict, Denied, NotFound, OpsboardError, StoreError, UsageError
+from opsboard.core.letters import LetterRequest, TrialRequest
 from opsboard.core.model import Event, Rolling, Transaction, Transition
 from opsboard.core.text import sanitise
 from opsboard.core.wire import (
@@ -36,6 +37,8 @@ from opsboard.daemon.pipeline import PipelineState
 from opsboard.daemon.recording import Recorders
 from opsboard.daemon.rights import Right
 from opsboard.daemon.subscribers import Newest
+from opsboard.daemon.telling_desk import VERBS as LETTER_VERBS
+from opsboard.daemon.telling_desk import TellingDesk
 from opsboard.httpd import Peer, Request, Response, StreamResponse, error_response, json_response
 
 NDJSON = "application/x-ndjson"
@@ -78,6 +81,7 @@ class Control:
         newest: Newest,
         recorders: Recorders,
         desk: Desk,
+        telling: TellingDesk,
         act: Callable[[str, ActionRequest, Peer | None], Awaitable[ActionAccepted]],
         rolling: Callable[[], Rolling | None],
         cancel_rolling: Callable[[Peer | None], Rolling],
@@ -98,6 +102,7 @@ class Control:
         self._newest = newest
         self._recorders = recorders
         self._desk = desk
+        self._telling = telling
         self._act = act
         self._rolling = rolling
         self._cancel_rolling = cancel_rolling
@@ -170,6 +175,10 @@ class Control:
                 return json_response(await self._history(request))
             case "series":
                 return json_response(await self._past.series())
+            case "channels":
+                return json_response(self._telling.channels())
+            case "outbox":
+                return json_response(await self._telling.listed(request.query))
         return None
 
     async def _engines(self, rest: list[str], request: Request) -> Response | StreamResponse | None:
@@ -195,13 +204,21 @@ class Control:
                 return json_response(await self._adopter().forget(name, request.peer))
             case ("POST", ["v1", "incidents", name, verb]) if verb in VERBS:
                 return json_response(await self._desk.act(name, verb, request.json(IncidentRequest), request.peer))
+            case ("POST", ["v1", "reload"]):
+                await self._reload()
+                return json_response({"reloaded": True})
+        return await self._about_telling(parts, request)
+
+    async def _about_telling(self, parts: list[str], request: Request) -> Response | None:
+        match (request.method, parts):
             case ("POST", ["v1", "silences"]):
                 return json_response(await self._desk.silences.add(request.json(SilenceRequest), request.peer))
             case ("DELETE", ["v1", "silences", name]):
                 return json_response(await self._desk.silences.expire(name, request.peer))
-            case ("POST", ["v1", "reload"]):
-                await self._reload()
-                return json_response({"reloaded": True})
+            case ("POST", ["v1", "channels", name, "test"]):
+                return json_response(await self._telling.test(name, request.json(TrialRequest), request.peer), 202)
+            case ("POST", ["v1", "outbox", name, verb]) if verb in LETTER_VERBS:
+                return json_response(await self._telling.act(name, verb, request.json(LetterRequest), request.peer))
         return None
 
     def _adopter(self) -> Adopting:

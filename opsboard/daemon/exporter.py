@@ -13,7 +13,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from opsboard.core.model import EngineState, HostView, Outcome, Record
-from opsboard.core.wire import DaemonInfo, Engine, Gpu, Status
+from opsboard.core.wire import DaemonInfo, Status
 from opsboard.httpd import Request, Response
 
 _MHZ = 1e6
@@ -72,6 +72,17 @@ _HOST: tuple[_Gauge, ...] = (
     ("disk_total_bytes", "disk_total_bytes", "Size of the disk of the state directory.", _NONE, 1),
     ("disk_free_bytes", "disk_free_bytes", "Free on the disk of the state directory.", _NONE, 1),
 )
+_CHANNEL: tuple[_Gauge, ...] = (
+    ("waiting", "waiting", "Messages that wait in the outbox.", _NONE, 1),
+    ("oldest", "oldest_timestamp_seconds", "Since when the oldest of them waits, Unix time.", _NONE, 1),
+    ("dead", "dead", "Messages that could not be delivered.", _NONE, 1),
+    ("sent", "last_sent_timestamp_seconds", "When the last message went out, Unix time.", _NONE, 1),
+    ("broken", "broken", "1 while nothing can be delivered there until somebody mends it.", _NONE, 1),
+)
+_CHANNEL_COUNTS = (
+    ("delivered", "sent", "Messages that went out."),
+    ("failed", "failures", "Attempts that did not get one out."),
+)
 _DAEMON: tuple[_Gauge, ...] = (
     ("cpu_ratio", "cpu_ratio", "Cores used by the daemon.", _NONE, 1),
     ("rss_bytes", "resident_memory_bytes", "Resident memory of the daemon.", _NONE, 1),
@@ -96,6 +107,7 @@ class Board(Collector):
         yield from _gpus(status)
         yield from _host(status.host, status.system)
         yield _incidents(status)
+        yield from _channels(status)
         yield from self._daemon(status.host, status.daemon)
 
     def _daemon(self, host: str, daemon: DaemonInfo) -> Iterator[Metric]:
@@ -172,6 +184,17 @@ def _incidents(status: Status) -> Metric:
     return going
 
 
+def _channels(status: Status) -> Iterator[Metric]:
+    labels = ("host", "channel", "kind")
+    subjects = [({"host": status.host, "channel": one.name, "kind": one.kind}, one) for one in status.channels]
+    yield from _gauges("opsboard_channel", _CHANNEL, subjects, labels)
+    for field, name, text in _CHANNEL_COUNTS:
+        counted = CounterMetricFamily(f"opsboard_channel_{name}", text, labels=labels)
+        for values, one in subjects:
+            counted.add_metric([*values.values()], getattr(one, field))
+        yield counted
+
+
 def _host(name: str, system: HostView | None) -> Iterator[Metric]:
     if system is not None:
         yield from _gauges("opsboard_host", _HOST, [({"host": name}, system)], ("host",))
@@ -180,7 +203,7 @@ def _host(name: str, system: HostView | None) -> Iterator[Metric]:
 def _gauges(
     prefix: str,
     gauges: tuple[_Gauge, ...],
-    subjects: Iterable[tuple[Mapping[str, str], Record | Engine | Gpu]],
+    subjects: Iterable[tuple[Mapping[str, str], Record]],
     labels: tuple[str, ...],
 ) -> Iterator[Metric]:
     families: dict[str, GaugeMetricFamily] = {}

@@ -9,7 +9,9 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
-from typing import Protocol
+from typing import Any, Protocol
+
+from msgspec.structs import replace
 
 from alerts.delivery import Outbox as Waiting
 from alerts.delivery import Worker
@@ -19,6 +21,7 @@ from alerts.message import About
 from alerts.notifier import Later, Outcome, Refused
 from alerts.telling import Manners, Route, Telling
 from alerts.transport import Transport
+from alerts.trial import trial_ends
 from opsboard.config.channels import ChannelSetting, channel_settings
 from opsboard.config.load import Loaded
 from opsboard.config.schema import Config
@@ -50,6 +53,9 @@ class Outbox(Waiting, Protocol):
     async def last_told(self) -> list[tuple[str, Message]]:
         """Return the last message to each channel of each incident that is open."""
 
+    async def last_sent(self) -> dict[str, float]:
+        """Return when the last message of each channel went out."""
+
     async def counts(self) -> dict[str, tuple[int, float | None, int]]:
         """Return what waits, since when, and what is dead, by channel."""
 
@@ -73,6 +79,10 @@ class _Channel:
         self.failing: float | None = None
         """Since when (Unix s) nothing goes out; None: the last message did."""
 
+    def heard(self, **news: Any) -> None:
+        """Take in what is new of how it is doing."""
+        self.health = replace(self.health, **news)
+
 
 class Messenger:
     """All channels of the daemon."""
@@ -95,6 +105,9 @@ class Messenger:
         ending.push_async_callback(self._transport.close)
         self._telling.resume(await self._outbox.last_told())
         self.configure(loaded)
+        for name, t in (await self._outbox.last_sent()).items():
+            if name in self._channels:
+                self._channels[name].heard(sent=t)
         self._flow.announce, self._flow.on_told = self.announce, self.wake
         self._tasks.add("channels", lambda: on_grid(LOOK_S, self.look))
         for one in self._state.incidents.open:
@@ -162,11 +175,31 @@ class Messenger:
             spark=self._sparks.of(incident),
         )
 
+    @property
+    def host(self) -> str:
+        """This host's name, as messages say it."""
+        return self._state.host
+
+    @property
+    def ssh(self) -> str | None:
+        """What people write after ``ssh`` to get here."""
+        return self._config.alerts.ssh
+
+    def put(self, deliveries: Sequence[NewDelivery]) -> Future[None]:
+        """Put messages into the outbox, and send them once they are on disk."""
+        written = self._outbox.add(deliveries)
+        heed(written)
+        self._flow.when_written(written, lambda: self.wake(deliveries))
+        return written
+
+    def hurry(self, channel: str) -> None:
+        """Send what is due, even while the channel rests."""
+        if channel in self._channels:
+            self._channels[channel].worker.hurry()
+
     def _add(self, deliveries: Sequence[NewDelivery]) -> None:
         if deliveries:
-            written = self._outbox.add(deliveries)
-            heed(written)
-            self._flow.when_written(written, lambda: self.wake(deliveries))
+            self.put(deliveries)
 
     # --- how it goes --------------------------------------------------------------------------------------------------
 
@@ -178,13 +211,13 @@ class Messenger:
         now = self._clock.now()
         if not isinstance(outcome, Later | Refused):
             channel.failing = None
-            channel.health = ChannelHealth(name=name, kind=channel.setting.kind, sent=now.wall)
+            channel.heard(sent=now.wall, error=None, broken=False, delivered=channel.health.delivered + 1)
+            last = trial_ends(delivery, now.wall)
+            self._add([] if last is None else [last])
             return
         channel.failing = now.wall if channel.failing is None else channel.failing
         broken = isinstance(outcome, Refused) and outcome.channel
-        channel.health = ChannelHealth(
-            name=name, kind=channel.setting.kind, sent=channel.health.sent, error=outcome.why, broken=broken
-        )
+        channel.heard(error=outcome.why, broken=broken, failed=channel.health.failed + 1)
         if isinstance(outcome, Refused):
             self._escalate(delivery, now)
         self._judge(channel, now)
@@ -204,17 +237,7 @@ class Messenger:
             self._add(self._telling.resend(incident, every_s, now.wall))
         for name, channel in self._channels.items():
             waiting, oldest, dead = counts.get(name, (0, None, 0))
-            known = channel.health
-            channel.health = ChannelHealth(
-                name=name,
-                kind=known.kind,
-                waiting=waiting,
-                oldest=oldest,
-                dead=dead,
-                sent=known.sent,
-                error=known.error,
-                broken=known.broken,
-            )
+            channel.heard(waiting=waiting, oldest=oldest, dead=dead)
             self._judge(channel, now)
         if self._channels:
             await self._sparks.look(self._state.incidents.open, now.wall)

@@ -61,6 +61,7 @@ from opsboard.daemon.supervising import heed, surroundings
 from opsboard.daemon.targets import engine_targets, ready_probe
 from opsboard.daemon.tasks import TaskBook, on_grid
 from opsboard.daemon.taskset import TaskSet
+from opsboard.daemon.telling_desk import TellingDesk
 from opsboard.daemon.wishes import Wishes
 from opsboard.httpc.fetch import Fetcher
 from opsboard.httpc.fetch import Limits as FetchLimits
@@ -134,7 +135,9 @@ class Daemon:
     def status(self) -> Status:
         """Return the board now."""
         rolling = None if self._rolling is None else self._rolling.under_way
-        return board.status(self.state, self._info(), self._clock.now(), self._routes(), rolling)
+        return board.status(
+            self.state, self._info(), self._clock.now(), self._routes(), rolling, channels=self._messenger.health()
+        )
 
     def _routes(self) -> tuple[Route, ...]:
         return () if self._options.urls else self._loaded.config.route
@@ -196,10 +199,10 @@ class Daemon:
         )
         self._flow.tell("daemon", f"opsboard {__version__} began, {len(self.state.engines)} engines")
         ending.push_async_callback(self._gpus.close)
-        ending.push_async_callback(self._close_fetcher)
+        ending.push_async_callback(lambda: self._fetcher.close())  # noqa: PLW0108  a reload replaces it
         self._connected = Connected(self.state, self._clock, self._flow.reading)
         self._collecting = self._make_collecting(config)
-        ending.push_async_callback(self._close_collecting)
+        ending.push_async_callback(lambda: self._collecting.close())  # noqa: PLW0108  a reload replaces it
         # A daemon that could not be reached must not start engines either.
         access = open_access(config.control, self._options.socket.parent)
         refuse_served(self._options.socket)
@@ -370,6 +373,7 @@ class Daemon:
             newest=self._newest,
             recorders=self._recorders,
             desk=self._desk,
+            telling=TellingDesk(self._clock, self._messenger, self._store.outbox, self._store),
             act=actions.ask,
             rolling=lambda: None if self._rolling is None else self._rolling.last,
             cancel_rolling=actions.cancel_rolling,
@@ -399,12 +403,6 @@ class Daemon:
     def _make_fetcher(self, config: Config) -> Fetcher:
         timeout = config.collect.timeout
         return Fetcher(FetchLimits(connect_s=min(1.0, timeout), total_s=timeout))
-
-    async def _close_fetcher(self) -> None:
-        await self._fetcher.close()
-
-    async def _close_collecting(self) -> None:
-        await self._collecting.close()
 
     def _make_collecting(self, config: Config) -> Collecting:
         return Collecting(

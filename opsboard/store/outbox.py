@@ -64,9 +64,28 @@ class Outbox:
         t = self._clock.now().wall
         return self._change(lambda connection: outbox_table.drop(connection, number, t))
 
-    async def listed(self, states: Sequence[State], limit: int) -> list[Delivery]:
-        """Return the newest messages in one of these states, newest first."""
-        found: list[Delivery] = await self._ask(lambda connection: outbox_table.read(connection, states, limit))
+    async def listed(
+        self, states: Sequence[State], limit: int, channel: str | None = None, uid: str | None = None
+    ) -> list[Delivery]:
+        """Return the newest messages in one of these states, newest first; of a channel or an incident, or of all."""
+        found: list[Delivery] = await self._ask(
+            lambda connection: outbox_table.read(connection, states, limit, channel, uid)
+        )
+        return found
+
+    async def one(self, number: int) -> Delivery | None:
+        """Return one message; None: there is none of this number."""
+        found: Delivery | None = await self._ask(lambda connection: outbox_table.one(connection, number))
+        return found
+
+    async def overtaken(self, number: int) -> bool:
+        """Tell whether newer news of the same incident went to the message's channel."""
+        found: bool = await self._ask(lambda connection: outbox_table.overtaken(connection, number))
+        return found
+
+    async def last_sent(self) -> dict[str, float]:
+        """Return of each channel when (Unix s) the last message went out."""
+        found: dict[str, float] = await self._ask(outbox_table.last_sent)
         return found
 
     async def last_told(self) -> list[tuple[str, Message]]:

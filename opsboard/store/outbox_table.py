@@ -105,14 +105,38 @@ def drop(connection: sqlite3.Connection, number: int, t: float) -> bool:
     return done.rowcount > 0
 
 
-def read(connection: sqlite3.Connection, states: Sequence[State], limit: int) -> list[Delivery]:
-    """Return the newest messages in one of these states, newest first."""
+def read(
+    connection: sqlite3.Connection, states: Sequence[State], limit: int, channel: str | None, uid: str | None
+) -> list[Delivery]:
+    """Return the newest messages in one of these states, newest first; of one channel or incident, or of all."""
     marks = ", ".join("?" * len(states))
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM outbox WHERE state IN ({marks}) ORDER BY id DESC LIMIT ?",  # noqa: S608  constants
-        (*states, limit),
+        f"SELECT {_COLUMNS} FROM outbox WHERE state IN ({marks}) "  # noqa: S608  constants
+        "AND channel = coalesce(?, channel) AND incident = coalesce(?, incident) ORDER BY id DESC LIMIT ?",
+        (*states, channel, uid, limit),
     ).fetchall()
     return list(_deliveries(connection, rows))
+
+
+def one(connection: sqlite3.Connection, number: int) -> Delivery | None:
+    """Return one by its number."""
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM outbox WHERE id = ?", (number,)).fetchall()  # noqa: S608  constants
+    return next(_deliveries(connection, rows), None)
+
+
+def overtaken(connection: sqlite3.Connection, number: int) -> bool:
+    """Tell whether newer news of the same incident went to the message's channel: it would say what is not so now."""
+    newer = connection.execute(
+        "SELECT 1 FROM outbox AS newer JOIN outbox AS one USING (channel, incident) "
+        "WHERE one.id = ? AND newer.state = 'sent' AND newer.seq > one.seq LIMIT 1",
+        (number,),
+    ).fetchone()
+    return newer is not None
+
+
+def last_sent(connection: sqlite3.Connection) -> dict[str, float]:
+    """Return of each channel when (Unix s) the last message went out."""
+    return dict(connection.execute("SELECT channel, max(done) FROM outbox WHERE state = 'sent' GROUP BY channel"))
 
 
 def last_told(connection: sqlite3.Connection) -> list[tuple[str, Message]]:

@@ -52,3 +52,10 @@ def test_a_page_outlives_a_deaf_receiver_and_a_killed_daemon(house: House) -> No
         house.client.tell_incident(str(one.id), "resolve", "known")
         wait_until(lambda: service.bodies[-1]["status"] == "resolved", DEADLINE_S, "its end is told")
         assert service.bodies[-1]["groupKey"] == told["groupKey"], "of the same incident"
+        trial = house.client.test_channel("oncall")
+        wait_until(lambda: len(house.client.outbox("sent", uid=trial.uid)) == 2, DEADLINE_S, "a test and its end")
+        assert [body["status"] for body in service.bodies[-2:]] == ["firing", "resolved"]
+        assert service.bodies[-1]["alerts"][0]["labels"]["alertname"] == "test"
+        (channel,) = house.client.status().channels
+        assert (channel.name, channel.error, channel.broken) == ("oncall", None, False)
+        assert channel.sent is not None

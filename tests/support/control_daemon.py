@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from opsboard.core.clock import ManualClock
+from opsboard.core.deliveries import ChannelHealth
 from opsboard.core.errors import OpsboardError
 from opsboard.core.model import (
     EngineReading,
@@ -37,10 +38,12 @@ from opsboard.daemon.recording import Recorders
 from opsboard.daemon.rights import Right
 from opsboard.daemon.silence_desk import SilenceDesk
 from opsboard.daemon.subscribers import Newest
+from opsboard.daemon.telling_desk import TellingDesk
 from opsboard.httpd import Limits, Peer, serve
 from opsboard.store.state import AuditEntry
 from opsboard.supervise.world import Begins
 from tests.support.kept_incidents import FakeKept
+from tests.support.memory_outbox import MemoryOutbox
 
 T = TypeVar("T")
 ALL = Right.READ | Right.OPERATE
@@ -151,6 +154,7 @@ class FakeDaemon:
         self.crew = None if looks_only else Crew(hands=self.hands, beds=self.hands, rolls=self.hands)
         self.actions = self.new_actions()
         self.kept = FakeKept()
+        self.outbox = MemoryOutbox(self.clock, ChannelHealth(name="oncall", kind="pagerduty"))
         self.control = Control(
             clock=self.clock,
             state=self.state,
@@ -165,6 +169,7 @@ class FakeDaemon:
                 self.kept.carry_out,
                 SilenceDesk(self.clock, self.state.silences, self.kept),
             ),
+            telling=TellingDesk(self.clock, self.outbox, self.outbox, self.kept),
             act=self.ask,
             rolling=lambda: None,
             cancel_rolling=self.actions.cancel_rolling,

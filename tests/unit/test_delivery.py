@@ -90,6 +90,8 @@ def go(
     seconds: float = 3600,
     rate: Rate = OFTEN,
     render: Callable[[Any, Delivery], Sequence[Request]] = plain,
+    *,
+    hurry_at: float | None = None,
 ) -> list[Outcome]:
     heard: list[Outcome] = []
     notifier = Notifier(
@@ -111,6 +113,8 @@ def go(
             clock=virtual_time.LoopClock(),
             hear=lambda _channel, _delivery, outcome: heard.append(outcome),
         )
+        if hurry_at is not None:
+            asyncio.get_running_loop().call_later(hurry_at, worker.hurry)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await worker.run()
@@ -137,6 +141,18 @@ def test_a_service_that_does_not_answer_rests_for_all_messages() -> None:
     outbox, service = Outbox(delivery(), delivery(id=2)), Service(Answer(status=None, error="refused"), 200)
     go(outbox, service, seconds=60)
     assert service.asked == [(0, b"1"), (2, b"2"), (2, b"1")], "the one that was not tried comes first"
+
+
+def test_who_mends_a_channel_need_not_wait_for_it() -> None:
+    outbox, service = Outbox(delivery()), Service(503)
+    go(outbox, service, seconds=100, hurry_at=40)
+    assert [t for t, _ in service.asked] == [0, 2, 7, 22, 52], "what is not due stays so"
+    outbox, service = (
+        Outbox(delivery(), delivery(id=2)),
+        Service(Answer(status=429, headers={"retry-after": "40"}), 200),
+    )
+    go(outbox, service, seconds=100, hurry_at=10)
+    assert [t for t, _ in service.asked] == [0, 10, 40]
 
 
 def test_the_service_says_when() -> None:

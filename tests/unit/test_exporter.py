@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from opsboard.core.deliveries import ChannelHealth
 from opsboard.core.model import HostView
 from opsboard.core.wire import DaemonInfo, DetectorInfo, Engine, Gpu, Incident, ReadingInfo, Status
 from opsboard.daemon.exporter import Exporter
@@ -43,6 +44,10 @@ STATUS = Status(
                  summary="it was slow", resolved=2.0),
     ),
     system=HostView(load1=0.5),
+    channels=(
+        ChannelHealth(name="oncall", kind="pagerduty", waiting=2, oldest=9.0, error="HTTP 503", delivered=5, failed=3),
+        ChannelHealth(name="chat", kind="slack", dead=1, sent=8.0, broken=True),
+    ),
 )  # fmt: skip
 
 
@@ -86,6 +91,10 @@ GPU: Mapping[str, str] = {"gpu": "GPU-1", "index": "0", "name": "H200", "mig": "
         (series("gpu_ecc_uncorrected_total", **GPU), 0.0),
         (series("host_load1"), 0.5),
         (series("daemon_dropped_total"), 3.0),
+        (series("channel_waiting", channel="oncall", kind="pagerduty"), 2.0),
+        (series("channel_oldest_timestamp_seconds", channel="oncall", kind="pagerduty"), 9.0),
+        (series("channel_failures_total", channel="oncall", kind="pagerduty"), 3.0),
+        (series("channel_broken", channel="chat", kind="slack"), 1.0),
         (series("daemon_recorded"), 0.0),
         (series("daemon_task_restarts_total", task="collect:engine/a"), 2.0),
         (series("build_info", version="0.1"), 1.0),

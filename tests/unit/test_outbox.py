@@ -75,6 +75,16 @@ async def test_dead_letters_wait_for_somebody(tmp_path: Path) -> None:
         assert await done(store.outbox.drop(one.id), store.outbox.drop(one.id)) == [True, False]
         assert await waiting(store) == []
         assert await store.outbox.next_due("chat") is None
+        await done(store.incident(OVER, [new("chat", told(OVER, "resolve"))]))
+        assert await store.outbox.overtaken(one.id) is False, "it was not sent yet"
+        (end,) = await store.outbox.listed(("due",), 10, "chat", LEAK.uid)
+        await done(store.outbox.delivered(end, None))
+        assert await store.outbox.overtaken(one.id) is True
+        assert await store.outbox.overtaken(end.id) is False
+        assert await store.outbox.last_sent() == {"chat": T}
+        assert await store.outbox.listed(("sent",), 10, "oncall") == []
+        assert await store.outbox.one(end.id) == replace(end, state="sent", done=T)
+        assert await store.outbox.one(99) is None
 
 
 @in_loop
