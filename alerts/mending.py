@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from opsboard.core.incidents import Incident
 from opsboard.core.model import EngineState
 
-AT_WORK = frozenset({EngineState.BACKING_OFF, EngineState.STARTING})
+AT_WORK = frozenset({EngineState.BACKING_OFF, EngineState.STOPPING, EngineState.STARTING})
+"""``STOPPING``: what the old life left goes first."""
 FAILED = frozenset({"failed", "refused"})
 
 

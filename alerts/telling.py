@@ -48,9 +48,14 @@ class Telling:
         routes: Sequence[Route],
         about: Callable[[Incident], About],
         silences: Silences | None = None,
+        ease: Callable[[Incident, float], Incident] = lambda incident, _t: incident,
     ) -> None:
-        """Without routes every channel hears of pages and tickets."""
+        """Without routes every channel hears of pages and tickets.
+
+        ``ease(incident, t)`` returns it as loud as people are to hear it, while nobody has heard it louder.
+        """
         self._about = about
+        self._ease = ease
         self._silences = silences or Silences()
         self._last: dict[str, dict[str, Message]] = {}
         """By uid and channel."""
@@ -69,6 +74,7 @@ class Telling:
 
     def hear(self, incident: Incident, t: float) -> list[NewDelivery]:
         """Return what is to be told of an incident as it is now: what changed, and what time alone makes due."""
+        incident = self._eased(incident, t)
         wanted = {name for route in self._routes if route.takes(incident) for name in route.channels}
         found = self._tell(incident, wanted, t)
         if not incident.open:
@@ -78,6 +84,10 @@ class Telling:
             found += self._escalated(incident, t)
             found += self._repeated(incident, t)
         return found
+
+    def _eased(self, incident: Incident, t: float) -> Incident:
+        loud = any(last.severity == incident.severity for last in self._last.get(incident.uid, {}).values())
+        return incident if loud else self._ease(incident, t)
 
     def _waits(self, incident: Incident, t: float) -> bool:
         """Whether what is to be heard of it has to wait: somebody silenced it, or it is no page and the hour quiet."""
@@ -118,6 +128,7 @@ class Telling:
     def resend(self, incident: Incident, every_s: Mapping[str, float], t: float) -> list[NewDelivery]:
         """Return what has to be said again to channels that forget; ``every_s`` by channel."""
         told, found = self._last.get(incident.uid, {}), []
+        incident = self._eased(incident, t)
         for channel, seconds in every_s.items():
             last = told.get(channel)
             if last is not None and incident.open and not 0 <= t - last.t < seconds:

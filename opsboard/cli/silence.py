@@ -78,7 +78,7 @@ def add(
     if as_json:
         echo_json(one)
     else:
-        click.echo(f"silence {one.id}  {one.told}  {_standing(one, now)}")
+        click.echo(f"silence {one.id}  {one.told}  {_standing(one, max(now, one.start) if later is None else now)}")
 
 
 @silence.command()

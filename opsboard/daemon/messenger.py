@@ -98,7 +98,7 @@ class Messenger:
         self._transport = Transport(clock)
         self._channels: dict[str, _Channel] = {}
         self._config = Config()
-        self._telling = Telling((), (), self._about, state.silences)
+        self._telling = Telling((), (), self._about, state.silences, self._eased)
 
     async def begin(self, loaded: Loaded, ending: AsyncExitStack) -> None:
         """Go on with what the last daemon told, and tell what it did not."""
@@ -142,8 +142,7 @@ class Messenger:
 
     def announce(self, incident: Incident) -> Sequence[NewDelivery]:
         """Return what is to be told of an incident that changed; it goes to disk with it."""
-        t = self._clock.now().wall
-        return self._telling.hear(self._eased(incident, t), t)
+        return self._telling.hear(incident, self._clock.now().wall)
 
     def _eased(self, incident: Incident, t: float) -> Incident:
         """Return it as loud as people are to hear it."""

@@ -246,7 +246,7 @@ OPEN = replace(LEAK, detector="engine_down", evidence={"predicate": "exited"}, a
 
 
 def test_a_restart_by_itself_that_worked_wakes_nobody() -> None:
-    for state in (EngineState.BACKING_OFF, EngineState.STARTING, EngineState.READY):
+    for state in (EngineState.BACKING_OFF, EngineState.STOPPING, EngineState.STARTING, EngineState.READY):
         assert eased(OPEN, state, T + 100, 300).severity == "note"
         assert eased(OPEN, state, T + 300, 300).severity == "page", "it takes long"
         assert eased(OPEN, state, T, 0).severity == "page"
