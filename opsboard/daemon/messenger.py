@@ -135,6 +135,7 @@ class Messenger:
         manners = Manners(
             repeat_s=config.alerts.repeat, quiet=quiet(config.alerts.quiet_hours, config.alerts.time_zone)
         )
+        self._state.channels = set(self._channels)
         self._telling.configure([one.name for one in channels], _routes(config), manners)
         self._tasks.replace("tell:", {f"tell:{name}": one.worker.run for name, one in self._channels.items()})
 

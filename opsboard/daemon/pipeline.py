@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from math import isfinite
 from typing import assert_never
 
@@ -125,6 +125,8 @@ class PipelineState:
         self.judging = Judging()
         self.incidents = Incidents()
         self.silences = Silences()
+        self.channels: Collection[str] = ()
+        """Names of those that people are told by."""
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.configure(specs)
 
@@ -391,7 +393,7 @@ def _gpu_severity(*, lost: bool) -> Severity:
 
 def _host(state: PipelineState, reading: HostReading, now: Now) -> Effects:
     state.system = reading.host  # None: what was true before has no age on the board
-    known = {"host", *(f"engine/{name}" for name in state.engines)}
+    known = {"host", *(f"engine/{name}" for name in state.engines), *(f"channel/{name}" for name in state.channels)}
     claims = host_troubles(reading.host, now, state.incidents.open)
     changes = state.incidents.leave(known, now)
     for name, track in state.engines.items():  # those that stopped or sleep give no pages

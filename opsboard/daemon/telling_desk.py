@@ -127,12 +127,12 @@ class TellingDesk:
     async def test(self, name: str, said: TrialRequest, peer: Peer | None) -> Trial:
         """Begin a test of a channel: the message that begins it goes out now, the other when it was taken.
 
-        A test that still waits there is given up. Raises NotFound, StoreError.
+        A test that still waits there or is dead is given up. Raises NotFound, StoreError.
         """
         channel = next((one for one in self.channels() if one.name == name), None)
         if channel is None:
             raise self._no_channel(name)
-        for older in await self._letters.listed(("due",), MAX_LISTED, name):
+        for older in await self._letters.listed(WAITS, MAX_LISTED, name):
             if older.message.test and not older.message.over:
                 await _written(self._letters.drop(older.id))
         now = self._clock.now().wall

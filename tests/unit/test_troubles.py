@@ -7,7 +7,7 @@ from concurrent.futures import Future
 import msgspec
 import pytest
 
-from alerts.incidents import AWAY_S, SUSPECT_S
+from alerts.incidents import AWAY_S, SUSPECT_S, Claim
 from alerts.inhibition import WITHIN_S
 from opsboard.core.clock import ManualClock
 from opsboard.core.incidents import Incident
@@ -252,3 +252,18 @@ def test_an_incident_is_given_to_the_writer_before_anybody_acts_on_the_claim() -
         flow.life(LifeView(engine="a", state=state, since=0.0, supervised=True, started=started, message="exited"))
         flow.reading(GOOD)
     assert order[:3] == ["written: engine_down", "told: engine_down", "heard: engine_down"]
+
+
+def test_trouble_with_a_channel_stays_until_it_is_mended_or_not_configured_any_more() -> None:
+    clock, state = ManualClock(), PipelineState("gpu-a")
+    state.channels = {"chat"}
+    claim = Claim(
+        detector="channel_broken", subject="channel/chat", severity="ticket", summary="HTTP 401",
+        since=clock.now().wall, confirmed=True,
+    )  # fmt: skip
+    state.incidents.see(claim.subject, [claim], clock.now())
+    looked = HostReading(outcome=Outcome.OK, host=HostView(load1=0.1))
+    assert feed(state, looked, clock.advance(5.0)).incidents == ()
+    state.channels = set()
+    (gone,) = feed(state, looked, clock.advance(5.0)).incidents
+    assert not gone.open
