@@ -11,14 +11,15 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, Protocol, assert_never
+from functools import partial
+from typing import Any, NamedTuple, Protocol, assert_never
 
 from msgspec.structs import replace
 
 from alerts.bucket import Bucket
 from alerts.notifier import Answer, Later, Notifier, Outcome, Refused, Request, Sent
 from opsboard.core.clock import Clock
-from opsboard.core.deliveries import Delivery
+from opsboard.core.deliveries import Delivery, Message, NewDelivery
 from opsboard.core.errors import StoreError
 from opsboard.core.text import sanitise
 
@@ -35,6 +36,8 @@ LOOK_S = 30.0
 """The outbox is looked at this often without anybody saying so."""
 DISK_S = 1.0
 """The rest after the outbox could not be read or written."""
+MARK_S = 2.0
+"""How long the next message waits for the mark of the last one; then the mark is waited for beside it."""
 WHY_CHARS = 300
 
 
@@ -56,12 +59,23 @@ class Outbox(Protocol):
     def given_up(self, delivery: Delivery, error: str) -> Future[None]:
         """Make it a dead letter."""
 
+    def sent_early(self, said: NewDelivery, ref: str | None) -> Future[None]:
+        """Mark as sent what was sent before it was on disk."""
+
 
 class Sender(Protocol):
     """Does the talking (transport.py)."""
 
     async def send(self, request: Request) -> Answer:
         """Return what came back; never raises for what the network or the service does."""
+
+
+class _Mark(NamedTuple):
+    """A message that went out, or never will, which the disk does not know yet. It must not be sent again."""
+
+    message: Message
+    make: Callable[[], Future[None]]
+    written: Future[None]
 
 
 class Worker:
@@ -92,6 +106,20 @@ class Worker:
         """Monotonic seconds."""
         self._woken = asyncio.Event()
         self._hurried = asyncio.Event()
+        self._early: dict[str, NewDelivery] = {}
+        """By uid: what the disk does not take, to be sent from memory."""
+        self._refs: dict[str, str | None] = {}
+        """By uid: what the service called what was sent from memory."""
+        self._marks: list[_Mark] = []
+
+    def succeed(self, other: Worker) -> None:
+        """Go on where another worker of the same channel ends: with what only memory knows."""
+        self._early, self._refs, self._marks = other._early, other._refs, other._marks
+
+    def tell_early(self, said: NewDelivery) -> None:
+        """Send what the disk does not take, before all else; the newest of an incident."""
+        self._early[said.message.uid] = said
+        self.wake()
 
     def wake(self) -> None:
         """Look into the outbox now, unless the channel rests."""
@@ -128,16 +156,56 @@ class Worker:
 
     async def _round(self) -> float:
         """Send what is due; return the seconds to the next look."""
-        batch = await self._outbox.due(self.name, self._clock.now().wall, BATCH)
-        for delivery in batch:
-            await asyncio.sleep(self._bucket.wait_s(self._clock.now().mono))
-            if not await self._deliver(delivery):
+        while self._early:
+            if not await self._send_early(next(iter(self._early.values()))):
                 return 0.0
-        if batch:
+        self._settle()
+        batch = await self._outbox.due(self.name, self._clock.now().wall, BATCH + len(self._marks))
+        todo = [one for one in batch if not any(mark.message == one.message for mark in self._marks)]
+        for delivery in todo:
+            await self._token()
+            if not await self._deliver(delivery) or self._woken.is_set():  # what came may be newer, or a page
+                return 0.0
+        if todo:
             return 0.0
+        if batch:
+            return DISK_S
         upcoming = await self._outbox.next_due(self.name)
         wait = LOOK_S if upcoming is None else upcoming - self._clock.now().wall
         return min(LOOK_S, max(DISK_S, wait))
+
+    async def _token(self) -> None:
+        await asyncio.sleep(self._bucket.wait_s(self._clock.now().mono))
+
+    async def _send_early(self, said: NewDelivery) -> bool:
+        """Send one message from memory; False when the channel has to rest."""
+        await self._token()
+        uid, wall = said.message.uid, self._clock.now().wall
+        delivery = Delivery(
+            id=0,
+            channel=self.name,
+            seq=0,
+            message=said.message,
+            created=wall,
+            not_before=wall,
+            told=uid in self._refs,
+            before=self._refs.get(uid),
+        )
+        outcome = await self._outcome(delivery)
+        self._hear(self.name, delivery, outcome)
+        self._log(delivery, outcome)
+        if isinstance(outcome, Later):
+            self._rest(outcome)
+            return False
+        if self._early.get(uid) is said:
+            del self._early[uid]
+        if isinstance(outcome, Sent):
+            self._failures = 0
+            self._refs[uid] = outcome.ref or self._refs.get(uid)
+            await self._note(said.message, partial(self._outbox.sent_early, said, outcome.ref))
+        if said.message.over:
+            self._refs.pop(uid, None)
+        return True
 
     async def _deliver(self, delivery: Delivery) -> bool:
         """Send one message and mark it; False when the channel has to rest."""
@@ -146,22 +214,44 @@ class Worker:
         tired = now.wall - delivery.created > GIVEN_UP_S
         if isinstance(outcome, Later) and tired:
             outcome = Refused(f"not delivered within {GIVEN_UP_S / 3600:.0f} h: {outcome.why}")
+        self._hear(self.name, delivery, outcome)
+        self._log(delivery, outcome)
         match outcome:
             case Sent(ref):
                 self._failures = 0
-                written = self._outbox.delivered(delivery, ref)
+                await self._note(delivery.message, partial(self._outbox.delivered, delivery, ref))
             case Refused(why):
-                written = self._outbox.given_up(delivery, _short(why))
-            case Later(why, after_s):
-                rest = self._schedule(after_s)
-                self._rest_until = now.mono + rest
-                written = self._outbox.delayed(delivery, _short(why), now.wall + rest)
+                await self._note(delivery.message, partial(self._outbox.given_up, delivery, _short(why)))
+            case Later(why):
+                rest = self._rest(outcome)
+                await _on_disk(self._outbox.delayed(delivery, _short(why), now.wall + rest), LOOK_S)
             case _:
                 assert_never(outcome)
-        self._hear(self.name, delivery, outcome)
-        self._log(delivery, outcome)
-        await _on_disk(written)
         return not isinstance(outcome, Later)
+
+    async def _note(self, message: Message, make: Callable[[], Future[None]]) -> None:
+        """Mark a message; what the disk does not take now is remembered until it does."""
+        written = make()
+        try:
+            await _on_disk(written, 0.0 if self._marks else MARK_S)
+        except StoreError as error:
+            if not self._marks:
+                log.warning("channel %s: %s; it is not sent again meanwhile", self.name, error.message)
+            self._marks.append(_Mark(message, make, written))
+
+    def _settle(self) -> None:
+        """Forget marks that are on disk, and make those again that were refused."""
+        self._marks = [
+            mark._replace(written=mark.make()) if mark.written.done() else mark
+            for mark in self._marks
+            if not mark.written.done() or mark.written.exception() is not None
+        ]
+
+    def _rest(self, outcome: Later) -> float:
+        """Let the channel rest; return the seconds."""
+        rest = self._schedule(outcome.after_s)
+        self._rest_until = self._clock.now().mono + rest
+        return rest
 
     def _schedule(self, after_s: float | None) -> float:
         self._failures += 1
@@ -201,10 +291,10 @@ class Worker:
         )
 
 
-async def _on_disk(written: Future[None]) -> None:
+async def _on_disk(written: Future[None], limit_s: float) -> None:
     """Wait until it is written: what is not marked would be sent again at once. Raises StoreError."""
     try:
-        async with asyncio.timeout(LOOK_S):
+        async with asyncio.timeout(limit_s):
             await asyncio.shield(asyncio.wrap_future(written))
     except TimeoutError:
         raise StoreError("the disk does not take what was delivered", permanent=False) from None

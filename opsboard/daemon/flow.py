@@ -62,8 +62,8 @@ class Flow:
         """Hears of incidents that changed."""
         self.announce: Callable[[Incident], Sequence[NewDelivery]] = lambda _incident: ()
         """Says what is to be told of an incident that changed."""
-        self.on_told: Callable[[Sequence[NewDelivery]], None] = lambda _told: None
-        """Hears of it when it is on disk."""
+        self.on_told: Callable[[Sequence[NewDelivery], Future[None]], None] = lambda _told, _written: None
+        """Hears of it; the future is done when it is on disk."""
 
     def reading(self, reading: Reading) -> None:
         """Take one reading; ``now`` is taken here, once."""
@@ -127,7 +127,7 @@ class Flow:
         told = self.announce(incident)
         written = self._records.incident(incident, told)
         if told:
-            self.when_written(written, lambda: self.on_told(told))
+            self.on_told(told, written)
         self.on_incident(incident)
         return written
 

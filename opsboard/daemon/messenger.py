@@ -5,6 +5,7 @@ A channel that cannot deliver is an incident of its own, told by the others; the
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -27,6 +28,7 @@ from opsboard.config.load import Loaded
 from opsboard.config.schema import Config
 from opsboard.core.clock import Clock, Now
 from opsboard.core.deliveries import ChannelHealth, Delivery, Message, NewDelivery
+from opsboard.core.errors import StoreError
 from opsboard.core.incidents import Incident, Urgency
 from opsboard.core.quiet import quiet
 from opsboard.core.registry import notifiers
@@ -40,6 +42,8 @@ from opsboard.daemon.taskset import TaskSet
 log = logging.getLogger("opsboard.alerts")
 
 LOOK_S = 5.0
+PATIENCE_S = 5.0
+"""A page that is not on disk by then is sent from memory."""
 TROUBLE_S = 120.0
 """A channel that has failed for so long, with something to tell, is an incident."""
 
@@ -108,7 +112,7 @@ class Messenger:
         for name, t in (await self._outbox.last_sent()).items():
             if name in self._channels:
                 self._channels[name].heard(sent=t)
-        self._flow.announce, self._flow.on_told = self.announce, self.wake
+        self._flow.announce, self._flow.on_told = self.announce, self.follow
         self._tasks.add("channels", lambda: on_grid(LOOK_S, self.look))
         for one in self._state.incidents.open:
             self._add(self.announce(one))
@@ -130,6 +134,8 @@ class Messenger:
             )
             channel = self._channels[setting.name] = _Channel(setting, worker)
             known = before.get(setting.name)
+            if known is not None:
+                worker.succeed(known.worker)
             if known is not None and known.setting == setting:
                 channel.health, channel.failing = known.health, known.failing
         manners = Manners(
@@ -150,6 +156,21 @@ class Messenger:
         kind, _, name = incident.subject.partition("/")
         track = self._state.engines.get(name) if kind == "engine" else None
         return eased(incident, None if track is None else track.state, t, self._config.alerts.mending)
+
+    def follow(self, deliveries: Sequence[NewDelivery], written: Future[None]) -> None:
+        """Send messages once they are on disk; a page that the disk does not take is sent all the same."""
+        self._flow.when_written(written, lambda: self.wake(deliveries))
+        pages = [one for one in deliveries if one.message.severity == "page"]
+        if pages:
+            asyncio.get_running_loop().call_later(PATIENCE_S, self._tell_early, pages, written)
+
+    def _tell_early(self, pages: Sequence[NewDelivery], written: Future[None]) -> None:
+        if written.done() and not written.cancelled() and written.exception() is None:
+            return
+        for one in pages:
+            channel = self._channels.get(one.channel)
+            if channel is not None:
+                channel.worker.tell_early(one)
 
     def wake(self, deliveries: Sequence[NewDelivery]) -> None:
         """Send what is on disk now."""
@@ -189,7 +210,7 @@ class Messenger:
         """Put messages into the outbox, and send them once they are on disk."""
         written = self._outbox.add(deliveries)
         heed(written)
-        self._flow.when_written(written, lambda: self.wake(deliveries))
+        self.follow(deliveries, written)
         return written
 
     def hurry(self, channel: str) -> None:
@@ -230,7 +251,12 @@ class Messenger:
 
     async def look(self) -> None:
         """See how the channels are doing, and tell what time makes due; called every ``LOOK_S``."""
-        now, counts = self._clock.now(), await self._outbox.counts()
+        now = self._clock.now()
+        try:
+            counts = await self._outbox.counts()
+        except StoreError as error:  # what is wrong with the disk is told elsewhere; this task must not give up
+            log.warning("what waits in the outbox is not known: %s", error.message)
+            return
         every_s = {name: one.resend_s for name, one in self._channels.items() if one.resend_s is not None}
         for incident in self._state.incidents.open:
             self._add(self.announce(incident))

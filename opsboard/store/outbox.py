@@ -54,6 +54,11 @@ class Outbox:
         t = self._clock.now().wall
         return self._change(lambda connection: outbox_table.dead(connection, delivery, error, t))
 
+    def sent_early(self, said: NewDelivery, ref: str | None) -> Future[None]:
+        """Mark a message as sent that went out before it was on disk."""
+        t = self._clock.now().wall
+        return self._change(lambda connection: outbox_table.sent_early(connection, said, ref, t))
+
     def put_back(self, number: int) -> Future[bool]:
         """Let a dead, dropped or waiting message be sent now; False when there is none."""
         t = self._clock.now().wall

@@ -66,11 +66,21 @@ def sent(connection: sqlite3.Connection, delivery: Delivery, ref: str | None, t:
     """Mark a message as sent, and what waits of the same incident and is older as superseded."""
     _finish(connection, delivery.id, "sent", None, t)
     connection.execute("UPDATE outbox SET ref = ? WHERE id = ?", (ref, delivery.id))
-    connection.execute(
-        "UPDATE outbox SET state = 'superseded', done = ? WHERE state = 'due' AND channel = ? AND incident = ? "
-        "AND seq < ?",
-        (t, delivery.channel, delivery.message.uid, delivery.seq),
-    )
+    _supersede(connection, delivery.channel, delivery.message.uid, delivery.seq, t)
+
+
+def sent_early(connection: sqlite3.Connection, said: NewDelivery, ref: str | None, t: float) -> None:
+    """Mark as sent what was sent from memory, and what is older of the incident as superseded, if it waits."""
+    text = msgspec.json.encode(said.message).decode()
+    row = connection.execute(
+        "SELECT id, seq FROM outbox WHERE channel = ? AND incident = ? AND message = ? AND state = 'due'",
+        (said.channel, said.message.uid, text),
+    ).fetchone()
+    if row is None:
+        return
+    _finish(connection, row[0], "sent", None, t)
+    connection.execute("UPDATE outbox SET ref = ? WHERE id = ?", (ref, row[0]))
+    _supersede(connection, said.channel, said.message.uid, row[1], t)
 
 
 def later(connection: sqlite3.Connection, delivery: Delivery, error: str, not_before: float) -> None:
@@ -160,6 +170,14 @@ def counts(connection: sqlite3.Connection) -> dict[str, tuple[int, float | None,
 
 def _finish(connection: sqlite3.Connection, number: int, state: State, error: str | None, t: float) -> None:
     connection.execute("UPDATE outbox SET state = ?, error = ?, done = ? WHERE id = ?", (state, error, t, number))
+
+
+def _supersede(connection: sqlite3.Connection, channel: str, uid: str, seq: int, t: float) -> None:
+    connection.execute(
+        "UPDATE outbox SET state = 'superseded', done = ? WHERE state = 'due' AND channel = ? AND incident = ? "
+        "AND seq < ?",
+        (t, channel, uid, seq),
+    )
 
 
 def _deliveries(connection: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> Iterator[Delivery]:

@@ -89,10 +89,7 @@ class Teller:
 @contextlib.asynccontextmanager
 async def teller(root: Path) -> AsyncIterator[Teller]:
     """Run one on ``root/state`` with the channels of ``root/opsboard.toml``."""
-    vars(delivery)["SCHEDULE_S"] = SHORTER_S
-    found = notifiers().found
-    found["webhook"] = replace(found["webhook"], rate=Rate(every_s=0.001, burst=1000))
-    loaded = load(root / "opsboard.toml", notifiers=found)
+    loaded = load(root / "opsboard.toml", notifiers=notifiers().found)
     clock = SystemClock()
     async with contextlib.AsyncExitStack() as ending, asyncio.TaskGroup() as group:
         tasks = TaskSet(group, TaskBook())
@@ -106,9 +103,17 @@ async def teller(root: Path) -> AsyncIterator[Teller]:
         await tasks.close()
 
 
+def hasten() -> None:
+    """Be silent and impatient; only for a process of its own."""
+    logging.disable()
+    vars(delivery)["SCHEDULE_S"] = SHORTER_S
+    found = notifiers().found
+    found["webhook"] = replace(found["webhook"], rate=Rate(every_s=0.001, burst=1000))
+
+
 def live(root: str, seed: int) -> None:
     """Open and close incidents until killed."""
-    logging.disable()
+    hasten()
     asyncio.run(_live(Path(root), random.Random(seed)))
 
 
@@ -126,7 +131,7 @@ async def _live(root: Path, chance: random.Random) -> None:
 
 def settle(root: str) -> None:
     """Tell all that is left to tell, then end."""
-    logging.disable()
+    hasten()
 
     async def main() -> None:
         async with teller(Path(root)) as one:

@@ -14,11 +14,11 @@ from msgspec.structs import replace
 from alerts.answers import by_status
 from alerts.delivery import GIVEN_UP_S, Worker
 from alerts.notifier import Answer, Http, Later, Notifier, Outcome, Rate, Refused, Request, Sent
-from opsboard.core.deliveries import Delivery
+from opsboard.core.deliveries import Delivery, NewDelivery
 from opsboard.core.errors import StoreError
 from opsboard.core.secret import Secret
 from tests.support import virtual_time
-from tests.support.messages import delivery
+from tests.support.messages import LEAK, delivery, new, told
 
 START = virtual_time.WALL_START
 
@@ -29,7 +29,10 @@ class Outbox:
     def __init__(self, *waiting: Delivery) -> None:
         self.waiting = {one.id: replace(one, created=START, not_before=START) for one in waiting}
         self.done: list[tuple[int, str, str | None]] = []
+        self.early: list[str] = []
         self.broken = 0
+        self.mark: Callable[[], Future[None]] = _done
+        """How long a mark takes to be on disk; meanwhile the message is still found."""
 
     async def due(self, channel: str, now: float, limit: int) -> list[Delivery]:
         if self.broken:
@@ -52,10 +55,28 @@ class Outbox:
         self.waiting[delivery.id] = replace(one, attempts=one.attempts + 1, not_before=not_before, error=error)
         return _done()
 
+    def sent_early(self, said: NewDelivery, ref: str | None) -> Future[None]:
+        self.early.append(said.message.uid)
+        return self.mark()
+
     def _over(self, delivery: Delivery, how: str, why: str | None) -> Future[None]:
-        del self.waiting[delivery.id]
         self.done.append((delivery.id, how, why))
-        return _done()
+        written = self.mark()
+        if written.done():
+            del self.waiting[delivery.id]
+        else:
+            written.add_done_callback(lambda _: self.waiting.pop(delivery.id))
+        return written
+
+
+def pending(kept: list[Future[None]]) -> Callable[[], Future[None]]:
+    """Return what makes futures that are done when somebody says so."""
+
+    def make() -> Future[None]:
+        kept.append(Future())
+        return kept[-1]
+
+    return make
 
 
 def _done() -> Future[None]:
@@ -89,10 +110,12 @@ def go(
     service: Service,
     seconds: float = 3600,
     rate: Rate = OFTEN,
-    render: Callable[[Any, Delivery], Sequence[Request]] = plain,
     *,
+    render: Callable[[Any, Delivery], Sequence[Request]] = plain,
     hurry_at: float | None = None,
+    then: Callable[[Worker], None] = lambda _worker: None,
 ) -> list[Outcome]:
+    """``then`` happens with the worker after 5 s."""
     heard: list[Outcome] = []
     notifier = Notifier(
         kind="fake",
@@ -115,6 +138,7 @@ def go(
         )
         if hurry_at is not None:
             asyncio.get_running_loop().call_later(hurry_at, worker.hurry)
+        asyncio.get_running_loop().call_later(5, then, worker)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await worker.run()
@@ -221,6 +245,77 @@ def test_a_disk_that_fails_is_asked_again() -> None:
     outbox.broken = 3
     go(outbox, service, seconds=10)
     assert [t for t, _ in service.asked] == [3]
+
+
+def test_what_the_disk_does_not_mark_is_not_sent_again_and_holds_nobody_up() -> None:
+    messages = [told(replace(LEAK, id=n, uid=str(n))) for n in (1, 2, 3)]
+    outbox, service = Outbox(*(delivery(of, id=of.number) for of in messages)), Service(200)
+    slow: list[Future[None]] = []
+    outbox.mark = pending(slow)
+    go(outbox, service, seconds=3600)
+    assert [t for t, _ in service.asked] == [0, 2, 2], "each once, though the outbox still has them"
+    assert len(outbox.waiting) == 3
+
+    def taken(_worker: Worker) -> None:
+        for one in slow:
+            one.set_result(None)
+
+    outbox, service, slow = Outbox(delivery(messages[0])), Service(200), []
+    outbox.mark = pending(slow)
+    go(outbox, service, seconds=3600, then=taken)
+    assert (len(service.asked), outbox.waiting) == (1, {})
+
+
+def test_a_mark_that_is_refused_is_made_again() -> None:
+    outbox, service = Outbox(delivery()), Service(200)
+
+    def refused() -> Future[None]:
+        outbox.mark = _done
+        future: Future[None] = Future()
+        future.set_exception(StoreError("too many are waiting"))
+        return future
+
+    def over(delivery: Delivery, how: str, why: str | None) -> Future[None]:
+        written = outbox.mark()
+        if written.exception() is None:
+            del outbox.waiting[delivery.id]
+        outbox.done.append((delivery.id, how, why))
+        return written
+
+    outbox.mark, outbox._over = refused, over  # type: ignore[method-assign]
+    go(outbox, service, seconds=60)
+    assert (len(service.asked), outbox.done, outbox.waiting) == (1, [(1, "sent", None)] * 2, {})
+
+
+def test_what_the_disk_does_not_take_is_sent_from_memory_and_marked() -> None:
+    outbox, service = Outbox(), Service(503, 200)
+    seen: list[Delivery] = []
+
+    def render(_params: Any, one: Delivery) -> Sequence[Request]:
+        seen.append(one)
+        return plain(None, one)
+
+    def then(worker: Worker) -> None:
+        for step in ("trigger", "update"):
+            worker.tell_early(new("chat", told(step=step)))
+
+    go(outbox, service, seconds=60, render=render, then=then)
+    assert [(one.message.step, one.told) for one in seen] == [("update", False)] * 2, "the newest, until it is taken"
+    assert [t for t, _ in service.asked] == [5, 7]
+    assert outbox.early == [LEAK.uid]
+
+
+def test_a_page_that_comes_does_not_wait_behind_what_was_read_before() -> None:
+    tickets = [delivery(told(replace(LEAK, uid=str(n))), id=n) for n in range(10, 30)]
+    outbox, service = Outbox(*tickets), Service(200)
+
+    def then(worker: Worker) -> None:
+        outbox.waiting[1] = replace(delivery(), created=START, not_before=START)
+        worker.wake()
+
+    go(outbox, service, rate=Rate(every_s=1.0, burst=1), seconds=100, then=then)
+    assert (6, b"1") in service.asked
+    assert len(service.asked) == 21
 
 
 def test_every_status_means_something() -> None:

@@ -88,6 +88,22 @@ async def test_dead_letters_wait_for_somebody(tmp_path: Path) -> None:
 
 
 @in_loop
+async def test_what_was_sent_from_memory_is_not_due_once_it_is_on_disk(tmp_path: Path) -> None:
+    async with opened(tmp_path / "state", ManualClock(wall=T)) as store:
+        early = new("chat", told(step="update"))
+        await done(
+            store.incident(LEAK, [new("chat"), new("oncall")]),
+            store.incident(LEAK, [early]),
+            store.outbox.sent_early(early, "ts-9"),
+            store.outbox.sent_early(new("chat", told(step="resolve")), None),
+        )
+        assert await waiting(store) == []
+        assert await waiting(store, "oncall") == [(42, 1, "trigger")]
+        states = {one.seq: (one.state, one.ref) for one in await store.outbox.listed(("sent", "superseded"), 10)}
+        assert states == {1: ("superseded", None), 2: ("sent", "ts-9")}
+
+
+@in_loop
 async def test_the_next_daemon_finds_what_waits_and_what_was_told(tmp_path: Path) -> None:
     async with opened(tmp_path / "state", ManualClock(wall=T)) as store:
         await done(
