@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from opsboard.daemon import messenger
-from opsboard.store.outbox_table import read
 from tests.support.in_loop import in_loop
 from tests.support.receiver import receiver
 from tests.support.telling_life import teller
@@ -40,7 +39,7 @@ async def test_a_page_is_told_while_nothing_can_be_written(tmp_path: Path, monke
             await asyncio.gather(asyncio.wrap_future(page), asyncio.wrap_future(ticket))
             await wait_until_async(lambda: len(service.requests) > 1, what="the ticket")
             await one.told()
-            kept = await one.store._ask(lambda connection: read(connection, ("sent", "due", "superseded"), 9))
+            kept = await one.store.outbox.listed(("sent", "due", "superseded"), 9)
         subjects = [json.loads(said.body)["alerts"][0]["labels"]["engine"] for said in service.requests]
         assert subjects == ["a", "b"], "the page before the disk has it, the ticket after that, each once"
         assert [one.state for one in kept] == ["sent", "sent"]
