@@ -68,7 +68,7 @@ class Parser:
         words: list[str] = []
         for number in numbers:
             prefix, _, word = lines[number].rpartition(" ")
-            index = self._ids.get(prefix)
+            index = self._ids.get(prefix) if word else None  # no value at all is told with more words
             if index is None:
                 unknown = self._read_unknown(lines[number])
                 if unknown is None:

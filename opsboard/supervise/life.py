@@ -135,6 +135,7 @@ class Life:
             if now.mono - probed >= PROBE_S:
                 probed = now.mono
                 if await self._serves():
+                    await self._read(start_up)  # what it said until it served
                     self._has_begun(start_up)
                     return
             seen = (start_up.phase, start_up.progress(now.wall), self.thief)

@@ -109,6 +109,13 @@ def test_a_known_line_that_begins_otherwise_is_read_anew(line: str) -> None:
             parser.parse(page)
 
 
+def test_a_known_line_that_lost_its_value_is_refused_as_at_first() -> None:
+    parser = Parser()
+    parser.parse(b"a 1\n")
+    with pytest.raises(ExpositionError, match="not one value"):
+        parser.parse(b"a \n")
+
+
 def test_samples_of_one_name_that_stand_apart_are_brought_together() -> None:
     page = read('h_bucket{e="0"} 1\nh_sum{e="0"} 2\nh_bucket{e="1"} 3\nh_sum{e="1"} 4\n')
     assert page.samples["h_bucket"] == [({"e": "0"}, 1.0), ({"e": "1"}, 3.0)]
