@@ -29,6 +29,8 @@ SCHEDULE_S = (0.0, 2.0, 5.0, 15.0, 30.0, 60.0, 300.0)
 """How long a channel rests after each failure in a row; the last one goes on."""
 GIVEN_UP_S = 86400.0
 """A message that could not be delivered for so long is a dead letter."""
+GIVEN_UP_ATTEMPTS = 20
+"""But not before so many attempts: a clock that jumps makes nothing old."""
 LONGEST_REST_S = 3600.0
 """No service may ask for more."""
 BATCH = 20
@@ -104,6 +106,8 @@ class Worker:
         self._failures = 0
         self._rest_until = 0.0
         """Monotonic seconds."""
+        self._rested = 0.0
+        """Until when (Unix s) messages were put off: after the rest that has come, though a clock be set back."""
         self._woken = asyncio.Event()
         self._hurried = asyncio.Event()
         self._early: dict[str, NewDelivery] = {}
@@ -127,7 +131,7 @@ class Worker:
 
     def hurry(self) -> None:
         """Look into the outbox now, even if the channel rests: somebody mended it, or wants to know."""
-        self._rest_until = 0.0
+        self._rest_until = self._rested = 0.0
         self._hurried.set()
         self._woken.set()
 
@@ -160,7 +164,8 @@ class Worker:
             if not await self._send_early(next(iter(self._early.values()))):
                 return 0.0
         self._settle()
-        batch = await self._outbox.due(self.name, self._clock.now().wall, BATCH + len(self._marks))
+        wall = max(self._clock.now().wall, self._rested)
+        batch = await self._outbox.due(self.name, wall, BATCH + len(self._marks))
         todo = [one for one in batch if not any(mark.message == one.message for mark in self._marks)]
         for delivery in todo:
             await self._token()
@@ -211,7 +216,7 @@ class Worker:
         """Send one message and mark it; False when the channel has to rest."""
         outcome = await self._outcome(delivery)
         now = self._clock.now()
-        tired = now.wall - delivery.created > GIVEN_UP_S
+        tired = now.wall - delivery.created > GIVEN_UP_S and delivery.attempts >= GIVEN_UP_ATTEMPTS
         if isinstance(outcome, Later) and tired:
             outcome = Refused(f"not delivered within {GIVEN_UP_S / 3600:.0f} h: {outcome.why}")
         self._hear(self.name, delivery, outcome)
@@ -223,8 +228,8 @@ class Worker:
             case Refused(why):
                 await self._note(delivery.message, partial(self._outbox.given_up, delivery, _short(why)))
             case Later(why):
-                rest = self._rest(outcome)
-                await _on_disk(self._outbox.delayed(delivery, _short(why), now.wall + rest), LOOK_S)
+                self._rested = now.wall + self._rest(outcome)
+                await _on_disk(self._outbox.delayed(delivery, _short(why), self._rested), LOOK_S)
             case _:
                 assert_never(outcome)
         return not isinstance(outcome, Later)

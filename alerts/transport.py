@@ -55,9 +55,14 @@ class Transport:
         """Open nothing yet."""
         self._clock = clock
         limits = FetchLimits(
-            body_bytes=ANSWER_BYTES, error_bytes=ANSWER_BYTES, connect_s=5.0, total_s=DEADLINE_S, idle_connections=0
+            body_bytes=ANSWER_BYTES,
+            error_bytes=ANSWER_BYTES,
+            cut=True,  # who says 200 and then too much has taken the message
+            connect_s=5.0,
+            total_s=DEADLINE_S,
+            idle_connections=0,
         )
-        self._fetcher = Fetcher(limits, refused=refused_address)
+        self._fetcher = Fetcher(limits, refused=refused_address, environment=os.environ)
         self._mailing = Aside("mail", MAILS)
 
     async def send(self, request: Request) -> Answer:
@@ -85,7 +90,8 @@ class Transport:
             )
         except FetchError as error:
             # The message names host and port, nothing more of the address.
-            return Answer(status=None, error=error.message, permanent=error.reason in {"protocol", "refused_address"})
+            # A certificate or a proxy that is wrong now may be mended before the message is too old.
+            return Answer(status=None, error=error.message, permanent=error.reason == "refused_address")
         return Answer(status=reply.status, headers=reply.headers, body=reply.body)
 
     async def _mail(self, request: Mail) -> Answer:

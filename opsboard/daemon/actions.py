@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Protocol
 
 from opsboard.core.clock import Clock
@@ -124,6 +124,14 @@ class Actions:
         now = self._clock.now().wall
         self._audit(AuditEntry(t=now, action="cancel rolling restart", subject="host", uid=uid, pid=pid, reason=None))
         return roll
+
+    async def reload(self, load: Callable[[], Awaitable[None]], peer: Peer | None) -> None:
+        """Read the configuration again, as somebody asked. Raises what is wrong with it."""
+        uid, pid = _who(peer)
+        await load()
+        self._audit(
+            AuditEntry(t=self._clock.now().wall, action="reload", subject="host", uid=uid, pid=pid, reason=None)
+        )
 
     async def close(self) -> None:
         """Stop waiting for what is still being carried out; the shims, and the next daemon, go on with it."""

@@ -87,7 +87,7 @@ class Control:
         cancel_rolling: Callable[[Peer | None], Rolling],
         adopting: Adopting | None,
         log_path: Callable[[str], Path | None],
-        reload: Callable[[], Awaitable[None]],
+        reload: Callable[[Peer | None], Awaitable[None]],
         healthy: Callable[[], bool],
         rights: Callable[[Peer | None], Right],
     ) -> None:
@@ -205,7 +205,7 @@ class Control:
             case ("POST", ["v1", "incidents", name, verb]) if verb in VERBS:
                 return json_response(await self._desk.act(name, verb, request.json(IncidentRequest), request.peer))
             case ("POST", ["v1", "reload"]):
-                await self._reload()
+                await self._reload(request.peer)
                 return json_response({"reloaded": True})
         return await self._about_telling(parts, request)
 

@@ -7,6 +7,7 @@ switch) hears nothing while any part of the way from a reading to a message is b
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable
 
 from alerts.timeline import told_s
@@ -55,7 +56,9 @@ class Signs:
         self._notifier = notifier
         self._heartbeat: Heartbeat | None = None
         self._fetcher = Fetcher(
-            Limits(body_bytes=ANSWER_BYTES, error_bytes=ANSWER_BYTES, total_s=10.0), refused=refused_address
+            Limits(body_bytes=ANSWER_BYTES, error_bytes=ANSWER_BYTES, cut=True, total_s=10.0),
+            refused=refused_address,
+            environment=os.environ,
         )
         self._silent: str | None = None
 

@@ -379,7 +379,7 @@ class Daemon:
             cancel_rolling=actions.cancel_rolling,
             adopting=adopting,
             log_path=self._log_path,
-            reload=self.reload,
+            reload=lambda peer: actions.reload(self.reload, peer),
             healthy=self._signs.turning,
             rights=access.allowed,
         )

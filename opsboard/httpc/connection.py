@@ -22,6 +22,8 @@ class Limits(Record, frozen=True, kw_only=True):
 
     body_bytes: int = 4 * 1024 * 1024
     """Of the body, on the wire and again after decompression."""
+    cut: bool = False
+    """A longer body is cut there, instead of refused: only its beginning is wanted."""
     header_bytes: int = 64 * 1024
     error_bytes: int = 2048
     """How much of the body of a refusal is read."""
@@ -110,10 +112,10 @@ class Connection:
                 return None
 
     async def _body(self, head: h11.Response) -> bytes:
-        good = 200 <= head.status_code < 300
-        limit = self._limits.body_bytes if good else self._limits.error_bytes
+        whole = 200 <= head.status_code < 300 and not self._limits.cut
+        limit = self._limits.body_bytes if whole else self._limits.error_bytes
         announced = next((int(value) for name, value in head.headers if name == b"content-length"), 0)
-        if good and announced > limit:
+        if whole and announced > limit:
             raise self._too_large(announced)
         chunks: list[bytes] = []
         size = 0
@@ -122,10 +124,10 @@ class Connection:
             if isinstance(event, h11.Data):
                 chunks.append(event.data)
                 size += len(event.data)
-                if size > limit and good:
+                if size > limit and whole:
                     raise self._too_large()
                 if size > limit:
-                    break  # enough of a refusal; the rest is not worth keeping the connection
+                    break  # enough of it; the rest is not worth keeping the connection
             elif event is h11.NEED_DATA:
                 await self._receive()
             else:

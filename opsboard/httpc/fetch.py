@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import re
 import socket
 import ssl
@@ -23,6 +24,7 @@ from opsboard.core.model import Record
 from opsboard.core.secret import Secret
 from opsboard.core.text import sanitise
 from opsboard.httpc.connection import Answer, Connection, Limits, Place
+from opsboard.httpc.proxy import Proxy, proxy_for, tunnel
 
 __all__ = ["Body", "Fetcher", "Limits", "Reply", "bearer"]
 
@@ -66,15 +68,18 @@ class Fetcher:
         limits: Limits | None = None,
         tls: ssl.SSLContext | None = None,
         refused: Callable[[str], str | None] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Open nothing yet; ``tls`` replaces the system's certificates.
 
         ``refused(address)`` says why an IP address must not be connected to. With it names are looked up first and
-        the address that was looked at is the one that is connected to.
+        the address that was looked at is the one that is connected to. ``environment`` may name proxies for
+        :meth:`send`; what they connect to is looked at only where it is written as an address.
         """
         self._limits = limits or Limits()
         self._tls = tls
         self._refused = refused
+        self._environment = environment or {}
         self._idle: dict[Place, Connection] = {}
 
     async def get(self, url: str, *, headers: Mapping[str, str] | None = None, deadline_s: float | None = None) -> Body:
@@ -120,9 +125,12 @@ class Fetcher:
         Raises FetchError as :meth:`get` does, but never with reason ``status``.
         """
         place, target = _parse(url)
+        proxy = proxy_for(place, self._environment)
         about = {"Content-Length": str(len(data)), "Connection": "close"}
+        if proxy is not None and not place.tls:
+            target, about = f"http://{place}{target}", {**about, **proxy.headers}
         request = _request(method, place, target, {"Accept": "application/json", **(headers or {}), **about})
-        answer, _ = await self._answer(place, request, data, deadline_s, None)
+        answer, _ = await self._answer(place, request, data, deadline_s, None, proxy=proxy)
         fields = {name.decode("latin-1"): sanitise(value) for name, value in answer.fields.items()}
         return Reply(status=answer.status, headers=fields, body=_inflate(place, answer, self._limits))
 
@@ -145,7 +153,14 @@ class Fetcher:
         )
 
     async def _answer(
-        self, place: Place, request: h11.Request, data: bytes, deadline_s: float | None, connection: Connection | None
+        self,
+        place: Place,
+        request: h11.Request,
+        data: bytes,
+        deadline_s: float | None,
+        connection: Connection | None,
+        *,
+        proxy: Proxy | None = None,
     ) -> tuple[Answer, float | None]:
         """Return the answer and the seconds that connecting took, None on a connection that was kept."""
         total_s = self._limits.total_s if deadline_s is None else deadline_s
@@ -156,7 +171,7 @@ class Fetcher:
                 answer = await self._ask(connection, request, data) if connection is not None else None
                 if answer is None:
                     connection = None
-                    connection = await self._connect(place)
+                    connection = await self._connect(place, proxy)
                     connected = clock() - started
                     answer = await self._ask(connection, request, data)
         except TimeoutError:
@@ -182,15 +197,18 @@ class Fetcher:
                 replaced.close()
         return answer
 
-    async def _connect(self, place: Place) -> Connection:
+    async def _connect(self, place: Place, proxy: Proxy | None) -> Connection:
         tls = None
         if place.tls:
             tls = self._tls = self._tls or ssl.create_default_context()
         try:
             async with asyncio.timeout(self._limits.connect_s):
-                host = place.host if self._refused is None else await self._allowed(place)
-                name = place.host if tls is not None else None
-                reader, writer = await asyncio.open_connection(host, place.port, ssl=tls, server_hostname=name)
+                if proxy is not None:
+                    reader, writer = await self._through(proxy, place, tls)
+                else:
+                    host = place.host if self._refused is None else await self._allowed(place)
+                    name = place.host if tls is not None else None
+                    reader, writer = await asyncio.open_connection(host, place.port, ssl=tls, server_hostname=name)
         except TimeoutError:
             raise _no_connection(place, self._limits.connect_s) from None
         except ssl.SSLError as error:
@@ -205,6 +223,26 @@ class Fetcher:
                 ) from None
             raise FetchError(f"{place}: {sanitise(str(error), 200)}", reason="unreachable") from None
         return Connection(place, reader, writer, self._limits)
+
+    async def _through(
+        self, proxy: Proxy, place: Place, tls: ssl.SSLContext | None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to a proxy, and through it where what follows is TLS."""
+        if self._refused is not None and _is_address(place.host) and (why := self._refused(place.host)) is not None:
+            raise FetchError(f"{place} is not connected to: {why}", reason="refused_address")
+        try:
+            reader, writer = await asyncio.open_connection(proxy.place.host, proxy.place.port)
+        except OSError as error:
+            message = f"the proxy {proxy.place} of the environment: {sanitise(str(error), 200)}"
+            raise FetchError(message, reason="unreachable") from None
+        if tls is not None:
+            try:
+                await tunnel(reader, writer, proxy, place)
+                await writer.start_tls(tls, server_hostname=place.host)
+            except BaseException:
+                writer.transport.abort()
+                raise
+        return reader, writer
 
     async def _allowed(self, place: Place) -> str:
         """Return an address of the host that may be connected to. Raises FetchError (refused_address), OSError."""
@@ -223,6 +261,14 @@ class Fetcher:
             connection.close()
         self._idle.clear()
         await asyncio.sleep(0)  # lets the transports go
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def bearer(key: Secret | None) -> dict[str, str]:
@@ -269,6 +315,8 @@ def _inflate(place: Place, answer: Answer, limits: Limits) -> bytes:
         data = inflater.decompress(answer.body, limits.body_bytes + 1)
     except zlib.error as error:
         raise FetchError(f"{place}: {encoding} body: {error}", reason="encoding") from None
+    if limits.cut:
+        return data[: limits.body_bytes]
     if len(data) > limits.body_bytes:
         message = f"{place} answers with {encoding} that grows beyond {limits.body_bytes} bytes"
         raise FetchError(message, reason="too_large")

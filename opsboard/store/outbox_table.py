@@ -43,13 +43,13 @@ def add(connection: sqlite3.Connection, deliveries: Iterable[NewDelivery], t: fl
 def due(connection: sqlite3.Connection, channel: str, now: float, limit: int) -> list[Delivery]:
     """Return what is to be sent, the newest of each incident: pages first, then what was tried least, then the oldest.
 
-    ``now`` in Unix seconds.
+    ``now`` in Unix seconds. What is of the future came before the clock was set back, and is due.
     """
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM outbox AS one WHERE state = 'due' AND channel = ? AND not_before <= ? "  # noqa: S608  constants
+        f"SELECT {_COLUMNS} FROM outbox AS one WHERE state = 'due' AND channel = ? AND (not_before <= ? OR t > ?) "  # noqa: S608  constants
         "AND seq = (SELECT max(seq) FROM outbox WHERE channel = one.channel AND incident = one.incident "
         f"AND state = 'due') ORDER BY {_URGENCY}, attempts, id LIMIT ?",
-        (channel, now, limit),
+        (channel, now, now, limit),
     ).fetchall()
     return list(_deliveries(connection, rows))
 

@@ -175,7 +175,7 @@ class FakeDaemon:
             cancel_rolling=self.actions.cancel_rolling,
             adopting=None,
             log_path={"a": self.log}.get,
-            reload=self.reload,
+            reload=lambda peer: self.actions.reload(self.reload, peer),
             healthy=lambda: True,
             rights=self.rights,
         )

@@ -262,6 +262,7 @@ def test_a_slow_action_delays_nobody(path: Path) -> None:
 def test_a_reload_that_is_refused(path: Path) -> None:
     async def test(daemon: FakeDaemon) -> None:
         await in_thread(Client(path).reload)
+        assert [(one.action, one.uid) for one in daemon.asked] == [("reload", os.getuid())]
         for error in (Conflict, SuperviseError):
             daemon.reload_error = error("engine a runs", hint="stop it first")
             with pytest.raises(Conflict, match="engine a runs") as caught:

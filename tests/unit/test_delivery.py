@@ -9,11 +9,13 @@ from concurrent.futures import Future
 from typing import Any
 
 import msgspec
+import pytest
 from msgspec.structs import replace
 
 from alerts.answers import by_status
 from alerts.delivery import GIVEN_UP_S, Worker
 from alerts.notifier import Answer, Http, Later, Notifier, Outcome, Rate, Refused, Request, Sent
+from opsboard.core.clock import Clock, Now
 from opsboard.core.deliveries import Delivery, NewDelivery
 from opsboard.core.errors import StoreError
 from opsboard.core.secret import Secret
@@ -114,6 +116,7 @@ def go(
     render: Callable[[Any, Delivery], Sequence[Request]] = plain,
     hurry_at: float | None = None,
     then: Callable[[Worker], None] = lambda _worker: None,
+    clock: Clock | None = None,
 ) -> list[Outcome]:
     """``then`` happens with the worker after 5 s."""
     heard: list[Outcome] = []
@@ -133,7 +136,7 @@ def go(
             notifier,
             outbox,
             sender=service,
-            clock=virtual_time.LoopClock(),
+            clock=clock or virtual_time.LoopClock(),
             hear=lambda _channel, _delivery, outcome: heard.append(outcome),
         )
         if hurry_at is not None:
@@ -316,6 +319,26 @@ def test_a_page_that_comes_does_not_wait_behind_what_was_read_before() -> None:
     go(outbox, service, rate=Rate(every_s=1.0, burst=1), seconds=100, then=then)
     assert (6, b"1") in service.asked
     assert len(service.asked) == 21
+
+
+class Jumping(virtual_time.LoopClock):
+    """Its wall clock is set by so many seconds when it is 1 s old."""
+
+    def __init__(self, by_s: float) -> None:
+        super().__init__()
+        self._by_s = by_s
+
+    def now(self) -> Now:
+        now = super().now()
+        return Now(wall=now.wall + (self._by_s if now.mono > 1 else 0), mono=now.mono)
+
+
+@pytest.mark.parametrize("by_s", [-86_400.0, -600.0, 3 * 86_400.0])
+def test_a_clock_that_jumps_makes_nothing_late_and_nothing_old(by_s: float) -> None:
+    outbox, service = Outbox(delivery()), Service(503, 503, 503, 200)
+    go(outbox, service, seconds=60, clock=Jumping(by_s))
+    assert [t for t, _ in service.asked] == [0, 2, 7, 22]
+    assert outbox.done == [(1, "sent", None)]
 
 
 def test_every_status_means_something() -> None:

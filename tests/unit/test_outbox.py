@@ -62,6 +62,13 @@ async def test_what_waits_is_tried_again_when_it_is_time(tmp_path: Path) -> None
 
 
 @in_loop
+async def test_a_clock_that_was_set_back_does_not_hide_what_came_before(tmp_path: Path) -> None:
+    async with opened(tmp_path / "state", ManualClock(wall=T)) as store:
+        await done(store.incident(LEAK, [new("chat")]))
+        assert await waiting(store, now=T - 86_400) == [(42, 1, "trigger")]
+
+
+@in_loop
 async def test_dead_letters_wait_for_somebody(tmp_path: Path) -> None:
     async with opened(tmp_path / "state", ManualClock(wall=T)) as store:
         await done(store.incident(LEAK, [new("chat")]))
