@@ -214,14 +214,17 @@ def busy(t: float = 0.0) -> Status:
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202etxt\u2028[red]x[/]\t\n'; DROP"
 
 
-def poison(value: object) -> object:
+KEEP = ("state", "schema", "outcome", "severity")
+
+
+def poison(value: object, text: str = HOSTILE, keep: tuple[str, ...] = KEEP) -> object:
     """Return a JSON value with what a stranger may say at the end of every text."""
     if isinstance(value, str):
-        return value + HOSTILE
+        return value + text
     if isinstance(value, dict):
-        return {key: item if key in KEEP else poison(item) for key, item in value.items()}
+        return {key: item if key in keep else poison(item, text, keep) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [poison(item) for item in value]
+        return [poison(item, text, keep) for item in value]
     return value
 
 
@@ -229,9 +232,6 @@ def hostile() -> Status:
     """Every string that a stranger can reach holds terminal escapes, bidi overrides, markup and line ends."""
     raw = poison(msgspec.to_builtins(busy()))
     return msgspec.convert(raw, Status)
-
-
-KEEP = ("state", "schema", "outcome", "severity")
 
 
 def edges() -> Status:
