@@ -189,7 +189,7 @@ class Worker:
         delivery = Delivery(
             id=0,
             channel=self.name,
-            seq=0,
+            seq=int(said.message.t * 1000),  # its own among those of the incident, which are counted on disk
             message=said.message,
             created=wall,
             not_before=wall,

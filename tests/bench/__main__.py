@@ -13,7 +13,7 @@ from pathlib import Path
 from opsboard.core.version import __version__
 from tests.bench import Row
 
-SUBJECTS = ("parse", "store", "daemon", "backtest", "supervise", "tui", "cli")
+SUBJECTS = ("parse", "store", "daemon", "telling", "backtest", "supervise", "tui", "cli")
 DOC = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- table: made by `make bench` -->\n", "<!-- end of table -->\n"
 

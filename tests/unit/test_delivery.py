@@ -20,7 +20,7 @@ from opsboard.core.deliveries import Delivery, NewDelivery
 from opsboard.core.errors import StoreError
 from opsboard.core.secret import Secret
 from tests.support import virtual_time
-from tests.support.messages import LEAK, delivery, new, told
+from tests.support.messages import LEAK, OVER, delivery, new, told
 
 START = virtual_time.WALL_START
 
@@ -301,11 +301,14 @@ def test_what_the_disk_does_not_take_is_sent_from_memory_and_marked() -> None:
     def then(worker: Worker) -> None:
         for step in ("trigger", "update"):
             worker.tell_early(new("chat", told(step=step)))
+        asyncio.get_running_loop().call_later(10, worker.tell_early, new("chat", told(OVER, "resolve", t=START + 15)))
 
     go(outbox, service, seconds=60, render=render, then=then)
-    assert [(one.message.step, one.told) for one in seen] == [("update", False)] * 2, "the newest, until it is taken"
-    assert [t for t, _ in service.asked] == [5, 7]
-    assert outbox.early == [LEAK.uid]
+    steps = [(one.message.step, one.told) for one in seen]
+    assert steps == [("update", False), ("update", False), ("resolve", True)], "the newest, until it is taken"
+    assert seen[0].seq == seen[1].seq < seen[2].seq, "the key of a message is its own, and stays"
+    assert [t for t, _ in service.asked] == [5, 7, 15]
+    assert outbox.early == [LEAK.uid] * 2
 
 
 def test_a_page_that_comes_does_not_wait_behind_what_was_read_before() -> None:
