@@ -12,11 +12,12 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, NamedTuple, Protocol, assert_never
+from typing import Any, Protocol, assert_never
 
 from msgspec.structs import replace
 
 from alerts.bucket import Bucket
+from alerts.marks import Marks, on_disk
 from alerts.notifier import Answer, Later, Notifier, Outcome, Refused, Request, Sent
 from opsboard.core.clock import Clock
 from opsboard.core.deliveries import Delivery, Message, NewDelivery
@@ -38,8 +39,6 @@ LOOK_S = 30.0
 """The outbox is looked at this often without anybody saying so."""
 DISK_S = 1.0
 """The rest after the outbox could not be read or written."""
-MARK_S = 2.0
-"""How long the next message waits for the mark of the last one; then the mark is waited for beside it."""
 WHY_CHARS = 300
 
 
@@ -70,14 +69,6 @@ class Sender(Protocol):
 
     async def send(self, request: Request) -> Answer:
         """Return what came back; never raises for what the network or the service does."""
-
-
-class _Mark(NamedTuple):
-    """A message that went out, or never will, which the disk does not know yet. It must not be sent again."""
-
-    message: Message
-    make: Callable[[], Future[None]]
-    written: Future[None]
 
 
 class Worker:
@@ -114,7 +105,7 @@ class Worker:
         """By uid: what the disk does not take, to be sent from memory."""
         self._refs: dict[str, str | None] = {}
         """By uid: what the service called what was sent from memory."""
-        self._marks: list[_Mark] = []
+        self._marks = Marks()
 
     def succeed(self, other: Worker) -> None:
         """Go on where another worker of the same channel ends: with what only memory knows."""
@@ -163,10 +154,10 @@ class Worker:
         while self._early:
             if not await self._send_early(next(iter(self._early.values()))):
                 return 0.0
-        self._settle()
+        self._marks.look()
         wall = max(self._clock.now().wall, self._rested)
         batch = await self._outbox.due(self.name, wall, BATCH + len(self._marks))
-        todo = [one for one in batch if not any(mark.message == one.message for mark in self._marks)]
+        todo = [one for one in batch if one.message not in self._marks]
         for delivery in todo:
             await self._token()
             if not await self._deliver(delivery) or self._woken.is_set():  # what came may be newer, or a page
@@ -224,33 +215,22 @@ class Worker:
         match outcome:
             case Sent(ref):
                 self._failures = 0
+                if delivery.message.over:
+                    self._refs.pop(delivery.message.uid, None)
                 await self._note(delivery.message, partial(self._outbox.delivered, delivery, ref))
             case Refused(why):
                 await self._note(delivery.message, partial(self._outbox.given_up, delivery, _short(why)))
             case Later(why):
                 self._rested = now.wall + self._rest(outcome)
-                await _on_disk(self._outbox.delayed(delivery, _short(why), self._rested), LOOK_S)
+                await on_disk(self._outbox.delayed(delivery, _short(why), self._rested), LOOK_S)
             case _:
                 assert_never(outcome)
         return not isinstance(outcome, Later)
 
     async def _note(self, message: Message, make: Callable[[], Future[None]]) -> None:
-        """Mark a message; what the disk does not take now is remembered until it does."""
-        written = make()
-        try:
-            await _on_disk(written, 0.0 if self._marks else MARK_S)
-        except StoreError as error:
-            if not self._marks:
-                log.warning("channel %s: %s; it is not sent again meanwhile", self.name, error.message)
-            self._marks.append(_Mark(message, make, written))
-
-    def _settle(self) -> None:
-        """Forget marks that are on disk, and make those again that were refused."""
-        self._marks = [
-            mark._replace(written=mark.make()) if mark.written.done() else mark
-            for mark in self._marks
-            if not mark.written.done() or mark.written.exception() is not None
-        ]
+        """Mark a message."""
+        if (why := await self._marks.add(message, make)) is not None:
+            log.warning("channel %s: %s; it is not sent again meanwhile", self.name, why)
 
     def _rest(self, outcome: Later) -> float:
         """Let the channel rest; return the seconds."""
@@ -294,15 +274,6 @@ class Worker:
             "channel %s: incident %d, %s, attempt %d: %s: %s",
             *(self.name, number, delivery.message.step, attempt, what, _short(outcome.why)),
         )
-
-
-async def _on_disk(written: Future[None], limit_s: float) -> None:
-    """Wait until it is written: what is not marked would be sent again at once. Raises StoreError."""
-    try:
-        async with asyncio.timeout(limit_s):
-            await asyncio.shield(asyncio.wrap_future(written))
-    except TimeoutError:
-        raise StoreError("the disk does not take what was delivered", permanent=False) from None
 
 
 def _short(why: str) -> str:
