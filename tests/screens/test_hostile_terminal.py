@@ -6,6 +6,7 @@ All that was written is decoded. What is not the board's own cursor, colours and
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 
 import pytest
@@ -33,6 +34,7 @@ COPY = re.compile("\x1b\\]52;c;([A-Za-z0-9+/=]*)\x07")
 """Puts a name on the clipboard, when somebody asked for that."""
 KEY_S, ESCAPE_S = 0.04, 0.12
 """How long it paints; an escape is one when nothing follows it so soon."""
+TRIES, PAINTED_S = 5, 3.0
 SCREENS = {
     "a name taken": "y",
     "an engine": "\r",
@@ -63,12 +65,7 @@ def test_nothing_hostile_acts_on_the_terminal(columns: int, lines: int) -> None:
         try:
             terminal.until("\ufffd")
             for screen, keys in SCREENS.items():
-                since = len(terminal.said)
-                for key in keys:
-                    terminal.press(key)
-                    terminal.read(ESCAPE_S if key == "\x1b" else KEY_S)
-                if screen in SHOWN:
-                    terminal.until("\ufffd", since)
+                _go(terminal, keys, shown=screen in SHOWN)
             assert not terminal.ended(), "a text ended the board"
             terminal.press("\x03")
             terminal.wait()
@@ -79,3 +76,18 @@ def test_nothing_hostile_acts_on_the_terminal(columns: int, lines: int) -> None:
     assert copied == ["llama-a"], "the name that was asked for"
     foreign = {one for one in TOKEN.findall(COPY.sub("", said)) if "6666" in one or not OWN.fullmatch(one)}
     assert not foreign, foreign
+
+
+def _go(terminal: Terminal, keys: str, *, shown: bool) -> None:
+    """Press keys; again where nothing came of them, as a busy machine takes an escape with what follows for one key."""
+    since = len(terminal.said)
+    for _ in range(TRIES):
+        for key in keys:
+            terminal.press(key)
+            terminal.read(ESCAPE_S if key == "\x1b" else KEY_S)
+        if not shown:
+            return
+        with contextlib.suppress(AssertionError):
+            terminal.until("\ufffd", since, deadline=PAINTED_S)
+            return
+    pytest.fail(f"nothing hostile was shown after {keys!r}")

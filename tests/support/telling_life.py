@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import random
+import resource
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -24,6 +25,7 @@ from alerts.notifier import Rate
 from opsboard.config.load import load
 from opsboard.core.clock import SystemClock
 from opsboard.core.registry import notifiers
+from opsboard.daemon import messenger
 from opsboard.daemon.flow import Flow
 from opsboard.daemon.incident_desk import open_desk
 from opsboard.daemon.messenger import Messenger
@@ -127,6 +129,29 @@ async def _live(root: Path, chance: random.Random) -> None:
             else:
                 one.change(chance)
             await asyncio.sleep(chance.expovariate(1 / PAUSE_S))
+
+
+def fill(root: str) -> None:
+    """Open a page while no file may grow, until ``root/heard`` is there; end when nothing waits to be told.
+
+    Raises AssertionError when the page was on disk before.
+    """
+    hasten()
+    vars(messenger)["PATIENCE_S"] = 0.2
+
+    async def main() -> None:
+        async with teller(Path(root)) as one:
+            limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+            page = one.open("a")
+            while not (Path(root) / "heard").exists():
+                await asyncio.sleep(POLL_S)
+            assert not page.done()
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            await asyncio.wrap_future(page)
+            await one.told()
+
+    asyncio.run(main())
 
 
 def settle(root: str) -> None:

@@ -1,9 +1,10 @@
-"""A disk that does not answer: a page is told all the same, once."""
+"""A disk that does not answer, or is full: a page is told all the same, once."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import threading
 from pathlib import Path
 
@@ -12,8 +13,8 @@ import pytest
 from opsboard.daemon import messenger
 from tests.support.in_loop import in_loop
 from tests.support.receiver import receiver
-from tests.support.telling_life import teller
-from tests.support.waiting import wait_until_async
+from tests.support.telling_life import fill, teller
+from tests.support.waiting import wait_until, wait_until_async
 
 
 @in_loop
@@ -43,3 +44,21 @@ async def test_a_page_is_told_while_nothing_can_be_written(tmp_path: Path, monke
         subjects = [json.loads(said.body)["alerts"][0]["labels"]["engine"] for said in service.requests]
         assert subjects == ["a", "b"], "the page before the disk has it, the ticket after that, each once"
         assert [one.state for one in kept] == ["sent", "sent"]
+
+
+def test_a_page_is_told_while_the_disk_is_full(tmp_path: Path) -> None:
+    with receiver() as service:
+        (tmp_path / "opsboard.toml").write_text(
+            f'[[channel]]\nname = "oncall"\nkind = "webhook"\nurl = "{service.url}"\n'
+        )
+        process = multiprocessing.get_context("spawn").Process(target=fill, args=(str(tmp_path),))
+        process.start()
+        try:
+            wait_until(lambda: service.requests or not process.is_alive(), what="a page")
+            (tmp_path / "heard").touch()
+            process.join(20)
+            assert process.exitcode == 0
+        finally:
+            process.kill()
+            process.join()
+        assert len(service.requests) == 1
