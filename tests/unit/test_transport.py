@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +22,7 @@ from opsboard.httpc.fetch import Fetcher
 from tests.support.loopback import Loopback, Script, answer, says, serving
 from tests.unit.test_fetch import certificate, drip, never
 
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 TOKEN = "s3cret-token"
 MEGABYTES = b"x" * 10_000_000
 
@@ -40,6 +44,28 @@ def ask(script: Script, deadline_s: float = 5.0) -> tuple[Answer, Loopback]:
             return await sent(f"{server.url}/{TOKEN}", deadline_s), server
 
     return asyncio.run(main())
+
+
+@contextlib.asynccontextmanager
+async def listening(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Yield the port of a server; whoever it talks to is gone afterwards."""
+    going: set[asyncio.Task[None]] = set()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(talk(reader, writer))
+        going.add(task)
+        await asyncio.wait([task])
+        writer.transport.abort()
+
+    server = await asyncio.start_server(converse, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in going:
+            task.cancel()
+        await asyncio.gather(*going, return_exceptions=True)
+        await asyncio.sleep(0.01)  # lets the transports go
 
 
 @pytest.mark.parametrize("script", [never, drip])
@@ -113,12 +139,12 @@ def test_a_certificate_that_is_wrong_may_be_mended(tmp_path: Path) -> None:
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     served.load_cert_chain(cert, key)
 
+    async def talk(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        raise AssertionError("it was trusted")
+
     async def main() -> Answer:
-        server = await asyncio.start_server(lambda _r, writer: writer.close(), "127.0.0.1", 0, ssl=served)
-        try:
-            return await sent(f"https://localhost:{server.sockets[0].getsockname()[1]}/{TOKEN}")
-        finally:
-            server.close()
+        async with listening(talk, served) as port:
+            return await sent(f"https://localhost:{port}/{TOKEN}")
 
     found = asyncio.run(main())
     outcome = by_status(found)
@@ -150,30 +176,25 @@ def test_a_proxy_is_asked_for_a_way_and_sees_nothing_of_what_goes_there(tmp_path
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer(b"", status="202 Accepted"))
         await writer.drain()
-        writer.close()
+
+    async def pipe(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            sink.write(data)
 
     async def main() -> int:
-        server = await asyncio.start_server(service, "127.0.0.1", 0, ssl=served)
-        port = server.sockets[0].getsockname()[1]
+        async with listening(service, served) as port:
 
-        async def pipe(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            while data := await source.read(65536):
-                sink.write(data)
-            sink.close()
+            async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                asked.append(await reader.readuntil(b"\r\n\r\n"))
+                there, back = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                try:
+                    await asyncio.gather(pipe(reader, back), pipe(there, writer))
+                finally:
+                    back.transport.abort()
 
-        async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            asked.append(await reader.readuntil(b"\r\n\r\n"))
-            there, back = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            await asyncio.gather(pipe(reader, back), pipe(there, writer), return_exceptions=True)
-
-        relaying = await asyncio.start_server(relay, "127.0.0.1", 0)
-        try:
-            own = relaying.sockets[0].getsockname()[1]
-            return await through(f"http://ann:p%40ss@127.0.0.1:{own}", "https://api.example.com/x", trusted)
-        finally:
-            server.close()
-            relaying.close()
+            async with listening(relay) as own:
+                return await through(f"http://ann:p%40ss@127.0.0.1:{own}", "https://api.example.com/x", trusted)
 
     assert asyncio.run(main()) == 202
     (head,) = asked
