@@ -30,6 +30,11 @@ class Route(Matchers, frozen=True, kw_only=True):
     escalate_to: tuple[str, ...] = ()
 
 
+def everywhere(channels: Sequence[str]) -> Route:
+    """Return the way of incidents where nobody says: pages and tickets go to every channel."""
+    return Route(channels=tuple(channels), severities=("page", "ticket"))
+
+
 class Manners(Record, frozen=True, kw_only=True):
     """How often and when people are told."""
 
@@ -63,8 +68,7 @@ class Telling:
 
     def configure(self, channels: Sequence[str], routes: Sequence[Route], manners: Manners | None = None) -> None:
         """Take other channels, routes and manners; what was told stays told."""
-        everywhere = Route(channels=tuple(channels), severities=("page", "ticket"))
-        self._channels, self._routes = tuple(channels), tuple(routes) or (everywhere,)
+        self._channels, self._routes = tuple(channels), tuple(routes) or (everywhere(channels),)
         self._manners = manners or Manners()
 
     def resume(self, last: Iterable[tuple[str, Message]]) -> None:

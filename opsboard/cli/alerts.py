@@ -93,6 +93,28 @@ def test(options: Options, channel: str, severity: Urgency, wait_s: float, as_js
         click.echo(f"{channel} ({begun.kind}) works: whoever reads it has the test and its end")
 
 
+@alerts.command()
+@click.argument("detector")
+@click.option("--engine", metavar="NAME", help="Of this engine; without it: of the host.")
+@click.option(
+    "--severity", type=click.Choice(["note", "ticket", "page"]), help="Default: what the configuration gives it."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.pass_obj
+def route(options: Options, detector: str, engine: str | None, severity: Urgency | None, as_json: bool) -> None:
+    """Say who would be told of an incident of DETECTOR, and why. Exit 1 if nobody would."""
+    from opsboard.cli.who_hears import Asked, explain, lines
+
+    told = explain(options, Asked(detector=detector, engine=engine, severity=severity))
+    if as_json:
+        echo_json(told)
+    else:
+        for line in lines(told):
+            click.echo(line)
+    if not told.channels:
+        click.get_current_context().exit(1)
+
+
 def _follow(source: Client, begun: Trial, end: float, *, quiet: bool) -> list[Letter]:
     """Return the messages of a test when they are through, or when ``end`` (monotonic s) comes; say each step."""
     said: set[str] = set()

@@ -48,18 +48,24 @@ def init(path: Path, force: bool) -> None:
 @click.pass_obj
 def check(options: Options) -> None:
     """Read the configuration; say what was assumed. Exit 2 with one message if it is wrong."""
+    from alerts import routes
+    from opsboard.config.detectors import severities
     from opsboard.config.policies import in_words
+    from opsboard.core.registry import detectors
 
     found = loaded(options)
     if found.path is None:
         raise ConfigError("no configuration file", hint="`opsboard config init` writes one from what runs here")
+    loud = severities(found.config, detectors().found)
     supervised = sum(item.supervised for item in found.config.engine)
     click.echo(f"{found.path}: good: {len(found.config.engine)} engines, {supervised} of them supervised")
     for line in in_words(found.config):
         click.echo(f"  {line}")
+    for line in routes.in_words(found.config):
+        click.echo(f"  {line}")
     for line in found.assumed:
         click.echo(f"  assumed: {line}")
-    for line in gpus_by_number(found.config):
+    for line in (*gpus_by_number(found.config), *routes.gaps(found.config, loud)):
         click.echo(f"  warning: {line}")
 
 

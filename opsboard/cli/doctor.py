@@ -84,6 +84,9 @@ def _sqlite(_options: Options) -> Iterator[Finding]:
 
 
 def _config(options: Options) -> Iterator[Finding]:
+    from alerts.routes import gaps
+    from opsboard.config.detectors import severities
+    from opsboard.core.registry import detectors
     from opsboard.supervise.runners.units import BOOTED
 
     try:
@@ -99,6 +102,8 @@ def _config(options: Options) -> Iterator[Finding]:
     yield Finding(check="config", level="ok", text=f"{found.path}: {len(found.config.engine)} engines")
     for line in found.assumed:
         yield Finding(check="config", level="warn", text=line)
+    for line in gaps(found.config, severities(found.config, detectors().found)):
+        yield Finding(check="alert-routes", level="warn", text=line, hint="docs/telling.md")
     for line in gpus_by_number(found.config):
         yield Finding(check="engine-gpus", level="warn", text=line, hint="in a container add the NVIDIA runtime")
     for engine in found.config.engine:

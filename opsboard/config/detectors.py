@@ -76,6 +76,11 @@ def settings(config: Config, known: Mapping[str, Known]) -> dict[str, Setting]:
     return {detector.name: _setting(detector, section, config) for detector, section in sections if section is not None}
 
 
+def severities(config: Config, known: Mapping[str, Known]) -> dict[str, Urgency]:
+    """Return how loud the findings of each detector are that is not switched off."""
+    return {name: one.severity for name, one in settings(config, known).items() if one.enabled}
+
+
 def shared(params: type[msgspec.Struct]) -> tuple[str, ...]:
     """Return the parameters that are whole sections of the file, not keys of the detector's own: `slo`."""
     hints = get_type_hints(params)

@@ -19,10 +19,14 @@ class Matchers(Record, frozen=True, kw_only=True):
 
     def takes(self, incident: Incident) -> bool:
         """Whether they fit an incident as it is now."""
+        return self.fits(incident.severity, incident.detector, incident.subject)
+
+    def fits(self, severity: Urgency, detector: str, subject: str) -> bool:
+        """Whether they fit an incident of that kind."""
         return (
-            (not self.severities or incident.severity in self.severities)
-            and _matches(self.detectors, incident.detector)
-            and _matches(self.subjects, incident.subject)
+            (not self.severities or severity in self.severities)
+            and _matches(self.detectors, detector)
+            and _matches(self.subjects, subject)
         )
 
     @property

@@ -20,7 +20,8 @@ from alerts.incidents import Claim
 from alerts.mending import eased
 from alerts.message import About
 from alerts.notifier import Later, Outcome, Refused
-from alerts.telling import Manners, Route, Telling
+from alerts.routes import routes
+from alerts.telling import Manners, Telling
 from alerts.transport import Transport
 from alerts.trial import trial_ends
 from opsboard.config.channels import ChannelSetting, channel_settings
@@ -142,7 +143,7 @@ class Messenger:
             repeat_s=config.alerts.repeat, quiet=quiet(config.alerts.quiet_hours, config.alerts.time_zone)
         )
         self._state.channels = set(self._channels)
-        self._telling.configure([one.name for one in channels], _routes(config), manners)
+        self._telling.configure([one.name for one in channels], routes(config), manners)
         self._tasks.replace("tell:", {f"tell:{name}": one.worker.run for name, one in self._channels.items()})
 
     # --- what is told -------------------------------------------------------------------------------------------------
@@ -288,22 +289,3 @@ class Messenger:
             )
         for change in self._state.incidents.see(subject, claims, now):
             heed(self._flow.incident(change))
-
-
-def _routes(config: Config) -> list[Route]:
-    found = []
-    for route in config.alert_route:
-        severity = route.severity
-        severities: tuple[Urgency, ...] = (severity,) if isinstance(severity, str) else tuple(severity or ())
-        subjects = tuple(f"engine/{pattern}" for pattern in route.engine)
-        found.append(
-            Route(
-                channels=route.channels,
-                severities=severities,
-                detectors=route.detector,
-                subjects=subjects,
-                escalate_after_s=route.escalate_after,
-                escalate_to=route.escalate_to,
-            )
-        )
-    return found
