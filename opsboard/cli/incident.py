@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,11 @@ from opsboard.core.clock import SystemClock
 
 if TYPE_CHECKING:
     from opsboard.cli.main import Options
+    from opsboard.core.letters import Letter
     from opsboard.core.wire import Incident, IncidentDetail
+
+_TOLD = 20
+"""Messages that are shown with an incident, the newest."""
 
 
 @click.group()
@@ -66,7 +70,8 @@ def show(options: Options, id: str, as_json: bool) -> None:
     if as_json:
         echo_json(detail)
         return
-    _write(detail, SystemClock().now().wall)
+    told = client(options).outbox("all", uid=detail.incident.uid, limit=_TOLD)
+    _write(detail, told, SystemClock().now().wall)
 
 
 def _said(verb: str, summary: str, *, needs_text: bool = False) -> Callable[..., None]:
@@ -104,7 +109,7 @@ def _subject(one: Incident) -> str:
     return one.subject.removeprefix("engine/")
 
 
-def _write(detail: IncidentDetail, now: float) -> None:
+def _write(detail: IncidentDetail, told: Sequence[Letter], now: float) -> None:
     one = detail.incident
     click.echo(f"incident {one.id}: {one.summary}")
     click.echo(
@@ -126,12 +131,29 @@ def _write(detail: IncidentDetail, now: float) -> None:
         click.echo("\nAROUND IT")
         for line in curve_lines(detail.curves, began, one.ended or one.resolved):
             click.echo(f"  {line}")
+    if told:
+        click.echo("\nTOLD (UTC)")
+        for letter in reversed(told):
+            click.echo(f"  {_when(letter.created)}  {letter.channel}: {letter.step} {_became(letter)}")
     click.echo("\nTIMELINE (UTC)")
     for entry in detail.timeline:
         by = f"{entry.by}: " if entry.by else ""
         click.echo(f"  {_when(entry.t)}  {entry.kind:<9}  {by}{entry.text}")
     if detail.left_out:
         click.echo(f"  ({detail.left_out} lines in between were given up)")
+
+
+def _became(letter: Letter) -> str:
+    """Return what became of a message."""
+    why = "" if letter.error is None else f": {letter.error}"
+    match letter.state:
+        case "due":
+            return f"waits, tried {letter.attempts} times{why}" if letter.attempts > 1 else f"waits{why}"
+        case "dead":
+            return f"could not be delivered (`opsboard alerts outbox retry {letter.id}`){why}"
+        case "superseded":
+            return "was overtaken by newer news"
+    return letter.state
 
 
 def _evidence(newest: Mapping[str, object], first: Mapping[str, object]) -> None:

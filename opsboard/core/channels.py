@@ -10,21 +10,19 @@ def channel_trouble(channel: ChannelHealth, now: float) -> str | None:
 
     What waits without an error waits for its turn, or for a time to be told: that is no trouble.
     """
-    name = f"{channel.name} ({channel.kind})"
     parts = []
-    if channel.broken:
-        parts.append("broken")
-    elif channel.error is not None and channel.waiting:
-        parts.append("takes nothing now")
-    if channel.waiting and parts:
+    if channel.waiting and (channel.broken or channel.error is not None):
         since = "" if channel.oldest is None else f" for {_age(now - channel.oldest)}"
         parts.append(f"{_messages(channel.waiting)} {'waits' if channel.waiting == 1 else 'wait'}{since}")
     if channel.dead:
         parts.append(f"{_messages(channel.dead)} could not be delivered")
-    if not parts:
-        return None
+    name = f"{channel.name} ({channel.kind})"
     why = "" if channel.error is None else f": {channel.error}"
-    return f"{name}: {', '.join(parts)}{why}"
+    if channel.broken:
+        return "; ".join([f"{name} is broken{why}", *parts])
+    if channel.waiting and channel.error is not None:
+        return "; ".join([f"{name} takes nothing now{why}", *parts])
+    return f"{name}: {parts[0]}{why}" if parts else None
 
 
 def channel_advice(channel: ChannelHealth) -> str | None:

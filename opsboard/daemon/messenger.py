@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from msgspec.structs import replace
 
+from alerts.delivery import WHY_CHARS, Worker
 from alerts.delivery import Outbox as Waiting
-from alerts.delivery import Worker
 from alerts.incidents import Claim
 from alerts.mending import eased
 from alerts.message import About
@@ -33,6 +33,7 @@ from opsboard.core.errors import StoreError
 from opsboard.core.incidents import Incident, Urgency
 from opsboard.core.quiet import quiet
 from opsboard.core.registry import notifiers
+from opsboard.core.text import sanitise
 from opsboard.daemon.flow import Flow
 from opsboard.daemon.pipeline import PipelineState
 from opsboard.daemon.sparks import Past, Sparks
@@ -239,7 +240,7 @@ class Messenger:
             return
         channel.failing = now.wall if channel.failing is None else channel.failing
         broken = isinstance(outcome, Refused) and outcome.channel
-        channel.heard(error=outcome.why, broken=broken, failed=channel.health.failed + 1)
+        channel.heard(error=sanitise(outcome.why, WHY_CHARS), broken=broken, failed=channel.health.failed + 1)
         if isinstance(outcome, Refused):
             self._escalate(delivery, now)
         self._judge(channel, now)
@@ -284,7 +285,11 @@ class Messenger:
                     summary=f"nothing can be told by {channel.setting.name} ({health.kind}): {health.error}",
                     since=failing,
                     confirmed=True,
-                    evidence={"waiting": health.waiting, "dead": health.dead, "error": health.error},
+                    evidence={
+                        "messages_waiting": health.waiting,
+                        "messages_dead": health.dead,
+                        "error": health.error,
+                    },
                 )
             )
         for change in self._state.incidents.see(subject, claims, now):

@@ -84,6 +84,9 @@ _TOLD: Mapping[str, Callable[[Evidence], str]] = {
     "parked": lambda _: "mend what its log says, then start it: a start un-parks it",
     "budget_spent": lambda _: "mend what its log says, then start it: a start un-parks it with a fresh budget",
     "scrape_failed": lambda _: "check its address and what its page answers; the engine itself may serve",
+    "channel_broken": lambda _: (
+        "mend its key or address, reload the configuration, then `opsboard alerts test` it; what waits is sent then"
+    ),
     "disk_low": lambda _: "make room on the disk of the state directory: when it is full nothing is recorded",
     "preemption_storm": _storm,
     "throughput_collapse": lambda _: (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from opsboard.core.channels import channel_trouble
+from opsboard.core.text import sanitise
 from opsboard.core.waiting import rolling_told
 from opsboard.core.wire import DaemonInfo, Incident, Status
 from opsboard.tui import format as fmt
@@ -23,6 +25,8 @@ STATE_STYLES: dict[str, Style] = {
     "asleep": "info",
     "stale": "warn",
 }
+PATIENCE_S = 30.0
+"""What waits for less than this behind an error is tried again, and most often goes out."""
 _COUNTED = (
     "failed",
     "parked",
@@ -48,6 +52,9 @@ def header(view: View, width: int) -> Line:
     parts = [_engines(status, view), _tokens(status, width)]
     incidents = _incidents(status, view)
     parts.insert(0 if _open(status) else 2, incidents)
+    untold = sum(channel.waiting for channel in status.channels if channel.error is not None)
+    if untold:
+        parts.insert(0, [Span(f"untold {fmt.count(untold)}", "warn")])
     if status.daemon.dropped:
         parts.insert(0, [Span(f"dropped {fmt.count(status.daemon.dropped)}", "warn")])
     budget = width - line_width(left) - 1
@@ -130,6 +137,8 @@ def banners(view: View, width: int) -> list[Line]:
         )
     elif status is not None and status.daemon.message:
         lines.append(_banner(status.daemon.message, width, "notice"))
+    if status is not None:
+        lines += _not_told(status, width)
     if status is not None and status.rolling is not None:
         lines.append(_banner(rolling_told(status.rolling), width, "notice"))
     if view.paused_s is not None:
@@ -139,6 +148,23 @@ def banners(view: View, width: int) -> list[Line]:
             )
         )
     return lines
+
+
+def _not_told(status: Status, width: int) -> list[Line]:
+    """Return a line for channels in trouble; those of which an incident tells, and what is tried again, need none."""
+    told = {one.subject for one in _open(status)}
+    troubled = [
+        (channel, trouble)
+        for channel in status.channels
+        if (trouble := channel_trouble(channel, status.time)) is not None
+        and f"channel/{channel.name}" not in told
+        and (channel.broken or channel.dead or status.time - (channel.oldest or status.time) >= PATIENCE_S)
+    ]
+    if not troubled:
+        return []
+    channel, trouble = max(troubled, key=lambda one: one[0].broken)
+    more = f" ({len(troubled)} channels)" if len(troubled) > 1 else ""
+    return [_banner(f"NOT TOLD{more}: {sanitise(trouble)}", width, "alarm" if channel.broken else "notice")]
 
 
 def _banner(text: str, width: int, style: Style) -> Line:

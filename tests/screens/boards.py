@@ -8,6 +8,7 @@ from functools import cache
 
 import msgspec
 
+from opsboard.core.deliveries import ChannelHealth
 from opsboard.core.model import GpuProcess, HostView, Phase, ProcessView
 from opsboard.core.series import split_series
 from opsboard.core.wire import (
@@ -135,6 +136,13 @@ EVENTS = (
     event(-300, "engine/mixtral", "state", "unreachable: connection refused on 127.0.0.1:8004", "warning"),
     event(-42, "engine/mixtral", "state", "failed: exit 1, CUDA out of memory", "error"),
     event(-8, "engine/llama-a", "waiting", "5 requests wait for KV cache", "warning"),
+)
+
+
+CHANNELS = (
+    ChannelHealth(name="oncall", kind="pagerduty", sent=T0 - 3600, waiting=3, oldest=T0 - 95, error="HTTP 503: busy"),
+    ChannelHealth(name="chat", kind="slack", dead=1, error="invalid_auth", broken=True),
+    ChannelHealth(name="mail", kind="email", sent=T0 - 60),
 )
 
 

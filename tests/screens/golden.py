@@ -149,6 +149,10 @@ RESTARTING = boards.status((supervised.restarting(), boards.engine(1)), (boards.
 RESTARTED = boards.status((boards.failed(0), boards.engine(1)), (boards.gpu(0),), events=())
 UNJUDGED = boards.status((boards.engine(0, detectors=boards.DETECTORS),), (boards.gpu(0),), events=())
 FULL = boards.daemon(recorded=False, message="disk full: /var/lib/opsboard has 0 bytes left", dropped=1204)
+TELLING = msgspec.structs.replace(boards.busy(), channels=boards.CHANNELS)
+DEAF = msgspec.structs.replace(
+    boards.busy(), channels=boards.CHANNELS, incidents=(troubles.deaf(), *boards.busy().incidents)
+)
 FIRST = boards.status((), (), daemon=boards.daemon(read_only=True), events=())
 MANY_TROUBLES = msgspec.structs.replace(
     boards.many(), incidents=tuple(troubles.leak(id=n, subject=f"engine/engine-{n:02d}") for n in range(20, 31))
@@ -179,6 +183,8 @@ CASES: Mapping[str, tuple[Callable[[Size], list[Line]], tuple[Size, ...]]] = {
     "first-run": (on_board(FIRST), (SMALL, MIDDLE)),
     "no-engines": (on_board(boards.status((), ())), (SMALL,)),
     "not-recorded": (on_board(msgspec.structs.replace(boards.busy(), daemon=FULL)), (SMALL,)),
+    "not-told": (on_board(TELLING), (SMALL, LARGE)),
+    "incident-channel": (on_incident(troubles.deaf(), status=DEAF), (SMALL, LARGE)),
     "paused": (on_board(boards.busy(), paused_s=65.0), (SMALL,)),
     "no-gpu": (on_board(boards.status((boards.engine(0), boards.engine(1)))), (SMALL,)),
     "edges": (on_board(boards.edges()), (SMALL, LARGE)),

@@ -221,3 +221,20 @@ def history(series: str, start: float, end: float, step: float) -> History:
         step=step,
         points=tuple(HistoryPoint(t=t, mean=v, min=v, max=v, count=1) for t, v in points),
     )
+
+
+def deaf(**changes: object) -> Incident:
+    base = Incident(
+        id=12,
+        uid="9f1c5a0e9d2b4b7f8a3e6c1d2e3f4a5b",
+        detector="channel_broken",
+        subject="channel/chat",
+        severity="ticket",
+        state="open",
+        since=T0 - 30,
+        opened=T0 - 30,
+        confirmed=True,
+        summary="nothing can be told by chat (slack): invalid_auth",
+        evidence={"messages_waiting": 0, "messages_dead": 1, "error": "invalid_auth"},
+    )
+    return msgspec.structs.replace(base, **changes)

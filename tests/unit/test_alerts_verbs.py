@@ -62,7 +62,7 @@ def test_a_test_that_is_refused_says_what_to_do(path: Path, capsys: pytest.Captu
     said = capsys.readouterr()
     assert "oncall (pagerduty) refused the test: HTTP 401: no such key" in said.err
     assert "`opsboard alerts test oncall`" in said.err
-    assert "oncall (pagerduty): broken, 1 message could not be delivered: HTTP 401: no such key" in said.out
+    assert "oncall (pagerduty) is broken: HTTP 401: no such key; 1 message could not be delivered" in said.out
 
 
 def test_a_test_that_is_not_taken_yet_waits_and_the_next_one_stands_for_it(
@@ -143,7 +143,7 @@ def test_trouble_is_said_in_words_and_turns_are_no_trouble() -> None:
     assert channel_advice(WELL) is None
     failing = replace(WELL, waiting=3, oldest=T, error="HTTP 503")
     assert channel_trouble(failing, T + 90) == (
-        "oncall (pagerduty): takes nothing now, 3 messages wait for 1 min: HTTP 503"
+        "oncall (pagerduty) takes nothing now: HTTP 503; 3 messages wait for 1 min"
     )
     assert "tried again by itself" in (channel_advice(failing) or "")
     dead = replace(WELL, dead=1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from alerts.incidents import Claim
 from opsboard.cli.curves import WIDTH, curve_lines
@@ -22,6 +23,7 @@ from opsboard.core.incidents import Curve
 from opsboard.daemon import incident_desk
 from opsboard.tui.feed import ClientFeed
 from tests.support.control_daemon import FakeDaemon, in_thread, socket_path, with_daemon
+from tests.support.messages import LEAK, new, told
 
 if TYPE_CHECKING:
     from opsboard.core.clock import Now
@@ -152,8 +154,14 @@ def test_people_read_and_say_it(capsys: pytest.CaptureFixture[str]) -> None:
         assert "incident 1  page  acknowledged" in capsys.readouterr().out
         assert await in_thread(lambda: run("incident", "note", "1", "it is the fan")) == 0
         capsys.readouterr()
+        daemon.outbox.put([new("oncall", told(replace(LEAK, uid=uid))), new("chat", told(replace(LEAK, uid=uid)))])
+        daemon.outbox.away["chat"] = "HTTP 503"
+        for channel in ("oncall", "chat"):
+            daemon.outbox.hurry(channel)
         assert await in_thread(lambda: run("incident", "show", "1")) == 0
         shown = capsys.readouterr().out
+        assert "oncall: trigger sent\n" in shown
+        assert "chat: trigger waits: HTTP 503\n" in shown
         for said in ("EVIDENCE", "gap_s   9", "sure    yes", "tokens  --", "AROUND IT", "kv_usage", "^ began",
                      "I am on it", "it is the fan", "TIMELINE (UTC)"):  # fmt: skip
             assert said in shown

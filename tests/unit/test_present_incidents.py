@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opsboard.core.deliveries import ChannelHealth
 from opsboard.core.incidents import Curve, IncidentAction
 from opsboard.core.registry import detectors
 from opsboard.core.series import FIELDS, split_series
@@ -15,6 +16,7 @@ from opsboard.tui.advice import advice
 from opsboard.tui.curves import Track, added, against, binned, gathered, rate, span
 from opsboard.tui.evidence import facts, grid, listed, ordered
 from opsboard.tui.glyphs import ASCII, UNICODE
+from opsboard.tui.header import banners
 from opsboard.tui.history import Trails
 from opsboard.tui.incidents import open_ones, panel, sentence, wanted_lines, whole_sentence
 from opsboard.tui.layout import share_out
@@ -51,6 +53,23 @@ def test_the_panel_is_as_large_as_what_is_open_and_never_larger_than_its_share()
     assert wanted_lines(view(LEAK), Size(80, 24)) == 2
     assert wanted_lines(view(LEAK, SLOW, MEMORY), Size(80, 24)) == 4
     assert wanted_lines(view(*[LEAK] * 50), Size(200, 60)) == 13
+
+
+def test_a_channel_in_trouble_has_a_banner_unless_it_may_pass_or_an_incident_tells_of_it() -> None:
+    oncall, chat, mail = boards.CHANNELS
+
+    def said(*channels: ChannelHealth, incidents: tuple[Incident, ...] = ()) -> list[str]:
+        status = msgspec.structs.replace(boards.busy(), channels=channels, incidents=incidents)
+        return [line_text(line).strip() for line in banners(view(*incidents, status=status), 100)]
+
+    assert said(mail) == []
+    assert said(oncall, mail) == [
+        "NOT TOLD: oncall (pagerduty) takes nothing now: HTTP 503: busy; 3 messages wait for 1 min"
+    ]
+    assert said(msgspec.structs.replace(oncall, oldest=boards.T0 - 5)) == []
+    assert said(oncall, chat)[0].startswith("NOT TOLD (2 channels): chat (slack) is broken: invalid_auth")
+    assert said(oncall, chat, incidents=(troubles.deaf(),))[0].startswith("NOT TOLD: oncall")
+    assert said(msgspec.structs.replace(chat, error="\x1b[2J"))[0].count("\x1b") == 0
 
 
 def test_those_without_a_line_are_counted() -> None:
