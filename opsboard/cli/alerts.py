@@ -90,7 +90,7 @@ def test(options: Options, channel: str, severity: Urgency, wait_s: float, as_js
     if failure is not None:
         raise failure
     if not as_json:
-        click.echo(f"{channel} ({begun.kind}) works: whoever reads it has the test and its end")
+        click.echo(f"{channel} ({begun.kind}) took the test and its end: see whether they arrived")
 
 
 @alerts.command()
@@ -147,7 +147,7 @@ def _failure(source: Client, begun: Trial, letters: list[Letter]) -> ControlErro
     name = f"{begun.channel} ({begun.kind})"
     if last is None:
         return ControlError(f"{name}: nothing is in the outbox: the daemon does not write")
-    what = "the test" if last.step == "trigger" else "the end of the test"
+    what = "the test" if last.step == "trigger" and last.state != "sent" else "the end of the test"
     if last.state in {"due", "sent"}:
         why = f": {last.error}" if last.error else ""
         hint = f"it is tried again by itself for 24 h; `opsboard alerts outbox drop {last.id}` gives it up"
@@ -156,5 +156,6 @@ def _failure(source: Client, begun: Trial, letters: list[Letter]) -> ControlErro
     advice = None if health is None or not health.broken else channel_advice(health)
     return ControlError(
         f"{name} refused {what}: {last.error or last.state}",
-        hint=advice or "the channel works, this message is not to its liking: see docs/notifiers",
+        hint=advice
+        or "its key and address are taken, this message is not: docs/notifiers tells what the service wants",
     )

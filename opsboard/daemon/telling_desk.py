@@ -112,6 +112,9 @@ class TellingDesk:
         if verb == "retry":
             if one.state in {"sent", "superseded"}:
                 raise Conflict(f"message {one.id} is {one.state} already")
+            if one.channel not in {channel.name for channel in self.channels()}:
+                hint = f"it is sent when there is one again; `opsboard alerts outbox drop {one.id}` gives it up"
+                raise Conflict(f"there is no channel {one.channel!r} now", hint=hint)
             if await self._letters.overtaken(one.id):
                 text = f"newer news of incident {one.message.number} went to {one.channel} since message {one.id}"
                 raise Conflict(text, hint=f"`opsboard alerts outbox drop {one.id}` gives it up")

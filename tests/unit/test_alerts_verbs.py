@@ -48,7 +48,7 @@ def test_a_test_goes_out_and_ends(path: Path, capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr()
     assert said.err.splitlines() == ["the test was taken", "its end was taken"]
     works, letters = said.out.splitlines()
-    assert works.startswith("oncall (pagerduty) works")
+    assert works == "oncall (pagerduty) took the test and its end: see whether they arrived"
     assert [one["state"] for one in json.loads(letters)] == ["sent", "sent"]
 
 
@@ -128,6 +128,9 @@ def test_what_makes_no_sense_is_refused(path: Path) -> None:
         assert caught.value.hint == "did you mean 'oncall'?"
         with pytest.raises(NotFound, match="no message 9"):
             await in_thread(lambda: client.letter(9, "drop"))
+        daemon.outbox.put([new("gone")])
+        with pytest.raises(Conflict, match="no channel 'gone' now"):
+            await in_thread(lambda: client.letter(1, "retry"))
         with pytest.raises(BadRequest, match="no such state"):
             await in_thread(lambda: client.outbox("lost"))
         daemon.right = Right.READ
