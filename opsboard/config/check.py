@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from opsboard.config.check_mqtt import check_mqtt
 from opsboard.config.check_runner import check_runner
 from opsboard.config.schema import Config, Engine, Slo
 from opsboard.core.errors import ConfigError
@@ -42,6 +43,7 @@ def check(path: Path, config: Config, kinds: Collection[str]) -> None:
         raise ConfigError(f"{path}: `heartbeat.every`: expected 10s to 1h, found {beat.every!r}")
     if beat is not None and not beat.url.reveal().startswith(("https://", "http://")):
         raise ConfigError(f"{path}: `heartbeat.url`: expected an address that begins with https://")
+    check_mqtt(path, config.mqtt)
     names: dict[str, int] = {}
     places: dict[tuple[str | None, int | None], int] = {}
     exporter = parse_listen(path, "exporter.listen", config.exporter.listen) if config.exporter else None

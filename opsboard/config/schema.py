@@ -314,6 +314,35 @@ class Heartbeat(Section, frozen=True, kw_only=True):
     ] = False
 
 
+class Mqtt(Section, frozen=True, kw_only=True):
+    """`[mqtt]`: what is true now, and what happens, for an MQTT 5 broker (docs/mqtt.md). No section, no MQTT."""
+
+    url: Annotated[
+        str,
+        Meta(description="`mqtts://HOST` with TLS (port 8883), or `mqtt://HOST` without (1883); `:PORT` may follow"),
+    ]
+    username: Annotated[str | None, Meta(description="as whom; default: nobody")] = None
+    password: Annotated[Secret | None, Meta(description="and the password of that user")] = None
+    ca: Annotated[
+        str | None, Meta(description="PEM file of who signed the broker's certificate; default: whom the system trusts")
+    ] = None
+    cert: Annotated[str | None, Meta(description="PEM file of our own certificate, where the broker wants one")] = None
+    key: Annotated[str | None, Meta(description="PEM file of its key; default: it is in `cert`")] = None
+    prefix: Annotated[str, Meta(description="topics begin with `PREFIX/v1/ID`")] = "opsboard"
+    id: Annotated[
+        str | None, Meta(description="this host in topics, and the client id; default: its name on the board")
+    ] = None
+    home_assistant: Annotated[bool, Meta(description="let Home Assistant discover the host, engines and GPUs")] = False
+    discovery_prefix: Annotated[str, Meta(description="where Home Assistant listens for that")] = "homeassistant"
+    command_key: Annotated[
+        Secret | None,
+        Meta(
+            description="who signs with it may restart, drain and undrain engines: at least 32 characters, e.g. of "
+            "`openssl rand -hex 32`; default: no commands are taken"
+        ),
+    ] = None
+
+
 class Detectors(Section, frozen=True, kw_only=True):
     """`[detector.NAME]`: one section a detector that exists (:mod:`opsboard.config.detectors` makes them)."""
 
@@ -334,4 +363,5 @@ class Config(Section, frozen=True, kw_only=True):
     alert_route: tuple[AlertRoute, ...] = ()
     alerts: Alerts = Alerts()
     heartbeat: Heartbeat | None = None
+    mqtt: Mqtt | None = None
     detector: Detectors = Detectors()

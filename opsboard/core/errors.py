@@ -4,6 +4,7 @@ OpsboardError
 ├── ConfigError         the configuration is wrong               exit 2
 ├── UsageError          the command line is wrong                exit 2
 ├── FetchError          an HTTP read failed or broke a limit
+├── MqttError           a broker is away, refuses, or breaks off
 ├── ExpositionError     a metrics page cannot be trusted
 ├── CollectError        a local source (driver, /proc) failed
 ├── RecordingError      a recording cannot be read, or not from some line on
@@ -73,6 +74,16 @@ class FetchError(OpsboardError):
         super().__init__(message, hint=hint, permanent=False)
         self.reason = reason
         self.status = status
+
+
+class MqttError(OpsboardError):
+    """An MQTT broker is away, refuses the connection or breaks it off. Trying again may help."""
+
+    code = "mqtt"
+
+    def __init__(self, message: str) -> None:
+        """The message names the broker."""
+        super().__init__(message, permanent=False)
 
 
 class ExpositionError(OpsboardError):

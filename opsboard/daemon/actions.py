@@ -196,7 +196,8 @@ class Actions:
         for name in (accepted.engine, *request.then):
             subject = f"engine/{name}"
             self._audit(AuditEntry(t=now, action=accepted.kind + how, subject=subject, uid=uid, pid=pid, reason=reason))
-            self._tell(name, f"{accepted.kind}{how} asked by uid {uid} (pid {pid}){why}", Severity.INFO)
+            who = "" if peer is None else f" by uid {uid} (pid {pid})"
+            self._tell(name, f"{accepted.kind}{how} asked{who}{why}", Severity.INFO)
 
     def _tell(self, name: str, text: str, severity: Severity, kind: str = "action") -> None:
         self._on_event(

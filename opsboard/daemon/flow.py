@@ -60,6 +60,8 @@ class Flow:
         """Hears which engines to ask for a token."""
         self.on_incident: Callable[[Incident], None] = lambda _incident: None
         """Hears of incidents that changed."""
+        self.on_event: Callable[[Event], None] = lambda _event: None
+        """Hears of every line of the timeline."""
         self.announce: Callable[[Incident], Sequence[NewDelivery]] = lambda _incident: ()
         """Says what is to be told of an incident that changed."""
         self.on_told: Callable[[Sequence[NewDelivery], Future[None]], None] = lambda _told, _written: None
@@ -134,4 +136,5 @@ class Flow:
     def _out(self, event: Event) -> None:
         self._records.event(event)
         self._newest.publish_soon()
+        self.on_event(event)
         log.log(_LEVELS[event.severity], "%s %s: %s", event.subject, event.kind, event.text)

@@ -19,7 +19,7 @@ from opsboard.core.clock import SystemClock
 from opsboard.core.errors import OpsboardError
 from opsboard.daemon.journal import open_journal
 from opsboard.daemon.notify import Notifier
-from opsboard.daemon.specs import secrets_of
+from opsboard.daemon.specs import for_looking, secrets_of
 from opsboard.daemon.tasks import TaskGaveUp
 from opsboard.daemon.wiring import Daemon, Options
 
@@ -76,6 +76,8 @@ def run(
     options = Options(
         state_dir=state_dir, socket=socket, read_only=read_only or bool(urls), urls=urls, stop_engines=stop_engines
     )
+    if options.read_only:
+        loaded = for_looking(loaded)
     for assumed in loaded.assumed:
         log.info("assumed: %s", assumed)
     for line in () if options.read_only else in_words(loaded.config):

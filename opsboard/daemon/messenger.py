@@ -35,6 +35,7 @@ from opsboard.core.quiet import quiet
 from opsboard.core.registry import notifiers
 from opsboard.core.text import sanitise
 from opsboard.daemon.flow import Flow
+from opsboard.daemon.mqtt import Mqtt
 from opsboard.daemon.pipeline import PipelineState
 from opsboard.daemon.sparks import Past, Sparks
 from opsboard.daemon.supervising import heed
@@ -105,6 +106,7 @@ class Messenger:
         self._channels: dict[str, _Channel] = {}
         self._config = Config()
         self._telling = Telling((), (), self._about, state.silences, self._eased)
+        self.mqtt = Mqtt(clock, state, flow, tasks)
 
     async def begin(self, loaded: Loaded, ending: AsyncExitStack) -> None:
         """Go on with what the last daemon told, and tell what it did not."""
@@ -145,6 +147,7 @@ class Messenger:
         )
         self._state.channels = set(self._channels)
         self._telling.configure([one.name for one in channels], routes(config), manners)
+        self.mqtt.configure(loaded.path, config.mqtt)
         self._tasks.replace("tell:", {f"tell:{name}": one.worker.run for name, one in self._channels.items()})
 
     # --- what is told -------------------------------------------------------------------------------------------------

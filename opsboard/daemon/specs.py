@@ -120,6 +120,12 @@ def load_whole(path: Path) -> Loaded:
     return load(path, dialects().found, detectors=detectors().found, notifiers=notifiers().found)
 
 
+def for_looking(loaded: Loaded) -> Loaded:
+    """Return a configuration that tells nobody: who only looks must not page, nor pass for the daemon of this host."""
+    silent = msgspec.structs.replace(loaded.config, channel=(), alert_route=(), heartbeat=None, mqtt=None)
+    return msgspec.structs.replace(loaded, config=silent)
+
+
 def secrets_of(config: Config) -> list[str]:
     """Return every secret text of a configuration, for the log's blacking out."""
     return list(_secrets(config))

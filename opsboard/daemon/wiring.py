@@ -197,6 +197,7 @@ class Daemon:
             channels=self._messenger.health,
             notifier=self._notifier,
         )
+        self._messenger.mqtt.wrong = self._signs.wrong
         self._flow.tell("daemon", f"opsboard {__version__} began, {len(self.state.engines)} engines")
         ending.push_async_callback(self._gpus.close)
         ending.push_async_callback(lambda: self._fetcher.close())  # noqa: PLW0108  a reload replaces it
@@ -224,6 +225,7 @@ class Daemon:
             crew = Crew(hands=self._supervisor, beds=self._standby, rolls=self._rolling)
         keys = Keys(await self._store.keys(), self._store.key)
         actions = Actions(self._clock, self.state.specs, crew, self._flow.event, self._store.audit, keys=keys)
+        self._messenger.mqtt.act = actions.ask
         ending.push_async_callback(actions.close)
         await open_keeper(self._clock, self.state, self._options.state_dir, self._tasks, ending)
         self._collect()

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from collectors.discover import FoundEngine
-from opsboard.config.schema import Config, Control, Engine, Exporter, Host
+from opsboard.config.load import Loaded
+from opsboard.config.schema import AlertRoute, Channel, Config, Control, Engine, Exporter, Heartbeat, Host, Mqtt
 from opsboard.core.clock import ManualClock, Now
 from opsboard.core.errors import ConfigError, Conflict
 from opsboard.core.model import GpuReading, GpuView, Outcome
@@ -24,7 +25,7 @@ from opsboard.daemon.fixed import refuse_fixed
 from opsboard.daemon.observed import LOOK_S, Listening, Owner, local_port
 from opsboard.daemon.pipeline import EngineSpec
 from opsboard.daemon.rights import Right
-from opsboard.daemon.specs import engine_specs, found_specs, launch_specs, secrets_of, url_specs
+from opsboard.daemon.specs import engine_specs, for_looking, found_specs, launch_specs, secrets_of, url_specs
 from opsboard.httpd import Peer
 from tests.support import virtual_time
 
@@ -253,3 +254,17 @@ def test_the_client_is_cheap_to_import() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20)
     loaded = set(done.stdout.split())
     assert not loaded & {"asyncio", "h11", "httpx", "numpy", "sqlite3", "textual", "uvloop", "rich", "click"}
+
+
+def test_a_daemon_that_only_looks_tells_nobody() -> None:
+    whole = Config(
+        host=Host(name="gpu-a"),
+        engine=(Engine(name="a", url=URL),),
+        channel=(Channel(name="oncall", kind="slack"),),
+        alert_route=(AlertRoute(channels=("oncall",)),),
+        heartbeat=Heartbeat(url=Secret("https://example.com/ping")),
+        mqtt=Mqtt(url="mqtts://broker.example.com"),
+    )
+    looking = for_looking(Loaded(config=whole)).config
+    assert (looking.channel, looking.alert_route, looking.heartbeat, looking.mqtt) == ((), (), None, None)
+    assert (looking.host, looking.engine) == (whole.host, whole.engine)

@@ -58,7 +58,7 @@ def imported_by(module: str) -> set[str]:
 VERBS = modules_under("opsboard/cli", "opsboard/client", "opsboard/core")
 HEADLESS = [
     *modules_under("opsboard/config", "opsboard/daemon", "opsboard/httpd", "opsboard/sim", "opsboard/store"),
-    *modules_under("opsboard/recording", "opsboard/supervise", "collectors", "alerts"),
+    *modules_under("opsboard/mqttc", "opsboard/recording", "opsboard/supervise", "collectors", "alerts"),
 ]
 
 
@@ -99,6 +99,12 @@ def test_verbs_load_nothing_heavy_while_they_run(argv: list[str], code: int, tmp
 
 def test_headless_modules_import_no_terminal() -> None:
     assert guilty(HEADLESS, TERMINAL) == []
+
+
+def test_a_daemon_without_mqtt_loads_nothing_of_it() -> None:
+    loaded = imported_by("opsboard.daemon.wiring")
+    assert "msgspec" in loaded
+    assert "mqtt5" not in loaded
 
 
 def test_the_shim_stands_on_the_standard_library() -> None:

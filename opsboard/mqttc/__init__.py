@@ -1,0 +1,1 @@
+"""A bounded MQTT 5 client on mqtt5, for what brokers are told."""
