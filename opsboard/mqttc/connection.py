@@ -203,7 +203,8 @@ class Connection:
         while number in self._waited:
             number = number % _NUMBERS + 1
         self._last_number = number
-        answer = self._waited[number] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._waited[number] = answer
         try:
             if (refused := await ask(number)) is not None:
                 return refused

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -293,10 +294,10 @@ async def test_a_command_that_is_retained_or_without_a_key_is_nothing(broker: Mo
         for config in ({"command_key": Secret(KEY)}, {}):
             world = World(broker.url, **config)
             async with publishing(world), listening(broker.port) as ear:
-                await wait_until_async(lambda ear=ear: ear.on(f"{BASE}/engine/b/state"), what="it is there")
+                await wait_until_async(partial(ear.on, f"{BASE}/engine/b/state"), what="it is there")
                 assert await ann.publish(Message(topic, b"v1,x", 1)) is None
                 world.happen("after it")
-                await wait_until_async(lambda ear=ear: ear.on(f"{BASE}/event"), what="it goes on")
+                await wait_until_async(partial(ear.on, f"{BASE}/event"), what="it goes on")
             assert not world.asked
 
 

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opsboard.core.clock import ManualClock
@@ -73,6 +73,7 @@ def test_what_is_signed_and_no_command_is_refused(changes: dict[str, Any]) -> No
         checker().read(asking(**changes))
 
 
+@settings(max_examples=50)
 @given(st.binary(max_size=300))
 def test_no_bytes_break_it(payload: bytes) -> None:
     for one in (payload, signed(payload)):
