@@ -263,7 +263,7 @@ async def test_who_has_the_key_may_drain_an_engine_and_nobody_else(broker: Mosqu
     world = World(broker.url, command_key=Secret(KEY))
     async with publishing(world), listening(broker.port) as ear, talking(broker.port, name="ann") as ann:
         await wait_until_async(lambda: ear.json(f"{BASE}/state"), what="it is there")
-        asks = {
+        asks: dict[str, Any] = {
             "command": "drain",
             "engine": "a",
             "nonce": "0123456789abcdef",
