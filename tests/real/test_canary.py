@@ -56,7 +56,7 @@ def test_the_golden_answer_under_load(server: RealVllm, measured: Measured) -> N
         traffic.end_load()
         assert not traffic.failed()
     assert {one.outcome for one in idle} == {CanaryOutcome.OK}
-    # On a machine that does other things, too, some wait too long behind the clients: then nothing is known of the engine.
+    # On a busy machine some wait too long behind the clients: then nothing is known of the engine.
     assert {one.outcome for one in loaded} <= {CanaryOutcome.OK, CanaryOutcome.SATURATED}
     answers = Counter(one.output for one in loaded if one.outcome is CanaryOutcome.OK)
     assert answers
