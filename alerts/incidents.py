@@ -416,6 +416,10 @@ class Incidents:
         """Somebody has something to say; also of one that is over."""
         return self._keep(add(incident, now, "note", text, by), f"note by {by}: {text}")
 
+    def silence(self, incident: Incident, now: Now, by: str, text: str) -> Change:
+        """Somebody wants to hear no more of it for a while."""
+        return self._keep(add(incident, now, "silence", text, by), f"silenced by {by}: {text}")
+
     def resolve(self, incident: Incident, now: Now, by: str, text: str) -> Change:
         """Somebody closes it. What is still claimed then opens no other one before it has been away."""
         key = (incident.detector, incident.subject)

@@ -102,8 +102,8 @@ class Telling:
     def _escalated(self, incident: Incident, t: float) -> list[NewDelivery]:
         """Return the first words to those who hear of what nobody takes on."""
         told, found = self._last.get(incident.uid, {}), []
-        if incident.acknowledged is not None:
-            return []
+        if incident.acknowledged is not None or incident.severity == "note":
+            return []  # a note asks nobody to do anything
         for route in self._routes:
             known = [told[name].known for name in route.channels if name in told]
             if route.escalate_after_s is None or not known or not route.takes(incident):

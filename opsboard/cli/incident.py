@@ -24,7 +24,7 @@ _TOLD = 20
 
 @click.group()
 def incident() -> None:
-    """List incidents, show one with its evidence and timeline; acknowledge, note, resolve."""
+    """List incidents, show one with its evidence and timeline; acknowledge, note, silence, resolve."""
 
 
 @incident.command("list")
@@ -92,6 +92,9 @@ def _said(verb: str, summary: str, *, needs_text: bool = False) -> Callable[...,
 
 ack = _said("ack", "Take one on: say that somebody works on it. TEXT is kept on its timeline.")
 note = _said("note", "Write a line on its timeline; also of one that is over.", needs_text=True)
+silence = _said(
+    "silence", 'Keep it quiet: TEXT is how long and why, e.g. "2h new driver"; it stays on the board.', needs_text=True
+)
 resolve = _said("resolve", "Close one for good: what is still claimed opens no other until it has been away.")
 
 
@@ -101,8 +104,8 @@ def incident_line(one: Incident, now: float) -> str:
 
 
 def _state(one: Incident) -> str:
-    word = one.state
-    return f"{word}, flapping" if one.flapping else word
+    words = [one.state, *["flapping"] * one.flapping, *["silenced"] * (one.silenced is not None)]
+    return ", ".join(words)
 
 
 def _subject(one: Incident) -> str:

@@ -27,7 +27,7 @@ VERBS = {
     ),
     "doctor": ("opsboard.cli.doctor:doctor", "Check this machine and this installation."),
     "engine": ("opsboard.cli.engine:engine", "List, start, stop and restart engines; read their logs."),
-    "incident": ("opsboard.cli.incident:incident", "What went wrong: list, show, acknowledge, note, resolve."),
+    "incident": ("opsboard.cli.incident:incident", "What went wrong: list, show, acknowledge, note, silence, resolve."),
     "record": ("opsboard.cli.record:record", "Write readings to a file."),
     "shim": ("opsboard.cli.shim:shim", "Internal: the parent process of one engine."),
     "silence": ("opsboard.cli.silence:silence", "Keep incidents quiet for a while: list, add, expire."),

@@ -41,7 +41,7 @@ class Entry(Record, frozen=True, kw_only=True):
 
     ``kind`` is ``opened``, ``confirmed``, ``severity``, ``caused`` (a consequence that is no incident of its own),
     ``gone`` (the claim is not made any more), ``back``, ``flapping``, ``state``, ``action``, ``ack``, ``note``,
-    ``related`` or ``resolved``.
+    ``silence``, ``related`` or ``resolved``.
     """
 
     t: float

@@ -203,6 +203,8 @@ class Incident(Record, frozen=True, kw_only=True):
     cause: int | None = None
     """The incident it turned out to belong to."""
     related: tuple[int, ...] = ()
+    silenced: float | None = None
+    """Until when it is kept quiet."""
 
 
 class IncidentDetail(Record, frozen=True, kw_only=True):
@@ -218,7 +220,7 @@ class IncidentDetail(Record, frozen=True, kw_only=True):
 
 
 class IncidentRequest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Body of ``POST /v1/incidents/ID/{ack,note,resolve}``. ``by`` is the person's name; the uid is added to it."""
+    """Body of ``POST /v1/incidents/ID/{ack,note,resolve,silence}``. ``by`` is the person's name, with the uid added."""
 
     text: str | None = None
     by: str | None = None

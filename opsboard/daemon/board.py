@@ -55,7 +55,7 @@ def status(
         daemon=daemon,
         engines=tuple(engine(state, track, now) for track in state.engines.values()),
         gpus=tuple(map(gpu_line, gpus)),
-        incidents=tuple(incident(one) for one in state.incidents.shown(now)),
+        incidents=tuple(incident(one, silenced_until(state, one, now.wall)) for one in state.incidents.shown(now)),
         routes=route_infos(routes, states_of(state)),
         rolling=rolling,
         system=state.system,
@@ -124,11 +124,20 @@ def gpu_line(gpu: GpuView) -> Gpu:
     return Gpu(**{name: getattr(gpu, name) for name in _GPU_NAMES})
 
 
-def incident(one: incidents.Incident) -> Incident:
-    """Return an incident as JSON shows it."""
+def incident(one: incidents.Incident, silenced: float | None = None) -> Incident:
+    """Return an incident as JSON shows it; ``silenced`` until when (Unix s)."""
     return Incident(
-        **{name: getattr(one, name) for name in _INCIDENT_NAMES}, state=one.state, evidence=dict(one.evidence)
+        **{name: getattr(one, name) for name in _INCIDENT_NAMES},
+        state=one.state,
+        evidence=dict(one.evidence),
+        silenced=silenced,
     )
+
+
+def silenced_until(state: PipelineState, one: incidents.Incident, t: float) -> float | None:
+    """Return until when (Unix s) an incident is kept quiet; None: it is not."""
+    silence = state.silences.of(one, t) if one.open else None
+    return None if silence is None else silence.end
 
 
 def detail(state: PipelineState, name: str, now: Now) -> EngineDetail:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from typing import Protocol
 
 from alerts.incidents import Change
+from opsboard.config.units import parse_seconds
 from opsboard.core import wire
 from opsboard.core.clock import Clock
 from opsboard.core.errors import Conflict, NotFound, StoreError, UsageError
@@ -25,7 +27,7 @@ from opsboard.httpd import Peer
 from opsboard.store.state import AuditEntry
 from opsboard.store.store import Store
 
-VERBS = ("ack", "note", "resolve")
+VERBS = ("ack", "note", "resolve", "silence")
 LISTED, MAX_LISTED = 100, 10_000
 TEXT_CHARS = 2000
 WRITE_S = 5.0
@@ -79,9 +81,9 @@ class Desk:
             raise UsageError(f"expected `limit` between 1 and {MAX_LISTED}, found {sanitise(said, 40)!r}")
         if not every:
             going = [one for one in reversed(self._state.incidents.open) if subject in {None, one.subject}]
-            return [board.incident(one) for one in going[: int(said)]]
+            return [self._shown(one) for one in going[: int(said)]]
         found = await self._kept.incidents(limit=int(said), subject=subject)
-        return [board.incident(self._state.incidents.find(one.id) or one) for one in found]
+        return [self._shown(self._state.incidents.find(one.id) or one) for one in found]
 
     async def detail(self, name: str) -> wire.IncidentDetail:
         """Return one whole. Raises NotFound, StoreError."""
@@ -93,7 +95,7 @@ class Desk:
             if not one.open:
                 raise
         return wire.IncidentDetail(
-            incident=board.incident(one),
+            incident=self._shown(one),
             first_summary=one.first_summary,
             first_evidence=dict(one.first_evidence),
             timeline=one.timeline,
@@ -109,9 +111,11 @@ class Desk:
             raise UsageError("a note needs a text", hint=f"opsboard incident note {one.id} TEXT")
         if verb != "note" and not one.open:
             raise Conflict(f"incident {one.id} is resolved already", hint=f"opsboard incident note {one.id} TEXT")
+        if verb == "silence":
+            text = await self._silence(one, text, said.by, peer)
         now, by = self._clock.now(), named(said.by, peer)
         rules = self._state.incidents
-        todo = {"ack": rules.acknowledge, "note": rules.note, "resolve": rules.resolve}[verb]
+        todo = {"ack": rules.acknowledge, "note": rules.note, "resolve": rules.resolve, "silence": rules.silence}[verb]
         change = todo(one, now, by, text)
         written = self._carry_out(change)
         uid, pid = (None, None) if peer is None else (peer.uid, peer.pid)
@@ -125,7 +129,27 @@ class Desk:
                 await asyncio.shield(asyncio.wrap_future(written))
         except TimeoutError:
             raise StoreError("the disk did not take it yet: it is shown, and written when it can be") from None
-        return board.incident(change.incident)
+        return self._shown(change.incident)
+
+    async def _silence(self, one: Incident, text: str, by: str | None, peer: Peer | None) -> str:
+        """Silence what is like it, for as long as the first word says; return what its timeline says."""
+        duration, _, comment = text.partition(" ")
+        try:
+            duration_s = float(parse_seconds(duration))
+        except ValueError as error:
+            raise UsageError(str(error), hint=f"opsboard incident silence {one.id} 2h WHY") from None
+        wanted = wire.SilenceRequest(
+            comment=comment.strip() or f"incident {one.id}",
+            duration_s=duration_s,
+            detectors=(glob.escape(one.detector),),
+            subjects=(glob.escape(one.subject),),
+            by=by,
+        )
+        silence = await self.silences.add(wanted, peer)
+        return f"for {duration}, silence {silence.id}: {silence.comment}"
+
+    def _shown(self, one: Incident) -> wire.Incident:
+        return board.incident(one, board.silenced_until(self._state, one, self._clock.now().wall))
 
     async def _find(self, name: str) -> Incident:
         number = int(name) if name.isdecimal() and len(name) < 18 else None

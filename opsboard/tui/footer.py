@@ -32,9 +32,10 @@ def _hint(key: str, text: str) -> tuple[Span, Span]:
 
 
 def _prompt(prompt: Prompt, width: int) -> Line:
-    room = max(1, width - 2 - width_of(prompt.mark))
+    mark = prompt.mark + " " * (len(prompt.mark) > 1)
+    room = max(1, width - 2 - width_of(mark))
     text = prompt.text if len(prompt.text) < room else "…" + prompt.text[1 - room :]
-    spans = [Span(" " + prompt.mark, "key"), Span(fit(text, len(text))), Span(" ", "select")]
+    spans = [Span(" " + mark, "key"), Span(fit(text, len(text))), Span(" ", "select")]
     choices = "  ".join(prompt.choices)
     if choices and width - line_width(spans) > 10:
         spans += [Span("  " + fit(choices, min(len(choices), width - line_width(spans) - 3)), "dim")]

@@ -24,6 +24,7 @@ LOOKS = ("overview", "evidence", "timeline")
 _STYLES: dict[str, Style] = {
     "opened": "warn", "confirmed": "warn", "severity": "warn", "back": "warn", "caused": "warn", "flapping": "warn",
     "resolved": "ok", "gone": "ok", "action": "info", "note": "strong", "ack": "strong",
+    "silence": "strong",
 }  # fmt: skip
 _BESIDE = 57
 """Cells of a drawing that stands beside another."""
@@ -110,7 +111,8 @@ def _state(one: Incident, view: View) -> str:
     if one.state == "resolved":
         return f"resolved, lasted {fmt.age(lasted(one, view))}"
     taken = "not taken on" if one.acknowledged is None else "taken on"
-    return f"open for {fmt.age(lasted(one, view))}, {taken}"
+    quiet = "" if one.silenced is None else f", silenced until{_at(one.silenced, view)}"
+    return f"open for {fmt.age(lasted(one, view))}, {taken}{quiet}"
 
 
 def _times(one: Incident, view: View, room: Size) -> list[Line]:

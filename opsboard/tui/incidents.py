@@ -93,7 +93,7 @@ def row(
     if width >= WIDE:
         left += [Span(fit(f"#{one.id}", 6), "dim")]
     left += [Span(fit(about(one), names, middle=True), "select" if selected else "strong"), Span("  ")]
-    word = f"+{more} more" if more else fit(_WORDS.get(one.state, one.state), 5)
+    word = f"+{more} more" if more else fit("quiet" if one.silenced else _WORDS.get(one.state, one.state), 5)
     right = [
         Span(fit(fmt.age(lasted(one, view)), 6, ">") + "  ", "dim"),
         Span(word + " ", "strong" if one.state == "open" or more else "dim"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from alerts.incidents import Claim
 from opsboard.cli.main import main
 from opsboard.client.person import me
 from opsboard.client.sync import Client
@@ -43,6 +44,29 @@ def test_the_socket_takes_lists_and_ends_them() -> None:
         asked = [(entry.action, entry.subject, entry.uid) for entry in daemon.kept.asked]
         uid = os.getuid()
         assert asked == [("silence add", "silence/1", uid), ("silence expire", "silence/1", uid)]
+
+    with_daemon(socket_path(), test)
+
+
+def test_one_incident_is_silenced_with_all_that_is_like_it() -> None:
+    async def test(daemon: FakeDaemon) -> None:
+        client, now = Client(daemon.path), daemon.clock.now()
+        claim = Claim(
+            detector="stall", subject="engine/a", severity="page", summary="s", since=now.wall, confirmed=True
+        )
+        (change,) = daemon.state.incidents.see("engine/a", [claim], now)
+        daemon.kept.carry_out(change)
+        with pytest.raises(BadRequest, match="expected a duration"):
+            await in_thread(lambda: client.tell_incident("1", "silence", "soon"))
+        quiet = await in_thread(lambda: client.tell_incident("1", "silence", "2h new driver", "ann"))
+        assert quiet.silenced == now.wall + 7200
+        (one,) = await in_thread(client.silences)
+        assert (one.told, one.comment) == ("detector=stall subject=engine/a", "new driver")
+        assert daemon.status().incidents[0].silenced == one.end
+        detail = await in_thread(lambda: client.incident("1"))
+        assert (detail.timeline[-1].kind, detail.timeline[-1].text) == ("silence", "for 2h, silence 1: new driver")
+        await in_thread(lambda: client.expire_silence(1))
+        assert daemon.status().incidents[0].silenced is None
 
     with_daemon(socket_path(), test)
 

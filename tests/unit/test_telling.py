@@ -194,6 +194,9 @@ def test_nobody_acknowledges() -> None:
     assert boss.message.news.startswith("nobody has acknowledged it for 10 m")
     assert rules.hear(LEAK, T + 606) == [], "once"
     assert steps(rules.hear(OVER, T + 900)) == [("chat", "resolve"), ("boss", "resolve")]
+    notes = quieted(Silences(), routes=(replace(route, severities=()),))
+    assert len(notes.hear(replace(LEAK, severity="note"), T)) == 1
+    assert notes.hear(replace(LEAK, severity="note"), T + 9999) == [], "it asks nobody to do anything"
     taken = quieted(Silences(), routes=(route,))
     taken.hear(LEAK, T)
     taken.hear(ACKED, T + 60)

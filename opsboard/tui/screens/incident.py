@@ -28,7 +28,8 @@ AGAIN_S = 5.0
 """So often the past is asked for again while it goes on; its sentence and numbers come with every state."""
 BEFORE_S, LONGEST_S = 900.0, 86400.0
 """Drawn from so long before it began, as the series kept with it; a day at most."""
-_DONE = {"ack": "is taken on", "note": "has your note", "resolve": "is resolved"}
+_DONE = {"ack": "is taken on", "note": "has your note", "resolve": "is resolved", "silence": "is silenced"}
+QUIET_FOR = "2h "
 
 
 class IncidentPage(Page):
@@ -39,6 +40,7 @@ class IncidentPage(Page):
         Key(keys=("escape", "q"), action="back", text="back", group="Move", hint="back"),
         Key(keys=("a",), action="ack", text="acknowledge", group="Incident", hint="ack", mutates=True),
         Key(keys=("n",), action="note", text="write a note", group="Incident", hint="note", mutates=True),
+        Key(keys=("z",), action="silence", text="silence it", group="Incident", hint="silence", mutates=True),
         Key(keys=("R",), action="resolve", text="resolve (asks)", group="Incident", hint="resolve",
             mutates=True),
         Key(keys=("r",), action="act('restart')", text="restart it (asks)", group="Engine",
@@ -222,11 +224,16 @@ class IncidentPage(Page):
             self.ask("note", "")
 
     def prompt_done(self, mark: str, text: str) -> None:
-        """Hand the note over."""
-        if mark != "note":
+        """Hand over what was typed."""
+        if mark not in {"note", "silence"}:
             super().prompt_done(mark, text)
         elif text.strip():
-            self._tell_soon("note", text.strip())
+            self._tell_soon(mark, text.strip())
+
+    def action_silence(self) -> None:
+        """Type for how long nobody is to hear of it, and why."""
+        if self._may("silence"):
+            self.ask("silence", QUIET_FOR)
 
     def action_resolve(self) -> None:
         """Ask before it is closed."""
@@ -278,5 +285,5 @@ def _told(one: Incident) -> tuple[object, ...]:
     """Return what changes with a line of its timeline."""
     return (
         one.state, one.severity, one.confirmed, one.flapping, one.ended, one.acknowledged, one.related, one.actions,
-        one.cause,
+        one.cause, one.silenced,
     )  # fmt: skip
