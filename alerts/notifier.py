@@ -116,3 +116,5 @@ class Notifier(Record, frozen=True, kw_only=True):
     edits: bool = False
     resend_s: float | None = None
     """A service that forgets what it is not told again: how often. None: it does not."""
+    groups: bool = False
+    """People read it: several incidents that are no pages may be one message. Machines get each of them."""

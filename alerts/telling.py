@@ -6,19 +6,20 @@ happens. What was told is told by the messages themselves, so that nothing is re
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
+from alerts.grouping import Groups
 from alerts.message import About, message
+from alerts.news import HEARD, LOUDNESS, news_of, opened
 from alerts.timeline import told_s
 from opsboard.core.deliveries import Message, NewDelivery, Step
-from opsboard.core.incidents import Incident, Urgency
+from opsboard.core.incidents import Incident
 from opsboard.core.model import Record
 from opsboard.core.quiet import Quiet
 from opsboard.core.silences import Matchers, Silences
-
-_LOUDNESS: dict[Urgency, int] = {"note": 0, "ticket": 1, "page": 2}
 
 
 class Route(Matchers, frozen=True, kw_only=True):
@@ -42,6 +43,10 @@ class Manners(Record, frozen=True, kw_only=True):
     """A page that nobody acknowledges is told again so often; 0: never."""
     quiet: Quiet = Quiet()
     """When what is no page waits."""
+    group_wait_s: float = 0.0
+    """So long what is no page waits for others, to be told with them."""
+    groups: frozenset[str] = frozenset()
+    """The channels where several of them are one message."""
 
 
 class Telling:
@@ -53,7 +58,9 @@ class Telling:
         routes: Sequence[Route],
         about: Callable[[Incident], About],
         silences: Silences | None = None,
+        *,
         ease: Callable[[Incident, float], Incident] = lambda incident, _t: incident,
+        new_uid: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         """Without routes every channel hears of pages and tickets.
 
@@ -64,6 +71,7 @@ class Telling:
         self._silences = silences or Silences()
         self._last: dict[str, dict[str, Message]] = {}
         """By uid and channel."""
+        self._groups = Groups(about, new_uid)
         self.configure(channels, routes)
 
     def configure(self, channels: Sequence[str], routes: Sequence[Route], manners: Manners | None = None) -> None:
@@ -74,13 +82,33 @@ class Telling:
     def resume(self, last: Iterable[tuple[str, Message]]) -> None:
         """Take in the last message to each channel, as the outbox has them."""
         for channel, told in last:
-            self._last.setdefault(told.uid, {})[channel] = told
+            if told.members:
+                self._groups.resume(channel, told)
+            else:
+                self._last.setdefault(told.uid, {})[channel] = told
 
     def hear(self, incident: Incident, t: float) -> list[NewDelivery]:
-        """Return what is to be told of an incident as it is now: what changed, and what time alone makes due."""
+        """Return what is to be told of an incident as it is now."""
+        return self._hear(incident, t, {})
+
+    def look(self, incidents: Sequence[Incident], t: float) -> list[NewDelivery]:
+        """Return what time alone makes due; ``incidents`` are all that are open."""
+        first: dict[str, list[Incident]] = {}
+        found = [one for incident in incidents for one in self._hear(incident, t, first)]
+        for channel, ones in first.items():
+            if all(0 <= t - one.opened < self._manners.group_wait_s for one in ones):
+                continue  # others may come
+            if len(ones) == 1:
+                found.append(self._said(channel, ones[0], *opened(ones[0]), t))
+            else:
+                found.append(self._groups.begin(channel, ones, t))
+        return [*found, *self._groups.end_without({one.uid for one in incidents}, t)]
+
+    def _hear(self, incident: Incident, t: float, first: dict[str, list[Incident]]) -> list[NewDelivery]:
+        """Return what is to be told of it; what may be told with others comes into ``first``, by channel."""
         incident = self._eased(incident, t)
         wanted = {name for route in self._routes if route.takes(incident) for name in route.channels}
-        found = self._tell(incident, wanted, t)
+        found = self._tell(incident, wanted, t, first)
         if not incident.open:
             self._last.pop(incident.uid, None)
             return found
@@ -106,11 +134,17 @@ class Telling:
             return []  # a note asks nobody to do anything
         for route in self._routes:
             known = [told[name].known for name in route.channels if name in told]
+            known += self._groups.known(incident.uid, route.channels)
             if route.escalate_after_s is None or not known or not route.takes(incident):
                 continue
             waited = t - min(known)
             for name in route.escalate_to if waited >= route.escalate_after_s else ():
-                if name in self._channels and name not in told and incident.subject != f"channel/{name}":
+                if (
+                    name in self._channels
+                    and name not in told
+                    and not self._groups.holds(name, incident.uid)
+                    and incident.subject != f"channel/{name}"
+                ):
                     news = f"nobody has acknowledged it for {told_s(waited)}: {incident.summary}"
                     found.append(self._said(name, incident, "trigger", news, t))
         return found
@@ -127,7 +161,7 @@ class Telling:
 
     def escalate(self, incident: Incident, t: float) -> list[NewDelivery]:
         """Return what is to be told because a channel cannot: every other one hears of the incident."""
-        return self._tell(incident, self._channels, t) if incident.open else []
+        return self._tell(incident, self._channels, t, {}) if incident.open else []
 
     def resend(self, incident: Incident, every_s: Mapping[str, float], t: float) -> list[NewDelivery]:
         """Return what has to be said again to channels that forget; ``every_s`` by channel."""
@@ -143,7 +177,7 @@ class Telling:
         self, channel: str, incident: Incident, step: Step, news: str, t: float, *, aloud: bool = False
     ) -> NewDelivery:
         last = self._last.get(incident.uid, {}).get(channel)
-        risen = last is None or _LOUDNESS[incident.severity] > _LOUDNESS[last.severity]
+        risen = last is None or LOUDNESS[incident.severity] > LOUDNESS[last.severity]
         said = replace(
             message(incident, step, news, self._about(incident), t),
             louder=risen or aloud,
@@ -153,7 +187,9 @@ class Telling:
         self._last.setdefault(incident.uid, {})[channel] = said
         return NewDelivery(channel=channel, message=said, not_before=t)
 
-    def _tell(self, incident: Incident, wanted: Collection[str], t: float) -> list[NewDelivery]:
+    def _tell(
+        self, incident: Incident, wanted: Collection[str], t: float, first: dict[str, list[Incident]]
+    ) -> list[NewDelivery]:
         told = self._last.get(incident.uid, {})
         waits = self._waits(incident, t)
         found: list[NewDelivery] = []
@@ -161,38 +197,17 @@ class Telling:
             if incident.subject == f"channel/{channel}":
                 continue  # it cannot tell of its own trouble
             last = told.get(channel)
+            if self._groups.holds(channel, incident.uid):
+                found += self._groups.hear(channel, incident, t, waits=waits)
+                if last is None and incident.severity != "page":
+                    continue
             if last is None and (channel not in wanted or not incident.open):
                 continue
-            news = _news(last, incident)
-            if news is None or (waits and news[0] in _HEARD):
+            news = news_of(last, incident)
+            if news is None or (waits and news[0] in HEARD):
+                continue
+            if last is None and incident.severity != "page" and channel in self._manners.groups:
+                first.setdefault(channel, []).append(incident)
                 continue
             found.append(self._said(channel, incident, *news, t))
         return found
-
-
-def _news(last: Message | None, incident: Incident) -> tuple[Step, str] | None:
-    """Return what a channel does not know yet of an incident; None: nothing that is worth a message."""
-    if last is None:
-        return "trigger", f"opened: {incident.summary}"
-    if incident.resolved is not None:
-        if last.over:
-            return None
-        who = f"closed by {incident.resolved_by}" if incident.resolved_by else "over"
-        part = "" if incident.cause is None else f", it belongs to incident {incident.cause}"
-        return "resolve", f"{who} after {told_s(incident.resolved - incident.since)}{part}"
-    if incident.acknowledged is not None and last.state == "open":
-        return "acknowledge", f"acknowledged by {incident.acknowledged_by}"
-    if _LOUDNESS[incident.severity] > _LOUDNESS[last.severity]:
-        return "update", f"is a {incident.severity} now: {incident.summary}"
-    new = len(incident.timeline) + incident.left_out - last.lines
-    fresh = [entry for entry in incident.timeline[-new:] if entry.kind in _TOLD] if new > 0 else []
-    if not fresh:
-        return None
-    newest = fresh[-1]
-    return "update", newest.text if newest.by is None else f"{newest.by}: {newest.text}"
-
-
-_HEARD = frozenset({"trigger", "update"})
-"""Steps that a silence and quiet hours keep back. That somebody has taken it on, and its end, are never kept back."""
-_TOLD = frozenset({"confirmed", "caused", "flapping", "action", "note"})
-"""Lines of the timeline that are news; the others say what a message says in another way."""

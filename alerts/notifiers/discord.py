@@ -109,4 +109,5 @@ NOTIFIER = Notifier(
     classify=classify,
     rate=Rate(every_s=1.0, burst=5),
     edits=True,
+    groups=True,
 )

@@ -134,4 +134,5 @@ NOTIFIER = Notifier(
     render=render,
     classify=classify,
     rate=Rate(every_s=2.0, burst=10),
+    groups=True,
 )

@@ -89,4 +89,5 @@ NOTIFIER = Notifier(
     classify=lambda _params, answer: by_status(answer),
     rate=Rate(every_s=5.0, burst=60),
     edits=True,
+    groups=True,
 )

@@ -42,4 +42,5 @@ NOTIFIER = Notifier(
     render=render,
     classify=lambda _params, answer: by_status(answer),
     rate=Rate(every_s=1.0, burst=5),
+    groups=True,
 )

@@ -100,4 +100,5 @@ NOTIFIER = Notifier(
     render=render,
     classify=lambda _params, answer: by_status(answer),
     rate=Rate(every_s=0.5, burst=4),
+    groups=True,
 )

@@ -291,6 +291,12 @@ class Alerts(Section, frozen=True, kw_only=True):
         Seconds,
         Meta(description="an engine that opsboard restarts by itself is a note for so long, then a page; `0s`: a page"),
     ] = Seconds(300)
+    group_wait: Annotated[
+        Seconds,
+        Meta(
+            description="tickets and notes wait so long for others, where people read them together; `0s`: each alone"
+        ),
+    ] = Seconds(30)
     quiet_hours: Annotated[
         tuple[str, ...],
         Meta(description='when tickets and notes wait: `"22:00-07:00"`, `"mon-fri 19:00-08:00"`, `"sat-sun"`'),

@@ -65,6 +65,8 @@ class Message(Record, frozen=True, kw_only=True):
     """When the channel last heard of it aloud."""
     lines: int = 0
     """How long the incident's timeline was: what comes after is news."""
+    members: tuple[str, ...] = ()
+    """Of several incidents told as one: the uids of those that go on. Empty: it is of one."""
     test: bool = False
     """Nothing is wrong: somebody tries the channel."""
 

@@ -105,7 +105,7 @@ class Messenger:
         self._transport = Transport(clock)
         self._channels: dict[str, _Channel] = {}
         self._config = Config()
-        self._telling = Telling((), (), self._about, state.silences, self._eased)
+        self._telling = Telling((), (), self._about, state.silences, ease=self._eased)
         self.mqtt = Mqtt(clock, state, flow, tasks)
 
     async def begin(self, loaded: Loaded, ending: AsyncExitStack) -> None:
@@ -142,8 +142,13 @@ class Messenger:
                 worker.succeed(known.worker)
             if known is not None and known.setting == setting:
                 channel.health, channel.failing = known.health, known.failing
+        said = config.alerts
+        read = {one.name for one in channels if notifiers().found[one.kind].groups and said.group_wait}
         manners = Manners(
-            repeat_s=config.alerts.repeat, quiet=quiet(config.alerts.quiet_hours, config.alerts.time_zone)
+            repeat_s=said.repeat,
+            quiet=quiet(said.quiet_hours, said.time_zone),
+            group_wait_s=said.group_wait,
+            groups=frozenset(read),
         )
         self._state.channels = set(self._channels)
         self._telling.configure([one.name for one in channels], routes(config), manners)
@@ -263,8 +268,8 @@ class Messenger:
             log.warning("what waits in the outbox is not known: %s", error.message)
             return
         every_s = {name: one.resend_s for name, one in self._channels.items() if one.resend_s is not None}
-        for incident in self._state.incidents.open:
-            self._add(self.announce(incident))
+        self._add(self._telling.look(self._state.incidents.open, now.wall))
+        for incident in self._state.incidents.open if every_s else ():
             self._add(self._telling.resend(incident, every_s, now.wall))
         for name, channel in self._channels.items():
             waiting, oldest, dead = counts.get(name, (0, None, 0))

@@ -150,10 +150,11 @@ def last_sent(connection: sqlite3.Connection) -> dict[str, float]:
 
 
 def last_told(connection: sqlite3.Connection) -> list[tuple[str, Message]]:
-    """Return the last message to each channel of each incident that is open, whatever became of it."""
+    """Return the last message to each channel of what is open, incidents and groups of them, whatever became of it."""
     rows = connection.execute(
         "SELECT channel, message FROM outbox AS one "
-        "WHERE incident IN (SELECT uid FROM incidents WHERE resolved IS NULL) "
+        "WHERE (incident IN (SELECT uid FROM incidents WHERE resolved IS NULL) "
+        "OR (incident GLOB 'group-*' AND step <> 'resolve')) "
         "AND seq = (SELECT max(seq) FROM outbox WHERE channel = one.channel AND incident = one.incident)"
     )
     return [(channel, told) for channel, text in rows if (told := _decoded(text)) is not None]
