@@ -262,21 +262,25 @@ class Messenger:
     async def look(self) -> None:
         """See how the channels are doing, and tell what time makes due; called every ``LOOK_S``."""
         now = self._clock.now()
+        self._tell_due(now)
         try:
             counts = await self._outbox.counts()
         except StoreError as error:  # what is wrong with the disk is told elsewhere; this task must not give up
             log.warning("what waits in the outbox is not known: %s", error.message)
             return
-        every_s = {name: one.resend_s for name, one in self._channels.items() if one.resend_s is not None}
-        self._add(self._telling.look(self._state.incidents.open, now.wall))
-        for incident in self._state.incidents.open if every_s else ():
-            self._add(self._telling.resend(incident, every_s, now.wall))
         for name, channel in self._channels.items():
             waiting, oldest, dead = counts.get(name, (0, None, 0))
             channel.heard(waiting=waiting, oldest=oldest, dead=dead)
             self._judge(channel, now)
         if self._channels:
             await self._sparks.look(self._state.incidents.open, now.wall)
+
+    def _tell_due(self, now: Now) -> None:
+        going = self._state.incidents.open
+        self._add(self._telling.look(going, now.wall))
+        every_s = {name: one.resend_s for name, one in self._channels.items() if one.resend_s is not None}
+        for incident in going if every_s else ():
+            self._add(self._telling.resend(incident, every_s, now.wall))
 
     def _judge(self, channel: _Channel, now: Now) -> None:
         subject = f"channel/{channel.setting.name}"

@@ -59,6 +59,10 @@ async def test_it_is_taken_on_noted_and_resolved_after_a_question() -> None:
         assert stage.footer.startswith(" note ")
         await stage.press(*"moved qR", "enter")
         await stage.shows("incident 7 has your note")
+        await stage.press("z")
+        assert stage.footer.startswith(" silence 2h ")
+        await stage.press(*"swap", "enter")
+        await stage.shows("incident 7 is silenced")
         await stage.press("R")
         await stage.shows("closed for good, in your")
         stage.clock.advance(1.0)
@@ -68,7 +72,12 @@ async def test_it_is_taken_on_noted_and_resolved_after_a_question() -> None:
         stage.clock.advance(1.0)
         await stage.press("enter")
         await stage.shows("incident 7 is resolved")
-        assert stage.feed.told == [(7, "ack", None), (7, "note", "moved qR"), (7, "resolve", None)]
+        assert stage.feed.told == [
+            (7, "ack", None),
+            (7, "note", "moved qR"),
+            (7, "silence", "2h swap"),
+            (7, "resolve", None),
+        ]
 
 
 @played
@@ -92,7 +101,7 @@ async def test_read_only_looks_and_refuses_with_a_word() -> None:
         await stage.press("i")
         await stage.shows("timeline ─")
         assert " a ack" not in stage.footer
-        for key in ("a", "n", "R"):
+        for key in ("a", "n", "z", "R"):
             await stage.press(key)
             await stage.shows("read-only: incidents cannot be touched from here")
         await stage.press("r")

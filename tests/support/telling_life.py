@@ -24,6 +24,7 @@ from alerts.incidents import Claim
 from alerts.notifier import Rate
 from opsboard.config.load import load
 from opsboard.core.clock import SystemClock
+from opsboard.core.incidents import Incident
 from opsboard.core.registry import notifiers
 from opsboard.daemon import messenger
 from opsboard.daemon.flow import Flow
@@ -76,11 +77,15 @@ class Teller:
             return
         one = chance.choice(rules.open)
         if chance.random() < 0.5:
-            self.flow.incident(rules.resolve(one, now, "ann", "known"))
+            self.resolve(one)
         elif one.acknowledged is None:
             self.flow.incident(rules.acknowledge(one, now, "ann", "on it"))
         else:
             self.flow.incident(rules.note(one, now, "ann", f"seen {chance.random()}"))
+
+    def resolve(self, one: Incident) -> Future[None]:
+        """Close one, as a person does."""
+        return self.flow.incident(self.state.incidents.resolve(one, self._clock.now(), "ann", "known"))
 
     async def told(self) -> None:
         """Wait until nothing waits to be sent."""
