@@ -40,7 +40,6 @@ class IncidentPage(Page):
         Key(keys=("escape", "q"), action="back", text="back", group="Move", hint="back"),
         Key(keys=("a",), action="ack", text="acknowledge", group="Incident", hint="ack", mutates=True),
         Key(keys=("n",), action="note", text="write a note", group="Incident", hint="note", mutates=True),
-        Key(keys=("z",), action="silence", text="silence it", group="Incident", hint="silence", mutates=True),
         Key(keys=("R",), action="resolve", text="resolve (asks)", group="Incident", hint="resolve",
             mutates=True),
         Key(keys=("r",), action="act('restart')", text="restart it (asks)", group="Engine",
@@ -49,6 +48,7 @@ class IncidentPage(Page):
         Key(keys=("s",), action="act('start')", text="start it (asks)", group="Engine", mutates=True),
         Key(keys=("enter",), action="engine('overview')", text="its engine", group="Engine", hint="engine"),
         Key(keys=("l",), action="engine('log')", text="its engine's log", group="Engine", hint="log"),
+        Key(keys=("z",), action="silence", text="silence it", group="Incident", hint="mute", mutates=True),
         Key(keys=("y",), action="copy", text="copy its uid", group="Incident"),
         *(
             Key(keys=(str(n),), action=f"look('{look}')", text=look, group="Look at")
