@@ -16,6 +16,8 @@ from opsboard.core.deliveries import Fact, Message, NewDelivery, Step
 from opsboard.core.incidents import Incident, Urgency
 from opsboard.core.text import sanitise
 
+MOST = 50
+"""Incidents in one message: each of its changes is written down whole."""
 PREFIX = "group-"
 """Begins the uid of a group, so that it is told from an incident's."""
 

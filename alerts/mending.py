@@ -16,17 +16,22 @@ AT_WORK = frozenset({EngineState.BACKING_OFF, EngineState.STOPPING, EngineState.
 FAILED = frozenset({"failed", "refused"})
 
 
+SETTLES_S = 90.0
+"""What serves again gets so long on top: its incident is over a minute after it was last seen."""
+
+
 def eased(incident: Incident, state: EngineState | None, t: float, mending_s: float) -> Incident:
     """Return an incident as loud as people are to hear it at ``t`` (Unix s); ``state`` is its engine's.
 
     It is a note for ``mending_s`` while the first restart since it opened is at work or has worked.
     """
-    worked = state is EngineState.READY and incident.evidence.get("predicate") == "exited"
+    serves = state is EngineState.READY and incident.evidence.get("predicate") == "exited"
     mended = (
-        incident.detector == "engine_down"
+        mending_s > 0
+        and incident.detector == "engine_down"
         and incident.severity == "page"
-        and (worked or state in AT_WORK)
-        and 0 <= t - incident.opened < mending_s
+        and (serves or state in AT_WORK)
+        and 0 <= t - incident.opened < mending_s + (SETTLES_S if serves else 0.0)
         and all(action.outcome not in FAILED for action in incident.actions)
     )
     return replace(incident, severity="note") if mended else incident

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from alerts.grouping import Groups
+from alerts.grouping import MOST, Groups
 from alerts.message import About, message
 from alerts.news import HEARD, LOUDNESS, news_of, opened
 from alerts.timeline import told_s
@@ -98,10 +98,12 @@ class Telling:
         for channel, ones in first.items():
             if all(0 <= t - one.opened < self._manners.group_wait_s for one in ones):
                 continue  # others may come
-            if len(ones) == 1:
-                found.append(self._said(channel, ones[0], *opened(ones[0]), t))
-            else:
-                found.append(self._groups.begin(channel, ones, t))
+            for at in range(0, len(ones), MOST):
+                several = ones[at : at + MOST]
+                if len(several) == 1:
+                    found.append(self._said(channel, several[0], *opened(several[0]), t))
+                else:
+                    found.append(self._groups.begin(channel, several, t))
         return [*found, *self._groups.end_without({one.uid for one in incidents}, t)]
 
     def _hear(self, incident: Incident, t: float, first: dict[str, list[Incident]]) -> list[NewDelivery]:

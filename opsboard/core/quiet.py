@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from opsboard.core.model import Record
@@ -41,8 +42,7 @@ class Quiet(Record, frozen=True, kw_only=True):
         """Whether ``t`` (Unix s) is in quiet hours, by the clock on the wall there."""
         if not self.windows:
             return False
-        zone: tzinfo | None = None if self.zone is None else ZoneInfo(self.zone)
-        local = datetime.fromtimestamp(t, UTC).astimezone(zone)
+        local = datetime.fromtimestamp(t, UTC).astimezone(None if self.zone is None else _zone(self.zone))
         minute = local.hour * 60 + local.minute
         return any(window.holds(local.weekday(), minute) for window in self.windows)
 
@@ -51,9 +51,9 @@ def quiet(texts: Iterable[str], zone: str | None = None) -> Quiet:
     """Read quiet hours. Raises ValueError with what is allowed."""
     if zone is not None:
         try:
-            ZoneInfo(zone)
+            _zone(zone)
         except (KeyError, ValueError, OSError):
-            msg = f'expected a time zone such as "Europe/Berlin", found {zone!r}'
+            msg = f'expected a time zone that this host knows, such as "Europe/Berlin", found {zone!r}'
             raise ValueError(msg) from None
     return Quiet(windows=tuple(map(window, texts)), zone=zone)
 
@@ -73,6 +73,12 @@ def window(text: str) -> Window:
     if max(hours[1], hours[3]) > 59 or start >= DAY_MIN or end > DAY_MIN or start == end:
         raise ValueError(msg)
     return Window(days=days, start=start, end=end)
+
+
+@lru_cache(4)
+def _zone(name: str) -> ZoneInfo:
+    """Keep it: its file may be gone later."""
+    return ZoneInfo(name)
 
 
 def _days(first: str, last: str) -> frozenset[int]:

@@ -103,6 +103,11 @@ def test_another_daemon_goes_on_with_a_group() -> None:
     assert [(one.step, one.state, one.members) for one in ends] == [("resolve", "resolved", ())], "nobody saw it"
 
 
+def test_a_flood_is_a_few_messages() -> None:
+    found = to("chat", rules().look([ticket(number) for number in range(1, 102)], T + 30))
+    assert [(one.uid, len(one.members)) for one in found] == [("group-1", 50), ("group-2", 50), ("u101", 0)]
+
+
 def test_what_waited_in_quiet_hours_goes_out_as_one() -> None:
     manners = replace(MANNERS, quiet=quiet(["22:00-07:00"], "UTC"))
     night = 1_700_017_200.0  # 03:00 UTC
