@@ -81,10 +81,11 @@ class SilenceDesk:
                 "a silence needs a detector or a subject", hint="`--subject '*'` silences everything, if you mean that"
             )
         async with self._one:
-            if len(self._silences.listed(now.wall)) >= STANDING:
+            standing = self._silences.listed(now.wall)
+            if len(standing) >= STANDING:
                 raise Conflict(f"there are {STANDING} silences already", hint="`opsboard silence expire ID` ends one")
             one = Silence(
-                id=await self._kept.next_silence(),
+                id=max([await self._kept.next_silence(), *(other.id + 1 for other in standing)]),
                 severities=said.severities,
                 detectors=_patterns(said.detectors),
                 subjects=_patterns(said.subjects),
