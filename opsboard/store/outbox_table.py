@@ -118,12 +118,16 @@ def drop(connection: sqlite3.Connection, number: int, t: float) -> bool:
 def read(
     connection: sqlite3.Connection, states: Sequence[State], limit: int, channel: str | None, uid: str | None
 ) -> list[Delivery]:
-    """Return the newest messages in one of these states, newest first; of one channel or incident, or of all."""
+    """Return the newest messages in one of these states, newest first; of one channel or incident, or of all.
+
+    Of an incident those that tell of it together with others are among them.
+    """
     marks = ", ".join("?" * len(states))
     rows = connection.execute(
         f"SELECT {_COLUMNS} FROM outbox WHERE state IN ({marks}) "  # noqa: S608  constants
-        "AND channel = coalesce(?, channel) AND incident = coalesce(?, incident) ORDER BY id DESC LIMIT ?",
-        (*states, channel, uid, limit),
+        "AND channel = coalesce(?, channel) AND (incident = coalesce(?, incident) "
+        "OR (incident GLOB 'group-*' AND instr(message, ?))) ORDER BY id DESC LIMIT ?",
+        (*states, channel, uid, uid, limit),
     ).fetchall()
     return list(_deliveries(connection, rows))
 

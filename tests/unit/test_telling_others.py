@@ -65,6 +65,9 @@ async def test_tickets_go_out_as_one_and_the_next_daemon_ends_them(
             await one.told()
         async with teller(tmp_path) as one:
             for open_one in one.state.incidents.open:
+                (said,) = await one.store.outbox.listed(("sent",), 9, uid=open_one.uid)
+                assert said.message.uid.startswith("group-"), "who asks of one is shown what told of both"
+            for open_one in one.state.incidents.open:
                 one.resolve(open_one)
             await wait_until_async(lambda: "RESOLVED" in service.bodies[-1]["title"], what="the end of both")
             await one.told()
