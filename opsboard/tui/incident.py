@@ -111,14 +111,15 @@ def _state(one: Incident, view: View) -> str:
     if one.state == "resolved":
         return f"resolved, lasted {fmt.age(lasted(one, view))}"
     taken = "not taken on" if one.acknowledged is None else "taken on"
-    quiet = "" if one.silenced is None else f", silenced until{_at(one.silenced, view)}"
-    return f"open for {fmt.age(lasted(one, view))}, {taken}{quiet}"
+    return f"open for {fmt.age(lasted(one, view))}, {taken}"
 
 
 def _times(one: Incident, view: View, room: Size) -> list[Line]:
     parts = [f"began{_at(began(one), view)}", f"told{_at(one.opened, view)}"]
     if one.acknowledged is not None:
         parts.append(f"taken on{_at(one.acknowledged, view)}{_by(one.acknowledged_by)}")
+    if one.silenced is not None:
+        parts.append(f"silenced until{_at(one.silenced, view)}")
     if one.ended is not None:
         parts.append(f"last seen{_at(one.ended, view)}")
     if one.resolved is not None:
